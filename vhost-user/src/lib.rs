@@ -1,2 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder.
+//! The vhost-user protocol.
+#![forbid(unsafe_code)]
+pub mod features;
+mod wire;
+pub use self::wire::*;
