@@ -1,2 +1,32 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder.
+//! The harness of the end-to-end tests: it starts a backend and real clients (DPDK's virtio-user, QEMU guests), lets
+//! them talk, and compares what each of them counted.
+//!
+//! Promises: a child never outlives its test, not even when the test is killed; a failed test shows the end of every
+//! log; nothing sleeps in place of a condition ([`wait::wait_for`] polls until a deadline).
+//!
+//! | module | job |
+//! |---|---|
+//! | [`wait`] | conditions with deadlines |
+//! | [`scenario`] | one test's directory, and its logs when it fails |
+//! | [`process`] | a child process: its log, its input, its death |
+//! | [`node`] | the `shunt` binary as a daemon: configuration, statistics, restarts |
+//! | [`testpmd`] | DPDK's testpmd, driven through its prompt |
+//! | [`exchange`] | two testpmd guests exchange traffic; their counts are held against the node's |
+//! | [`guest`] | a QEMU guest with a stock kernel and a shell on its serial line |
+//! | [`transfer`] | TCP transfers whose hashes are compared |
+//! | [`netns`] | network namespaces of the host |
+//! | [`accounting`] | what a process holds: descriptors, mappings, memory |
+//! | [`cover`] | covering every pair of options with few runs |
+
+pub mod accounting;
+pub mod cover;
+pub mod exchange;
+pub mod guest;
+pub mod netns;
+pub mod node;
+pub mod process;
+pub mod scenario;
+pub mod testpmd;
+pub mod transfer;
+pub mod wait;

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A QEMU guest: a stock Debian kernel under TCG (no KVM needed), one virtio-net device on a vhost-user socket, and a
+//! shell on the serial line.
+
+mod archive;
+mod initramfs;
+mod kernel;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::process::Process;
+use crate::scenario::WorkDir;
+use crate::testpmd::{Ring, mac};
+
+/// How long a guest may take from power-on to its shell.
+const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// What the init script prints when the shell is about to read.
+const READY: &str = "@@READY@@";
+/// Guest memory in MiB: room for a file of 64 MiB and the kernel.
+const MEMORY_MIB: u32 = 256;
+
+/// What a guest is asked to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GuestConfig {
+    /// The name of its log.
+    pub name: String,
+    /// The vhost-user socket; QEMU connects to it.
+    pub socket: PathBuf,
+    /// 1…250: its MAC address is `52:54:00:00:00:<number>`, its IP address 10.9.0.`<number>`/24.
+    pub number: u8,
+    /// The ring layout it may use.
+    pub ring: Ring,
+    /// Reconnect, every second, to a backend that went away.
+    pub reconnect: bool,
+}
+
+impl GuestConfig {
+    /// A guest that does not reconnect.
+    pub fn new(name: &str, number: u8, socket: &Path, ring: Ring) -> Self {
+        Self { name: name.to_owned(), socket: socket.to_owned(), number, ring, reconnect: false }
+    }
+
+    /// Its IP address.
+    pub fn ip(&self) -> String {
+        format!("10.9.0.{}", self.number)
+    }
+
+    fn arguments(&self, kernel: &Path, initramfs: &Path) -> Vec<String> {
+        let reconnect = if self.reconnect { ",reconnect=1" } else { "" };
+        let packed = if self.ring == Ring::Packed { "on" } else { "off" };
+        let mut args: Vec<String> = Vec::new();
+        let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
+        option("-M", "q35,accel=tcg,memory-backend=mem".to_owned());
+        option("-cpu", "max".to_owned());
+        option("-m", MEMORY_MIB.to_string());
+        option("-object", format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on"));
+        option("-chardev", format!("socket,id=c0,path={}{reconnect}", self.socket.display()));
+        option("-netdev", "vhost-user,id=n0,chardev=c0".to_owned());
+        // Without vectors: QEMU 7.2 under TCG crashes when a vhost-user device with a control queue gets MSI-X vectors.
+        let mac = mac(self.number);
+        option(
+            "-device",
+            format!("virtio-net-pci,netdev=n0,mac={mac},packed={packed},disable-legacy=on,vectors=0,romfile="),
+        );
+        option("-kernel", kernel.display().to_string());
+        option("-initrd", initramfs.display().to_string());
+        option(
+            "-append",
+            format!("console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off random.trust_cpu=on ip={}", self.ip()),
+        );
+        option("-serial", "stdio".to_owned());
+        option("-display", "none".to_owned());
+        option("-monitor", "none".to_owned());
+        args.extend(["-nodefaults".to_owned(), "-no-user-config".to_owned()]);
+        args
+    }
+}
+
+/// What a command in the guest came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Its exit status.
+    pub status: i32,
+    /// What it printed.
+    pub text: String,
+}
+
+/// A command that runs in the guest's shell; the shell takes no other until it has ended.
+#[derive(Debug)]
+#[must_use = "a command that nobody waits for blocks the shell"]
+pub struct Running {
+    serial: u64,
+    mark: u64,
+    command: String,
+}
+
+/// A running guest.
+#[derive(Debug)]
+pub struct Guest {
+    config: GuestConfig,
+    process: Process,
+    since_boot: u64,
+    commands: u64,
+}
+
+impl Guest {
+    /// Powers the guest on. Does not wait: call [`ready`](Self::ready), so that several can boot at once.
+    pub fn spawn(work: &WorkDir, config: &GuestConfig) -> Result<Self> {
+        let kernel = kernel::find()?;
+        let initramfs = work.file("initramfs");
+        if !initramfs.exists() {
+            initramfs::write(&kernel, &initramfs)?;
+        }
+        let mut argv = vec!["qemu-system-x86_64".to_owned()];
+        argv.extend(config.arguments(&kernel.image, &initramfs));
+        let process = Process::spawn(work, &config.name, &argv)?;
+        Ok(Self { config: config.clone(), since_boot: process.born(), process, commands: 0 })
+    }
+
+    /// Waits until its shell reads commands; the network is up by then.
+    pub fn ready(&mut self) -> Result<()> {
+        self.process
+            .wait_printed(self.since_boot, "its shell's greeting", BOOT_LIMIT, |t| t.contains(READY).then_some(()))
+    }
+
+    /// Its IP address.
+    pub fn ip(&self) -> String {
+        self.config.ip()
+    }
+
+    /// Runs a command to its end and returns what it came to.
+    pub fn run(&mut self, command: &str, limit: Duration) -> Result<Answer> {
+        let running = self.begin(command)?;
+        self.finish(&running, limit)
+    }
+
+    /// Runs a command that must succeed, and returns what it printed.
+    pub fn sh(&mut self, command: &str, limit: Duration) -> Result<String> {
+        let answer = self.run(command, limit)?;
+        ensure!(answer.status == 0, "{}: '{command}' ended with {}: {}", self.config.name, answer.status, answer.text);
+        Ok(answer.text)
+    }
+
+    /// Starts a command in the foreground of the shell.
+    pub fn begin(&mut self, command: &str) -> Result<Running> {
+        self.commands += 1;
+        let running = Running { serial: self.commands, mark: self.process.mark(), command: command.to_owned() };
+        // The marker is split so that an echo of the line would not be taken for its end.
+        self.process.type_line(&format!("{{ {command}\n}} </dev/null; echo \"@@\"\"{}:$?@@\"", running.serial))?;
+        Ok(running)
+    }
+
+    /// Waits for a command that was begun.
+    pub fn finish(&mut self, running: &Running, limit: Duration) -> Result<Answer> {
+        let marker = format!("@@{}:", running.serial);
+        let what = format!("the end of '{}'", running.command);
+        self.process.wait_printed(running.mark, &what, limit, |text| answer(text, &marker))
+    }
+
+    /// Reboots at once, without telling the device (as a crash would), and waits for the shell.
+    pub fn reboot(&mut self) -> Result<()> {
+        self.since_boot = self.process.mark();
+        self.process.type_line("echo b > /proc/sysrq-trigger")?;
+        self.ready()
+    }
+
+    /// Pings until an answer comes, for at most `limit`.
+    pub fn ping_until_answered(&mut self, ip: &str, limit: Duration) -> Result<()> {
+        let command = format!("for i in $(seq {}); do ping -c 1 -W 1 {ip} && break; done", limit.as_secs().max(1));
+        let text = self.sh(&command, limit + Duration::from_secs(30))?;
+        if !text.contains(" 0% packet loss") {
+            bail!("{ip} did not answer {} within {limit:?}: {text}", self.config.name);
+        }
+        Ok(())
+    }
+
+    /// Its process.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+/// Splits what a command printed from the marker that ends it: `<text>@@<serial>:<status>@@`.
+fn answer(text: &str, marker: &str) -> Option<Answer> {
+    let at = text.find(marker)?;
+    let (status, _) = text[at + marker.len()..].split_once("@@")?;
+    let status = status.parse().context("a status").ok()?;
+    Some(Answer { status, text: text[..at].replace('\r', "") })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_told_from_its_marker() {
+        let got = answer("a\r\nb\r\n@@7:0@@\r\n", "@@7:");
+        assert_eq!(got, Some(Answer { status: 0, text: "a\nb\n".to_owned() }));
+        assert_eq!(answer("@@7:1", "@@7:"), None, "the marker has not ended yet");
+        assert_eq!(answer("@@6:0@@", "@@7:"), None);
+    }
+}

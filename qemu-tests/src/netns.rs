@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A network namespace of the host: a network stack of its own, so that the machine's own network is left alone.
+
+use std::ffi::OsString;
+
+use anyhow::Result;
+
+use crate::process::{Process, run};
+use crate::scenario::WorkDir;
+
+/// A network namespace; it goes away with the value.
+#[derive(Debug)]
+pub struct NetNs {
+    name: String,
+}
+
+impl NetNs {
+    /// Makes a namespace with its loopback up. Needs root.
+    pub fn create(label: &str) -> Result<Self> {
+        let name = format!("shunt-{}-{label}", std::process::id());
+        run(&["ip", "netns", "add", &name])?;
+        let ns = Self { name };
+        ns.ip("link set lo up")?;
+        Ok(ns)
+    }
+
+    /// Runs `ip ARGS` inside.
+    pub fn ip(&self, args: &str) -> Result<String> {
+        run(&self.command(&[&["ip"], args.split_whitespace().collect::<Vec<_>>().as_slice()].concat()))
+    }
+
+    /// Runs a shell command inside, to its end.
+    pub fn sh(&self, command: &str) -> Result<String> {
+        run(&self.command(&["sh", "-c", command]))
+    }
+
+    /// Starts a process inside.
+    pub fn spawn(&self, work: &WorkDir, name: &str, argv: &[&str]) -> Result<Process> {
+        Process::spawn(work, name, &self.command(argv))
+    }
+
+    /// The command line that runs `argv` inside.
+    pub fn command(&self, argv: &[&str]) -> Vec<OsString> {
+        ["ip", "netns", "exec", &self.name].iter().chain(argv).map(OsString::from).collect()
+    }
+}
+
+impl Drop for NetNs {
+    fn drop(&mut self) {
+        let _ = run(&["ip", "netns", "delete", &self.name]);
+    }
+}

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! TCP transfers whose hashes are compared.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::guest::{Guest, Running};
+
+/// The port that receivers listen at.
+const PORT: u16 = 5001;
+/// How long a transfer between emulated guests may take.
+pub const LIMIT: Duration = Duration::from_secs(180);
+
+/// A transfer of random bytes under way between two guests.
+#[derive(Debug)]
+#[must_use = "a transfer is finished by finish()"]
+pub struct Transfer {
+    sending: Running,
+    receiving: Running,
+    bytes: u64,
+}
+
+impl Transfer {
+    /// Makes `mib` MiB of random bytes in `from` and begins to send them to `to`.
+    pub fn begin(from: &mut Guest, to: &mut Guest, mib: u64) -> Result<Self> {
+        from.sh(&format!("dd if=/dev/urandom of=/tmp/sent bs=1M count={mib}"), LIMIT)?;
+        let receiving = to.begin(&format!(
+            "nc -l -p {PORT} > /tmp/received; stat -c %s /tmp/received; sha256sum < /tmp/received; rm /tmp/received"
+        ))?;
+        // The receiver's shell is busy, so the sender tries until the port is open.
+        let sending = from.begin(&format!(
+            "until nc {} {PORT} < /tmp/sent; do usleep 100000; done; sha256sum < /tmp/sent; rm /tmp/sent",
+            to.ip()
+        ))?;
+        Ok(Self { sending, receiving, bytes: mib << 20 })
+    }
+
+    /// Waits for its end and compares length and hash.
+    pub fn finish(self, from: &mut Guest, to: &mut Guest) -> Result<()> {
+        let received = to.finish(&self.receiving, LIMIT).context("receiver")?.text;
+        let sent = from.finish(&self.sending, LIMIT).context("sender")?.text;
+        let mut lines = received.lines();
+        let length: u64 =
+            lines.next().unwrap_or_default().trim().parse().with_context(|| format!("no length in {received:?}"))?;
+        ensure!(length == self.bytes, "{length} bytes arrived of {}", self.bytes);
+        let (there, here) = (hash(&received), hash(&sent));
+        ensure!(there.is_some() && there == here, "the hashes differ: sent {sent:?}, received {received:?}");
+        Ok(())
+    }
+}
+
+/// The first SHA-256 in a text.
+pub fn hash(text: &str) -> Option<&str> {
+    text.split_whitespace().find(|word| word.len() == 64 && word.bytes().all(|b| b.is_ascii_hexdigit()))
+}
