@@ -80,14 +80,8 @@ pub(crate) const fn areas(features: &QueueFeatures, size: u16) -> [(u64, u64); 3
             let event = if features.event_idx { 2 } else { 0 };
             [
                 (desc, vring::VRING_DESC_ALIGN_SIZE as u64),
-                (
-                    used_event_offset(size) as u64 + event,
-                    vring::VRING_AVAIL_ALIGN_SIZE as u64,
-                ),
-                (
-                    avail_event_offset(size) as u64 + event,
-                    vring::VRING_USED_ALIGN_SIZE as u64,
-                ),
+                (used_event_offset(size) as u64 + event, vring::VRING_AVAIL_ALIGN_SIZE as u64),
+                (avail_event_offset(size) as u64 + event, vring::VRING_USED_ALIGN_SIZE as u64),
             ]
         }
     }
@@ -110,23 +104,12 @@ impl RingLayout {
     /// Lays out a ring of `size` entries, each area in cache lines of its own.
     #[must_use]
     pub const fn new(kind: RingKind, size: u16) -> Self {
-        let features = QueueFeatures {
-            kind,
-            in_order: false,
-            indirect: false,
-            event_idx: true,
-            mrg_rxbuf: false,
-            header_len: 0,
-        };
+        let features =
+            QueueFeatures { kind, in_order: false, indirect: false, event_idx: true, mrg_rxbuf: false, header_len: 0 };
         let [(desc, _), (driver, _), (device, _)] = areas(&features, size);
         let driver_at = desc.next_multiple_of(LINE);
         let device_at = (driver_at + driver).next_multiple_of(LINE);
-        Self {
-            desc: 0,
-            driver: driver_at,
-            device: device_at,
-            total: (device_at + device).next_multiple_of(LINE),
-        }
+        Self { desc: 0, driver: driver_at, device: device_at, total: (device_at + device).next_multiple_of(LINE) }
     }
 }
 
@@ -223,13 +206,13 @@ impl PackedPos {
     /// Moves on by `n <= size` descriptors.
     #[inline(always)]
     pub(crate) const fn advance(&mut self, n: u16, size: u16) {
-        // Both are at most 32768, so the sum may need the 17th bit.
-        let next = self.index as u32 + n as u32;
-        if next >= size as u32 {
-            self.index = (next - size as u32) as u16;
+        // An index is below 32768 and `n` at most that: the sum fits.
+        let next = self.index + n;
+        if next >= size {
+            self.index = next - size;
             self.wrap = !self.wrap;
         } else {
-            self.index = next as u16;
+            self.index = next;
         }
     }
 
@@ -249,12 +232,7 @@ pub(crate) const fn split_needs_event(event: u16, new: u16, old: u16) -> bool {
 /// Packed, EVENT_IDX: whether moving by the last `moved` descriptors up to `now` passed the
 /// position in `off_wrap`. Any `off_wrap` is harmless: the answer is at worst wrong.
 #[inline(always)]
-pub(crate) const fn packed_needs_event(
-    off_wrap: u16,
-    now: PackedPos,
-    moved: u32,
-    size: u16,
-) -> bool {
+pub(crate) const fn packed_needs_event(off_wrap: u16, now: PackedPos, moved: u32, size: u16) -> bool {
     if moved >= size as u32 {
         return true;
     }
@@ -288,10 +266,7 @@ mod tests {
             assert!(is_used(used_bits(wrap), wrap) && !is_used(used_bits(!wrap), wrap));
             assert!(!is_used(avail_bits(wrap), wrap) && !is_avail(used_bits(wrap), wrap));
         }
-        assert!(
-            !is_avail(0, true) && !is_used(0, true),
-            "a zeroed ring is empty"
-        );
+        assert!(!is_avail(0, true) && !is_used(0, true), "a zeroed ring is empty");
     }
 
     #[test]
@@ -299,10 +274,7 @@ mod tests {
         for size in [1u16, 2, 3, 7, 32768] {
             for start in [0, size / 2, size - 1] {
                 for n in [0, 1, size / 2, size] {
-                    let mut at = PackedPos {
-                        index: start,
-                        wrap: true,
-                    };
+                    let mut at = PackedPos { index: start, wrap: true };
                     at.advance(n, size);
                     let linear = u32::from(start) + u32::from(n);
                     assert_eq!(u32::from(at.index), linear % u32::from(size));
@@ -317,20 +289,15 @@ mod tests {
     fn packed_event_by_definition() {
         for size in [1u16, 2, 3, 4, 7] {
             let at = |linear: u32| PackedPos {
-                index: (linear % u32::from(size)) as u16,
-                wrap: (linear / u32::from(size)) % 2 == 0,
+                index: u16::try_from(linear % u32::from(size)).unwrap(),
+                wrap: (linear / u32::from(size)).is_multiple_of(2),
             };
             for now in u32::from(size)..3 * u32::from(size) {
                 for moved in 0..=u32::from(size) {
                     // An event position is at most a lap behind the position it was written at.
                     for event in now - u32::from(size)..now + u32::from(size) {
                         if moved == u32::from(size) {
-                            assert!(packed_needs_event(
-                                at(event).to_bits(),
-                                at(now),
-                                moved,
-                                size
-                            ));
+                            assert!(packed_needs_event(at(event).to_bits(), at(now), moved, size));
                             continue;
                         }
                         if event + u32::from(size) < now || event > now {
@@ -356,13 +323,10 @@ mod tests {
     fn split_event_by_definition() {
         for old in [0u16, 5, 0xfff0] {
             for moved in 0..20u16 {
-                for delta in -30i32..30 {
-                    let event = old.wrapping_add_signed(delta as i16);
-                    let passed = delta >= 0 && delta < i32::from(moved);
-                    assert_eq!(
-                        split_needs_event(event, old.wrapping_add(moved), old),
-                        passed
-                    );
+                for delta in -30i16..30 {
+                    let event = old.wrapping_add_signed(delta);
+                    let passed = delta >= 0 && delta < moved.cast_signed();
+                    assert_eq!(split_needs_event(event, old.wrapping_add(moved), old), passed);
                 }
             }
         }
@@ -372,10 +336,7 @@ mod tests {
     fn layouts() {
         let split = RingLayout::new(RingKind::Split, 256);
         assert_eq!((split.driver, split.device), (4096, 4096 + 576));
-        assert_eq!(
-            split.total,
-            (4096 + 576 + 4 + 8 * 256 + 2_u64).next_multiple_of(64)
-        );
+        assert_eq!(split.total, (4096 + 576 + 4 + 8 * 256 + 2_u64).next_multiple_of(64));
         let packed = RingLayout::new(RingKind::Packed, 3);
         assert_eq!((packed.driver, packed.device, packed.total), (64, 128, 192));
     }

@@ -32,11 +32,13 @@
 compile_error!("virtqueue supports little-endian 64-bit Linux only");
 
 mod config;
+mod driver;
 mod error;
 mod layout;
 mod mem;
 
-pub use config::{QueueConfig, QueueFeatures, RingAddresses, RingBase, RingKind};
+pub use config::{MAX_RING_SIZE, QueueConfig, QueueFeatures, RingAddresses, RingBase, RingKind};
+pub use driver::{Buffer, BufferPool, Completion, DriverQueue, PoolError, PostError};
 pub use error::{QueueError, RingError};
 pub use layout::RingLayout;
 pub use mem::{

@@ -287,7 +287,7 @@ pub(crate) fn prefetch_write(at: HostPtr) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a hint; it neither faults nor changes registers, flags or memory.
     unsafe {
-        std::arch::asm!("prefetchw [{}]", in(reg) at.0, options(nostack, preserves_flags, nomem));
+        std::arch::asm!("prefetchw [{}]", in(reg) at.0.addr(), options(nostack, preserves_flags, nomem));
     }
     #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _ = at;
@@ -307,7 +307,7 @@ mod tests {
     #[test]
     fn copies_every_short_length_exactly() {
         for len in 0..=300usize {
-            let src: Vec<u8> = (0..len).map(|i| (i * 7 + len) as u8).collect();
+            let src: Vec<u8> = (0..len).map(|i| (i * 7 + len).to_le_bytes()[0]).collect();
             let mut guest = vec![0xeeu8; len + 64];
             let mut back = vec![0u8; len];
             let at = HostPtr::new(guest.as_mut_ptr()).offset(17);
@@ -317,13 +317,7 @@ mod tests {
                 copy_from_guest(at, &mut back);
             }
             assert_eq!(back, src);
-            assert!(
-                guest[..17]
-                    .iter()
-                    .chain(&guest[17 + len..])
-                    .all(|&b| b == 0xee),
-                "len {len}"
-            );
+            assert!(guest[..17].iter().chain(&guest[17 + len..]).all(|&b| b == 0xee), "len {len}");
         }
     }
 

@@ -94,27 +94,12 @@ impl MemoryMap {
     /// # Errors
     /// [`MapError::NoSuchRegion`].
     pub fn without_region(&self, spec: &RegionSpec) -> Result<Self, MapError> {
-        let named = |r: &RegionSpec| {
-            r.guest_addr == spec.guest_addr && r.size == spec.size && r.user_addr == spec.user_addr
-        };
-        let regions: Vec<_> = self
-            .regions
-            .iter()
-            .filter(|r| !named(&r.spec))
-            .cloned()
-            .collect();
+        let named =
+            |r: &RegionSpec| r.guest_addr == spec.guest_addr && r.size == spec.size && r.user_addr == spec.user_addr;
+        let regions: Vec<_> = self.regions.iter().filter(|r| !named(&r.spec)).cloned().collect();
         if regions.len() == self.regions.len() {
-            let RegionSpec {
-                guest_addr,
-                size,
-                user_addr,
-                ..
-            } = *spec;
-            return Err(MapError::NoSuchRegion {
-                guest_addr,
-                user_addr,
-                size,
-            });
+            let RegionSpec { guest_addr, size, user_addr, .. } = *spec;
+            return Err(MapError::NoSuchRegion { guest_addr, user_addr, size });
         }
         Ok(Self::new(regions))
     }
@@ -158,10 +143,7 @@ impl MemoryMap {
     /// lost and read as zeros. See [`install_sigbus_guard`](crate::install_sigbus_guard).
     #[must_use]
     pub fn poisoned(&self) -> Option<u64> {
-        self.regions
-            .iter()
-            .find(|region| region.poisoned())
-            .map(|region| region.spec.guest_addr)
+        self.regions.iter().find(|region| region.poisoned()).map(|region| region.spec.guest_addr)
     }
 
     /// Copies bytes out of the guest. The range may span regions. Slow path.
@@ -196,12 +178,7 @@ impl MemoryMap {
     ///
     /// `hint` is the caller's memory of where it found the last one; any value will do.
     #[inline(always)]
-    pub(crate) fn host_range(
-        &self,
-        guest_addr: u64,
-        len: u64,
-        hint: &mut usize,
-    ) -> Option<HostPtr> {
+    pub(crate) fn host_range(&self, guest_addr: u64, len: u64, hint: &mut usize) -> Option<HostPtr> {
         if let Some(entry) = self.table.get(*hint) {
             let offset = guest_addr.wrapping_sub(entry.guest);
             if offset < entry.size && len <= entry.size - offset {
@@ -220,12 +197,7 @@ impl MemoryMap {
 
     /// Where the first bytes of a range are, and how many of its `len` bytes lie there. Call it
     /// again with the rest to walk a range that spans regions. `None`: the first byte is unmapped.
-    pub(crate) fn host_prefix(
-        &self,
-        guest_addr: u64,
-        len: u64,
-        hint: &mut usize,
-    ) -> Option<(HostPtr, u64)> {
+    pub(crate) fn host_prefix(&self, guest_addr: u64, len: u64, hint: &mut usize) -> Option<(HostPtr, u64)> {
         let index = self.find(guest_addr)?;
         let entry = self.table.get(index)?;
         *hint = index;
@@ -245,12 +217,10 @@ impl MemoryMap {
     }
 
     fn ring_area(&self, addr: u64, (len, align): (u64, u64)) -> Result<HostPtr, QueueError> {
-        let host = self
-            .host_range(addr, len, &mut 0)
-            .ok_or(QueueError::Unmapped { addr, len })?;
+        let host = self.host_range(addr, len, &mut 0).ok_or(QueueError::Unmapped { addr, len })?;
         // The host address counts, for that is what our atomics use; the guest address has the
         // same low bits unless a front end lays out its regions so that it has not.
-        if addr % align != 0 || host.as_ptr().addr() as u64 % align != 0 {
+        if !addr.is_multiple_of(align) || !(host.as_ptr().addr() as u64).is_multiple_of(align) {
             return Err(QueueError::Misaligned { addr, align });
         }
         Ok(host)
@@ -266,38 +236,21 @@ impl MemoryMap {
 
     fn new(mut regions: Vec<Arc<Region>>) -> Self {
         regions.sort_by_key(|region| region.spec.guest_addr);
-        let table = regions
-            .iter()
-            .map(|r| Entry {
-                guest: r.spec.guest_addr,
-                size: r.spec.size,
-                host: r.host,
-            })
-            .collect();
+        let table =
+            regions.iter().map(|r| Entry { guest: r.spec.guest_addr, size: r.spec.size, host: r.host }).collect();
         Self { table, regions }
     }
 
     /// Index of the region that holds this guest address.
     fn find(&self, guest_addr: u64) -> Option<usize> {
-        let index = self
-            .table
-            .partition_point(|e| e.guest <= guest_addr)
-            .checked_sub(1)?;
+        let index = self.table.partition_point(|e| e.guest <= guest_addr).checked_sub(1)?;
         let entry = self.table.get(index)?;
         (guest_addr - entry.guest < entry.size).then_some(index)
     }
 
     /// A region of this map that can serve as the one asked for.
-    fn same_region(
-        &self,
-        spec: &RegionSpec,
-        fd: &OwnedFd,
-    ) -> Result<Option<Arc<Region>>, MapError> {
-        let Some(region) = self
-            .regions
-            .iter()
-            .find(|r| r.spec == *spec && !r.poisoned())
-        else {
+    fn same_region(&self, spec: &RegionSpec, fd: &OwnedFd) -> Result<Option<Arc<Region>>, MapError> {
+        let Some(region) = self.regions.iter().find(|r| r.spec == *spec && !r.poisoned()) else {
             return Ok(None);
         };
         Ok((region.id == RegionId::of(fd)?).then(|| Arc::clone(region)))
@@ -325,10 +278,7 @@ impl MemoryMap {
 impl Entry {
     /// The byte at an offset below the size, which `usize` can hold: the region is mapped.
     #[inline(always)]
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "usize has 64 bits, see lib.rs"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, see lib.rs")]
     fn at(&self, offset: u64) -> HostPtr {
         self.host.offset(offset as usize)
     }
@@ -346,10 +296,7 @@ pub(crate) struct RingAreas {
 fn check_all(specs: &[RegionSpec]) -> Result<(), MapError> {
     let limit = MemoryMap::MAX_REGIONS;
     if specs.len() > limit {
-        return Err(MapError::TooManyRegions {
-            count: specs.len(),
-            limit,
-        });
+        return Err(MapError::TooManyRegions { count: specs.len(), limit });
     }
     for spec in specs {
         spec.check()?;

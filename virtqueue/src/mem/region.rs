@@ -29,16 +29,11 @@ impl RegionSpec {
     /// Checks that the region has bytes, and that its addresses and offset do not overflow.
     pub(super) fn check(&self) -> Result<(), MapError> {
         if self.size == 0 {
-            return Err(MapError::Empty {
-                guest_addr: self.guest_addr,
-            });
+            return Err(MapError::Empty { guest_addr: self.guest_addr });
         }
         for base in [self.guest_addr, self.user_addr, self.mmap_offset] {
             if base.checked_add(self.size).is_none() {
-                return Err(MapError::Overflow {
-                    base,
-                    size: self.size,
-                });
+                return Err(MapError::Overflow { base, size: self.size });
             }
         }
         Ok(())
@@ -57,14 +52,8 @@ pub struct RegionId {
 impl RegionId {
     /// Asks the file.
     pub(super) fn of(fd: impl AsFd) -> Result<Self, MapError> {
-        let stat = fstat(fd).map_err(|errno| MapError::File {
-            call: "fstat",
-            errno,
-        })?;
-        Ok(Self {
-            dev: stat.st_dev,
-            ino: stat.st_ino,
-        })
+        let stat = fstat(fd).map_err(|errno| MapError::File { call: "fstat", errno })?;
+        Ok(Self { dev: stat.st_dev, ino: stat.st_ino })
     }
 }
 
@@ -88,10 +77,7 @@ impl Region {
     /// and for hugetlbfs lengths of munmap too, in whole pages only.
     pub(super) fn map(spec: RegionSpec, fd: OwnedFd) -> Result<Self, MapError> {
         spec.check()?;
-        let stat = fstat(&fd).map_err(|errno| MapError::File {
-            call: "fstat",
-            errno,
-        })?;
+        let stat = fstat(&fd).map_err(|errno| MapError::File { call: "fstat", errno })?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
             return Err(MapError::NotRegular { mode: stat.st_mode });
         }
@@ -101,10 +87,7 @@ impl Region {
             return Err(MapError::PastEndOfFile { end, file_len });
         }
         let page = page_size(&fd)?;
-        let overflow = || MapError::Overflow {
-            base: spec.mmap_offset,
-            size: spec.size,
-        };
+        let overflow = || MapError::Overflow { base: spec.mmap_offset, size: spec.size };
         let start = spec.mmap_offset / page * page;
         let lead = spec.mmap_offset - start;
         let len = (lead.checked_add(spec.size))
@@ -119,19 +102,13 @@ impl Region {
             .with_mmap_prot(libc::PROT_READ | libc::PROT_WRITE)
             .with_mmap_flags(libc::MAP_SHARED)
             .build()
-            .map_err(|cause| MapError::Mmap {
-                size: len as u64,
-                cause,
-            })?;
+            .map_err(|cause| MapError::Mmap { size: len as u64, cause })?;
         let base = mapping.as_ptr();
         let registration = Registration::new(base as usize, len)?;
         let lead = usize::try_from(lead).map_err(|_| overflow())?;
         Ok(Self {
             spec,
-            id: RegionId {
-                dev: stat.st_dev,
-                ino: stat.st_ino,
-            },
+            id: RegionId { dev: stat.st_dev, ino: stat.st_ino },
             host: HostPtr::new(base).offset(lead),
             registration,
             _mapping: mapping,
@@ -149,10 +126,7 @@ const HUGETLBFS_MAGIC: u64 = 0x9584_58f6;
 
 /// Bytes of a page of this file: of a huge page for hugetlbfs, else of an ordinary one.
 pub(super) fn page_size(fd: impl AsFd) -> Result<u64, MapError> {
-    let fs = fstatfs(fd).map_err(|errno| MapError::File {
-        call: "fstatfs",
-        errno,
-    })?;
+    let fs = fstatfs(fd).map_err(|errno| MapError::File { call: "fstatfs", errno })?;
     // The kernel's long is 64 bits wide here, and both values are positive.
     if fs.f_type.cast_unsigned() == HUGETLBFS_MAGIC && fs.f_bsize > 0 {
         return Ok(fs.f_bsize.cast_unsigned());

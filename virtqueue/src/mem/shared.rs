@@ -37,9 +37,7 @@ impl SharedMemory {
         let mut flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         flags.set(MemfdFlags::HUGETLB, huge);
         let fd = memfd_create(name, flags).map_err(failed("memfd_create"))?;
-        let size = size
-            .checked_next_multiple_of(page_size(&fd)?)
-            .ok_or(MapError::Overflow { base: 0, size })?;
+        let size = size.checked_next_multiple_of(page_size(&fd)?).ok_or(MapError::Overflow { base: 0, size })?;
         ftruncate(&fd, size).map_err(failed("ftruncate"))?;
         fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)
             .map_err(failed("fcntl(F_ADD_SEALS)"))?;
@@ -47,27 +45,14 @@ impl SharedMemory {
             let errno = Errno::from_io_error(&cause).unwrap_or(Errno::MFILE);
             MapError::File { call: "dup", errno }
         })?;
-        let spec = RegionSpec {
-            guest_addr: 0,
-            size,
-            user_addr: 0,
-            mmap_offset: 0,
-        };
+        let spec = RegionSpec { guest_addr: 0, size, user_addr: 0, mmap_offset: 0 };
         let region = Region::map(spec, ours).map_err(|error| match error {
-            MapError::Mmap { .. } if huge => MapError::HugePages {
-                size,
-                call: "mmap",
-                errno: Errno::NOMEM,
-            },
+            MapError::Mmap { .. } if huge => MapError::HugePages { size, call: "mmap", errno: Errno::NOMEM },
             other => other,
         })?;
         let map = MemoryMap::at_own_address(region);
         let spec = map.specs().next().unwrap_or(spec);
-        Ok(Self {
-            fd,
-            spec,
-            map: Arc::new(map),
-        })
+        Ok(Self { fd, spec, map: Arc::new(map) })
     }
 
     /// The file, to be sent to the backend.

@@ -28,7 +28,7 @@ use super::error::MapError;
 /// How many regions one process can have mapped: sixteen guests with all the regions one may have.
 pub(super) const LIMIT: usize = 8192;
 
-static SLOTS: [Slot; LIMIT] = [const { Slot::FREE }; LIMIT];
+static SLOTS: [Slot; LIMIT] = [const { Slot::free() }; LIMIT];
 /// No slot at or above this index was ever used.
 static HIGH_WATER: AtomicUsize = AtomicUsize::new(0);
 /// What SIGBUS did before us.
@@ -42,11 +42,9 @@ struct Slot {
 }
 
 impl Slot {
-    const FREE: Self = Self {
-        start: AtomicUsize::new(0),
-        len: AtomicUsize::new(0),
-        poisoned: AtomicBool::new(false),
-    };
+    const fn free() -> Self {
+        Self { start: AtomicUsize::new(0), len: AtomicUsize::new(0), poisoned: AtomicBool::new(false) }
+    }
 }
 
 /// A mapped range the handler knows, until dropped.
@@ -57,12 +55,7 @@ pub(super) struct Registration {
 
 impl std::fmt::Debug for Slot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(
-            f,
-            "{:#x}+{:#x}",
-            self.start.load(Ordering::Relaxed),
-            self.len.load(Ordering::Relaxed)
-        )
+        write!(f, "{:#x}+{:#x}", self.start.load(Ordering::Relaxed), self.len.load(Ordering::Relaxed))
     }
 }
 
@@ -70,9 +63,7 @@ impl Registration {
     /// Enters a range: whole pages of the file it maps.
     pub(super) fn new(start: usize, len: usize) -> Result<Self, MapError> {
         for (index, slot) in SLOTS.iter().enumerate() {
-            let free = slot
-                .start
-                .compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed);
+            let free = slot.start.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed);
             if free.is_ok() {
                 slot.len.store(len, Ordering::Relaxed);
                 slot.poisoned.store(false, Ordering::Relaxed);
@@ -178,9 +169,7 @@ fn chain(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_
     type Full = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
     let previous = PREVIOUS.get();
     match previous {
-        Some(action)
-            if action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN =>
-        {
+        Some(action) if action.sa_sigaction != libc::SIG_DFL && action.sa_sigaction != libc::SIG_IGN => {
             if action.sa_flags & libc::SA_SIGINFO != 0 {
                 // SAFETY: installed with SA_SIGINFO, so it is a function of this type.
                 let full = unsafe { std::mem::transmute::<usize, Full>(action.sa_sigaction) };
