@@ -1,2 +1,40 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder.
+//! What a packet is.
+//!
+//! This crate is pure: no I/O, no clock, no threads, no `unsafe`. Every function takes bytes that a
+//! hostile guest may have written and answers with a value or an error; none panics. Multi-byte
+//! fields are in network order unless a name says otherwise.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`burst`] | [`Burst`]: up to 64 packets as a structure of arrays, what workers and the switch pass around |
+//! | [`port`] | [`PortId`]: which port a packet came from or goes to |
+//! | [`verdict`] | [`Verdict`] and [`DropCause`]: what was decided about a packet, and why it died |
+//! | [`offload`] | [`Offload`]: what the sender left for others to do (checksum, segmentation) |
+//! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
+//! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod burst;
+pub mod checksum;
+pub mod ethernet;
+pub mod offload;
+pub mod port;
+pub mod verdict;
+
+pub use burst::{Burst, HEADROOM, MAX_BURST, WINDOW};
+pub use ethernet::{EtherType, EthernetHeader, MacAddr};
+pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
+pub use port::PortId;
+pub use verdict::{DropCause, Verdict};
