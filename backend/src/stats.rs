@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a running node says about itself: the JSON of `GET /stats`, `shunt stats --json` and the source of `/metrics`.
+//!
+//! All counts are totals since the object came to be; they only grow. Directions are the node's: *rx* was received from
+//! the guest, *tx* was delivered to it. Field names are a contract with scripts: fields are added, never renamed.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::config::{PollMode, PortKind, Role};
+
+/// Everything that a node counts, at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Stats {
+    /// Seconds since the node started.
+    pub uptime_s: f64,
+    /// The poll threads.
+    pub workers: Vec<WorkerStats>,
+    /// The ports, by name.
+    pub ports: Vec<PortStatus>,
+    /// The forwarding table.
+    pub bridge: BridgeStats,
+}
+
+/// What one worker counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct WorkerStats {
+    /// Its name.
+    pub name: String,
+    /// The CPU it is pinned to, if it is.
+    pub cpu: Option<usize>,
+    /// What it does while there is nothing to do.
+    pub poll: PollMode,
+    /// Packets it forwarded or dropped.
+    pub packets: u64,
+    /// TSC cycles spent in turns that found packets.
+    pub busy_cycles: u64,
+    /// TSC cycles spent in turns that found none; sleep is in neither.
+    pub idle_cycles: u64,
+    /// Turns of its loop.
+    pub polls: u64,
+    /// Times it went to sleep.
+    pub sleeps: u64,
+    /// Packets it handed to another worker for delivery.
+    #[serde(default)]
+    pub handed_over: u64,
+}
+
+/// The state of one port and what it counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PortStatus {
+    /// Its name.
+    pub name: String,
+    /// What is at the other end.
+    pub kind: PortKind,
+    /// Who listens.
+    pub role: Role,
+    /// The socket on which front end and node meet.
+    pub socket: String,
+    /// How far the connection has come.
+    pub state: PortState,
+    /// The negotiated ring layout, once there is one.
+    pub ring: Option<RingLayout>,
+    /// Names of the negotiated virtio features.
+    pub features: Vec<String>,
+    /// Queue pairs that the front end has enabled.
+    pub queue_pairs: u16,
+    /// Frames received from the guest.
+    pub rx_packets: u64,
+    /// Their bytes, without virtio-net headers.
+    pub rx_bytes: u64,
+    /// Frames delivered to the guest.
+    pub tx_packets: u64,
+    /// Their bytes, without virtio-net headers.
+    pub tx_bytes: u64,
+    /// Frames dropped, by cause.
+    pub drops: BTreeMap<String, u64>,
+    /// Broken queues and refused connections, by cause.
+    pub errors: BTreeMap<String, u64>,
+    /// Times the guest was told of used buffers by an eventfd write.
+    #[serde(default)]
+    pub notifications: u64,
+}
+
+impl PortStatus {
+    /// A port as it is before anything connected: all counts zero.
+    pub fn new(port: &crate::config::PortConfig) -> Self {
+        Self {
+            name: port.name.to_string(),
+            kind: port.kind,
+            role: port.role,
+            socket: port.socket.to_string(),
+            state: match port.role {
+                Role::Client => PortState::Connecting,
+                Role::Server => PortState::Listening,
+            },
+            ring: None,
+            features: Vec::new(),
+            queue_pairs: 0,
+            rx_packets: 0,
+            rx_bytes: 0,
+            tx_packets: 0,
+            tx_bytes: 0,
+            drops: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            notifications: 0,
+        }
+    }
+}
+
+/// How far the connection of a port has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum PortState {
+    /// Server role: nobody has connected.
+    Listening,
+    /// Client role: nobody answers on the socket; tried again all the time.
+    Connecting,
+    /// A front end is connected and negotiating.
+    Connected,
+    /// Rings run: packets can flow.
+    Up,
+}
+
+impl PortState {
+    /// All states.
+    pub const ALL: [Self; 4] = [Self::Listening, Self::Connecting, Self::Connected, Self::Up];
+
+    /// As it is spelled in JSON, metrics and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listening => "listening",
+            Self::Connecting => "connecting",
+            Self::Connected => "connected",
+            Self::Up => "up",
+        }
+    }
+}
+
+impl fmt::Display for PortState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The layout of a port's rings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RingLayout {
+    /// One ring for both directions (virtio 1.1).
+    Packed,
+    /// Separate available and used rings.
+    Split,
+}
+
+impl RingLayout {
+    /// As it is spelled in JSON and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Packed => "packed",
+            Self::Split => "split",
+        }
+    }
+}
+
+impl fmt::Display for RingLayout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// The MAC-learning table, summed over the workers' replicas where that makes sense.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BridgeStats {
+    /// Addresses known now, in the fullest replica.
+    pub entries: u64,
+    /// Most addresses that a replica holds.
+    pub capacity: u64,
+    /// Addresses learned.
+    #[serde(default)]
+    pub learned: u64,
+    /// Addresses that changed port.
+    #[serde(default)]
+    pub moves: u64,
+    /// Addresses forgotten because nothing was heard of them.
+    #[serde(default)]
+    pub aged: u64,
+    /// Addresses not learned because the table was full.
+    #[serde(default)]
+    pub full: u64,
+    /// Frames sent to all ports because their destination was unknown or a group.
+    #[serde(default)]
+    pub flooded: u64,
+}
