@@ -23,6 +23,7 @@ pub use self::error::WireError;
 pub use self::header::{Frame, HEADER_LEN, Header};
 pub use self::reply::Reply;
 pub use self::request::Request;
+pub(crate) use self::request::{has_own_reply, protocol_feature};
 pub use self::types::{
     ConfigAccess, DeviceStateTransfer, Inflight, Iotlb, LogArea, Region, ShmemMap, VringAddresses, VringArea,
 };
