@@ -1,2 +1,21 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Placeholder.
+//! The switch: which port a packet goes to.
+//!
+//! This crate is pure: no I/O, no clock (time is an argument, in nanoseconds of any monotonic clock
+//! that all workers share), no threads, no `unsafe`. It sees the windows and verdicts of a
+//! [`packet::Burst`] and nothing else; it never allocates once built, and never panics on what a
+//! guest sends.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`forwarder`] | [`CrossConnect`]: ports wired back to back; [`Forwarder`]: whom to ask about a port's packets |
+//! | [`bridge`] | [`Bridge`]: MAC learning, one replica per worker |
+
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+pub mod bridge;
+pub mod forwarder;
+
+pub use bridge::{Announcement, Bridge, BridgeConfig, BridgeStats, Entry};
+pub use forwarder::{CrossConnect, CrossConnectError, Forwarder};
