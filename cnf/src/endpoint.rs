@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Where a device meets its backend: the socket and the shared memory, which outlive any one connection.
+
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use virtqueue::{RingKind, SharedMemory};
+
+use crate::device::{self, Device, Start};
+use crate::memory::Plan;
+use crate::session::Session;
+use crate::socket::{Door, Stream};
+use crate::{AttachError, DeviceConfig, QueuePair};
+
+/// A socket to attach devices through, one after the other, over the same shared memory.
+///
+/// ```no_run
+/// use cnf::{DeviceConfig, Endpoint, Port};
+///
+/// let endpoint = Endpoint::open(DeviceConfig::new("/run/shunt/vm0.sock"))?;
+/// let mut device = endpoint.attach()?;
+/// for pair in device.take_pairs() {
+///     let mut port = Port::new(pair)?;
+///     port.send_burst(&[&[0xff; 60]])?;
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Endpoint {
+    config: DeviceConfig,
+    memory: SharedMemory,
+    /// In the server role.
+    door: Option<Door>,
+}
+
+impl Endpoint {
+    /// Makes the shared memory and, in the server role, listens on the socket.
+    ///
+    /// # Errors
+    /// A configuration that cannot be; no memory; a socket that cannot be bound.
+    pub fn open(config: DeviceConfig) -> Result<Self, AttachError> {
+        config.check()?;
+        let total = Plan::new(&config, config.rings).total;
+        let memory = SharedMemory::create("shunt-cnf", total, config.huge_pages)
+            .map_err(|source| AttachError::Memory { socket: config.socket.clone(), source })?;
+        let door = match config.role {
+            crate::Role::Client => None,
+            crate::Role::Server => Some(
+                Door::bind(&config.socket)
+                    .map_err(|source| AttachError::Bind { socket: config.socket.clone(), source })?,
+            ),
+        };
+        Ok(Self { config, memory, door })
+    }
+
+    /// What was asked for.
+    #[must_use]
+    pub fn config(&self) -> &DeviceConfig {
+        &self.config
+    }
+
+    /// Waits for the backend and gives it rings that start from the beginning, as virtio-user does, also when it was
+    /// attached before: pairs of an earlier attachment must not be used any more.
+    ///
+    /// # Errors
+    /// See [`AttachError`]. The endpoint can be attached again.
+    pub fn attach(&self) -> Result<Device, AttachError> {
+        let session = self.connect()?;
+        device::handshake(session, &self.config, &self.memory, Start::Fresh)
+    }
+
+    /// Waits for the backend and gives it rings that are in use, as a virtual machine monitor does whose guest did not
+    /// notice: what the old backend had not completed, the new one has to.
+    ///
+    /// # Errors
+    /// See [`AttachError`]; among them a backend that offers less than the one before.
+    pub fn resume(&self, pairs: Vec<QueuePair>) -> Result<Device, AttachError> {
+        let session = self.connect()?;
+        device::handshake(session, &self.config, &self.memory, Start::Resumed(pairs))
+    }
+
+    fn connect(&self) -> Result<Session, AttachError> {
+        let deadline = Instant::now() + self.config.timeout;
+        let socket = &self.config.socket;
+        let stream = match &self.door {
+            None => Stream::connect(socket, deadline)
+                .map_err(|source| AttachError::Connect { socket: socket.clone(), source })?,
+            Some(door) => door.accept(deadline).map_err(|source| match source.kind() {
+                ErrorKind::TimedOut => AttachError::Nobody { socket: socket.clone() },
+                _ => AttachError::Connect { socket: socket.clone(), source },
+            })?,
+        };
+        Ok(Session::new(stream, socket, self.config.timeout))
+    }
+
+    /// Ring format that was asked for.
+    #[must_use]
+    pub fn rings(&self) -> RingKind {
+        self.config.rings
+    }
+}
