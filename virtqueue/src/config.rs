@@ -2,7 +2,9 @@
 //! What a queue is configured with, on both sides of the ring.
 
 use virtio_bindings::bindings::virtio_config::{VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1};
-use virtio_bindings::bindings::virtio_net::VIRTIO_NET_F_MRG_RXBUF;
+use virtio_bindings::bindings::virtio_net::{
+    VIRTIO_NET_F_CSUM, VIRTIO_NET_F_GUEST_CSUM, VIRTIO_NET_F_MRG_RXBUF,
+};
 use virtio_bindings::bindings::virtio_ring::{VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC};
 
 use crate::error::QueueError;
@@ -34,6 +36,10 @@ pub struct QueueFeatures {
     pub mrg_rxbuf: bool,
     /// Bytes of virtio-net header before each frame: 10, 12, or 0 for none.
     pub header_len: u8,
+    /// Checksum or segmentation offloads were negotiated (VIRTIO_NET_F_CSUM or GUEST_CSUM, without
+    /// which there are no others): the fields of the virtio-net header mean something. If not,
+    /// it is all zeros but for `num_buffers`, and of frames the guest sends it is not even read.
+    pub offloads: bool,
 }
 
 impl QueueFeatures {
@@ -53,6 +59,7 @@ impl QueueFeatures {
             event_idx: has(VIRTIO_RING_F_EVENT_IDX),
             mrg_rxbuf,
             header_len: if long_header { 12 } else { 10 },
+            offloads: has(VIRTIO_NET_F_CSUM) || has(VIRTIO_NET_F_GUEST_CSUM),
         }
     }
 }

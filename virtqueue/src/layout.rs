@@ -105,7 +105,7 @@ impl RingLayout {
     #[must_use]
     pub const fn new(kind: RingKind, size: u16) -> Self {
         let features =
-            QueueFeatures { kind, in_order: false, indirect: false, event_idx: true, mrg_rxbuf: false, header_len: 0 };
+            QueueFeatures { kind, in_order: false, indirect: false, event_idx: true, mrg_rxbuf: false, header_len: 0, offloads: false };
         let [(desc, _), (driver, _), (device, _)] = areas(&features, size);
         let driver_at = desc.next_multiple_of(LINE);
         let device_at = (driver_at + driver).next_multiple_of(LINE);

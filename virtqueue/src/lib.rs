@@ -12,6 +12,8 @@
 //! | `config` | what a queue is configured with: kind, features, addresses, base |
 //! | `layout` | descriptors, flags and index arithmetic as the virtio specification defines them |
 //! | `error` | why a queue could not be set up, why a ring broke |
+//! | `device` | the device side: harvests frames, delivers frames, forwards from guest to guest |
+//! | `journal` | the record from which a packed ring is resumed after the device died |
 //! | `driver` | the driver side: posts buffers, completes them; buffer pools |
 
 #![cfg_attr(
@@ -32,14 +34,21 @@
 compile_error!("virtqueue supports little-endian 64-bit Linux only");
 
 mod config;
+mod device;
 mod driver;
 mod error;
+mod journal;
 mod layout;
 mod mem;
 
 pub use config::{MAX_RING_SIZE, QueueConfig, QueueFeatures, RingAddresses, RingBase, RingKind};
+pub use device::{
+    Delivered, ForwardError, Forwarded, MAX_BURST, NetHeader, RxQueue, Tail, TxQueue, forward,
+    recover_split_base,
+};
 pub use driver::{Buffer, BufferPool, Completion, DriverQueue, PoolError, PostError};
 pub use error::{QueueError, RingError};
+pub use journal::{JournalError, JournalFile, QueueJournal};
 pub use layout::RingLayout;
 pub use mem::{
     MapError, MemError, MemoryMap, RegionId, RegionSpec, SharedMemory, full_fence,

@@ -7,13 +7,15 @@
 //! the values of a simple chain wherever nothing else is held, so the fast path neither reads nor
 //! writes them. `complex` counts the others; when it is 0 a whole burst can skip asking.
 
+use crate::mem::HostPtr;
+
 /// Most chains a queue holds.
 pub(super) const HELD: usize = 256;
 
 /// One contiguous piece of a chain in our address space.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Segment {
-    pub(super) ptr: *mut u8,
+    pub(super) ptr: HostPtr,
     pub(super) len: u32,
 }
 
@@ -43,7 +45,7 @@ pub(super) struct Held {
     /// Filled entries that are not simple.
     pub(super) complex: usize,
     /// First byte of the chain.
-    pub(super) ptr: Lane<*mut u8>,
+    pub(super) ptr: Lane<HostPtr>,
     /// Bytes in the chain, at least one header.
     pub(super) len: Lane<u32>,
     /// What the used element calls it: buffer id (packed) or head index (split).
@@ -59,10 +61,6 @@ pub(super) struct Held {
     mark: u32,
 }
 
-// SAFETY: the pointers are to guest memory, which the queue keeps mapped through its memory map
-// and which any thread may access; the list itself is only reached through `&mut` or `&`.
-unsafe impl Send for Held {}
-
 impl Held {
     /// Room for [`HELD`] chains with at most `pieces` pieces altogether.
     pub(super) fn new(pieces: usize) -> Box<Self> {
@@ -70,7 +68,7 @@ impl Held {
             head: 0,
             tail: 0,
             complex: 0,
-            ptr: Lane([core::ptr::null_mut(); HELD]),
+            ptr: Lane([HostPtr::DANGLING; HELD]),
             len: Lane([0; HELD]),
             id: Lane([0; HELD]),
             entries: Lane([1; HELD]),
@@ -88,7 +86,7 @@ impl Held {
 
     /// Appends a simple chain. The caller has checked that there is room.
     #[inline(always)]
-    pub(super) fn push(&mut self, ptr: *mut u8, len: u32, id: u16) {
+    pub(super) fn push(&mut self, ptr: HostPtr, len: u32, id: u16) {
         debug_assert!(self.count() < HELD);
         self.ptr.set(self.tail, ptr);
         self.len.set(self.tail, len);
@@ -106,7 +104,7 @@ impl Held {
     }
 
     /// Adds a piece; false when the pool is full.
-    pub(super) fn piece(&mut self, ptr: *mut u8, len: u32) -> bool {
+    pub(super) fn piece(&mut self, ptr: HostPtr, len: u32) -> bool {
         self.pool.push(Segment { ptr, len })
     }
 
@@ -134,7 +132,7 @@ impl Held {
             self.pieces.set(self.tail, if pieces <= 1 { 0 } else { pieces });
             self.piece_at.set(self.tail, self.mark);
         }
-        let ptr = if pieces == 0 { core::ptr::dangling_mut() } else { first.ptr };
+        let ptr = if pieces == 0 { HostPtr::DANGLING } else { first.ptr };
         self.push(ptr, len, id);
     }
 
@@ -214,7 +212,7 @@ struct Pool {
 impl Pool {
     fn new(pieces: usize) -> Self {
         let size = pieces.clamp(2, 1 << 20).next_power_of_two();
-        let empty = Segment { ptr: core::ptr::null_mut(), len: 0 };
+        let empty = Segment { ptr: HostPtr::DANGLING, len: 0 };
         let mask = u32::try_from(size - 1).unwrap_or(0);
         Self { ring: vec![empty; size].into_boxed_slice(), mask, head: 0, tail: 0 }
     }
@@ -240,8 +238,8 @@ impl Pool {
 mod tests {
     use super::*;
 
-    fn at(n: usize) -> *mut u8 {
-        core::ptr::without_provenance_mut(n)
+    fn at(n: usize) -> HostPtr {
+        HostPtr::new(core::ptr::without_provenance_mut(n))
     }
 
     #[test]
@@ -256,7 +254,7 @@ mod tests {
             assert!(held.piece(at(9), 9));
             held.finish(9, 3, 1);
             assert_eq!((held.count(), held.complex), (3, 1), "one piece in one entry is simple");
-            let second: Vec<_> = held.segments(held.head + 1).map(|s| s.ptr as usize).collect();
+            let second: Vec<_> = held.segments(held.head + 1).map(|s| s.ptr.as_ptr().addr()).collect();
             assert_eq!(second, [1, 2, 3], "lap {lap}");
             assert_eq!(held.entries(held.head + 1), 3);
             held.drop_first();

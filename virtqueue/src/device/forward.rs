@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The cross-connect: frames of one guest's transmit queue into another's receive queue.
+//!
+//! Theory of operation. At 64 bytes a packet costs what its cache lines cost on their way between
+//! cores, so a burst first asks for all lines it will touch and then touches them: descriptors of
+//! the source (whose frames are asked for as they are found), descriptors of the destination,
+//! ownership of the destination's lines, and only then the copies. A run is as many frames as are
+//! simple on both sides (one descriptor each, and the frame fits); whatever is not simple goes
+//! through [`RxQueue::deliver`], frame by frame, still with one copy.
+
+use super::MAX_BURST;
+use super::held::Held;
+use super::net_header::NetHeader;
+use super::pending::Pending;
+use super::queue::Queue;
+use super::ring::{DeviceRing, FIRST_BYTES, on};
+use super::rx::{Delivered, RxQueue, Tail};
+use super::tx::TxQueue;
+use crate::error::RingError;
+use crate::mem::{HostPtr, copy_from_guest, copy_guest_to_guest, copy_to_guest, prefetch_read, prefetch_write};
+
+/// What one call of [`forward`] did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Forwarded {
+    /// Frames delivered.
+    pub frames: u32,
+    /// Bytes in them, without virtio-net headers.
+    pub bytes: u64,
+    /// Frames dropped because they do not fit the destination's buffers.
+    pub too_big: u32,
+    /// Whether it stopped because the destination has no buffers.
+    pub no_buffers: bool,
+    /// Frames still held by the source: the next call tries them again, or the caller releases
+    /// them, which drops them.
+    pub left: usize,
+}
+
+/// Which of the two rings broke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForwardError {
+    /// The ring frames were taken from.
+    #[error("source ring: {0}")]
+    Source(RingError),
+    /// The ring frames were delivered to.
+    #[error("destination ring: {0}")]
+    Destination(RingError),
+}
+
+/// Delivers up to `max` frames of `src` to `dst` and releases them. Publishing both is left to the
+/// caller: the destination first, so that a crash in between repeats frames and loses none.
+///
+/// Virtio-net headers arrive as zeros, and are not even read, unless both queues have offloads.
+///
+/// # Errors
+/// Either ring is malformed. Frames delivered before stay delivered.
+pub fn forward(src: &mut TxQueue, dst: &mut RxQueue, max: usize) -> Result<Forwarded, ForwardError> {
+    let mut result = Forwarded::default();
+    let frames = src.harvest(max).map_err(ForwardError::Source)?.min(max.min(MAX_BURST));
+    if frames == 0 {
+        return Ok(result);
+    }
+    dst.queue.harvest_to(frames, 0).map_err(ForwardError::Destination)?;
+    let mut done = 0;
+    while done < frames {
+        let run = run(&src.queue, &mut dst.queue, done, frames - done);
+        result.frames += run.frames;
+        result.bytes += run.bytes;
+        done += run.frames as usize;
+        if done == frames {
+            break;
+        }
+        let tail = Tail::Frame { queue: src, index: done, offset: 0 };
+        let header = if dst.queue.config.features.offloads { src.net_header(done) } else { NetHeader::default() };
+        match dst.deliver(&header, &[], tail).map_err(ForwardError::Destination)? {
+            Delivered::NoBuffers => {
+                result.no_buffers = true;
+                break;
+            }
+            Delivered::Ok => {
+                result.frames += 1;
+                result.bytes += u64::from(src.frame_len(done));
+            }
+            Delivered::TooBig => result.too_big += 1,
+        }
+        done += 1;
+    }
+    src.release(done);
+    result.left = src.held();
+    Ok(result)
+}
+
+/// Frames and bytes of a run.
+struct Run {
+    frames: u32,
+    bytes: u64,
+}
+
+/// Copies frames `from..` of the source as long as everything is simple; at most `max`.
+#[inline(always)]
+fn run(src: &Queue<false>, dst: &mut Queue<true>, from: usize, max: usize) -> Run {
+    let source = &*src.held;
+    let frames = max.min(dst.held.count());
+    if source.complex > 0 || dst.held.complex > 0 || frames == 0 {
+        return Run { frames: 0, bytes: 0 };
+    }
+    let offloads = src.config.features.offloads && dst.config.features.offloads;
+    let headers = Headers {
+        source: usize::from(src.config.features.header_len),
+        target: usize::from(dst.config.features.header_len),
+        offloads,
+    };
+    let Queue { ring, held, pending, .. } = dst;
+    on!(ring, ring => {
+        if pending.room() < frames {
+            ring.publish(pending);
+        }
+        copy_run(source, from, held, ring, pending, frames, headers)
+    })
+}
+
+/// Header lengths in bytes, and whether the header is carried over.
+#[derive(Clone, Copy)]
+struct Headers {
+    source: usize,
+    target: usize,
+    offloads: bool,
+}
+
+/// The inner loops, once per ring format. All chains held on both sides are simple.
+#[inline(always)]
+fn copy_run<R: DeviceRing>(
+    source: &Held,
+    from: usize,
+    target: &mut Held,
+    ring: &mut R,
+    pending: &mut Pending,
+    frames: usize,
+    headers: Headers,
+) -> Run {
+    let (src_at, dst_at) = (source.head + from, target.head);
+    for i in 0..frames {
+        let ptr = target.ptr.get(dst_at + i);
+        let len = source.len.get(src_at + i) as usize;
+        let first = len.saturating_sub(headers.source).min(FIRST_BYTES);
+        prefetch_write(ptr.offset(headers.target));
+        prefetch_write(ptr.offset((headers.target + first).saturating_sub(1)));
+        prefetch_read(ptr);
+    }
+    let mut bytes = 0_u64;
+    let mut done = 0;
+    while done < frames {
+        let len = source.len.get(src_at + done) as usize - headers.source;
+        let total = len + headers.target;
+        if total > target.len.get(dst_at + done) as usize {
+            break;
+        }
+        let (src, dst) = (source.ptr.get(src_at + done), target.ptr.get(dst_at + done));
+        // SAFETY: both are the one piece of a held chain (`complex` is 0), mapped in full (see
+        // `Queue::map`). The source has `headers.source + len` bytes, because a chain without room
+        // for its header is never held; the target has `total`, as just checked.
+        unsafe {
+            write_header(src, dst, headers);
+            copy_guest_to_guest(src.offset(headers.source), dst.offset(headers.target), len);
+        }
+        // A frame has at most 4 GiB, and `total` is below the target's length, a u32.
+        #[expect(clippy::cast_possible_truncation, reason = "checked against a u32")]
+        ring.complete(pending, target.id.get(dst_at + done), total as u32, 1);
+        bytes += len as u64;
+        done += 1;
+    }
+    target.drop_simple(done);
+    #[expect(clippy::cast_possible_truncation, reason = "at most MAX_BURST")]
+    Run { frames: done as u32, bytes }
+}
+
+/// Writes the header of a frame that takes one buffer.
+///
+/// The receiver seldom changes the header of a buffer it posts again, and where the header has a
+/// line of its own, not dirtying that line spares it the way between the cores. So it is compared
+/// first and written only when it differs.
+///
+/// # Safety
+/// `src` has `headers.source` mapped bytes, `dst` has `headers.target`.
+#[inline(always)]
+unsafe fn write_header(src: HostPtr, dst: HostPtr, headers: Headers) {
+    const PLAIN: [u8; NetHeader::MAX_LEN] = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0];
+    let mut due = PLAIN;
+    if headers.offloads {
+        let mut bytes = [0; NetHeader::MAX_LEN];
+        let len = headers.source.min(NetHeader::MAX_LEN);
+        // SAFETY: within the header of the source, by the caller's promise.
+        unsafe { copy_from_guest(src, bytes.get_mut(..len).unwrap_or_default()) };
+        due = NetHeader::from_bytes(bytes).to_bytes(1);
+    }
+    let len = headers.target.min(NetHeader::MAX_LEN);
+    let due = due.get(..len).unwrap_or_default();
+    let mut there = [0; NetHeader::MAX_LEN];
+    let there = there.get_mut(..len).unwrap_or_default();
+    // SAFETY: within the header of the target, by the caller's promise.
+    unsafe {
+        copy_from_guest(dst, there);
+        if there != due {
+            copy_to_guest(dst, due);
+        }
+    }
+}
