@@ -122,7 +122,7 @@ pub(crate) struct Setup {
 
 /// All features off, and a header of 12 bytes.
 pub(crate) fn plain(kind: RingKind) -> QueueFeatures {
-    QueueFeatures { kind, in_order: false, indirect: false, event_idx: false, mrg_rxbuf: false, header_len: 12 }
+    QueueFeatures { kind, in_order: false, indirect: false, event_idx: false, mrg_rxbuf: false, header_len: 12, offloads: false }
 }
 
 impl Setup {
@@ -150,6 +150,7 @@ pub(crate) fn all_features(kind: RingKind) -> impl Iterator<Item = QueueFeatures
         event_idx: bits & 4 != 0,
         mrg_rxbuf: bits & 8 != 0,
         header_len: 12,
+        offloads: false,
     })
 }
 
