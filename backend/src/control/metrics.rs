@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! [`Stats`] as text for Prometheus (the OpenMetrics format, which Prometheus reads by its content type).
+//!
+//! Workers count for themselves; a scrape only renders one snapshot, so there is no registry of live metric objects.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter as Counter;
+use prometheus_client::metrics::gauge::ConstGauge as Gauge;
+use prometheus_client::registry::Registry;
+
+use crate::stats::{BridgeStats, PortState, PortStatus, Stats, WorkerStats};
+
+/// What the text is, in the words of HTTP.
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Renders a snapshot.
+pub(super) fn encode(stats: Stats) -> Result<String, fmt::Error> {
+    let mut registry = Registry::with_prefix("shunt");
+    registry.register_collector(Box::new(Snapshot(stats)));
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Snapshot(Stats);
+
+impl Collector for Snapshot {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Writer(encoder);
+        let Stats { uptime_s, workers, ports, bridge } = &self.0;
+        out.gauge("build_info", "1, with the version", [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)])?;
+        out.single("uptime_seconds", "Time since the node started", &Gauge::new(*uptime_s))?;
+        write_workers(&mut out, workers)?;
+        write_ports(&mut out, ports)?;
+        write_bridge(&mut out, bridge)
+    }
+}
+
+fn write_workers(out: &mut Writer<'_>, workers: &[WorkerStats]) -> fmt::Result {
+    type Column = (&'static str, &'static str, fn(&WorkerStats) -> u64);
+    let columns: [Column; 6] = [
+        ("worker_packets", "Packets that the worker forwarded or dropped", |w| w.packets),
+        ("worker_busy_cycles", "TSC cycles in turns that found packets", |w| w.busy_cycles),
+        ("worker_idle_cycles", "TSC cycles in turns that found none", |w| w.idle_cycles),
+        ("worker_polls", "Turns of the worker's loop", |w| w.polls),
+        ("worker_sleeps", "Times that the worker went to sleep", |w| w.sleeps),
+        ("worker_handed_over", "Packets handed to another worker", |w| w.handed_over),
+    ];
+    for (name, help, value) in columns {
+        out.counter(name, help, workers.iter().map(|w| ([("worker", w.name.as_str())], value(w))))?;
+    }
+    Ok(())
+}
+
+fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
+    type Column = (&'static str, &'static str, fn(&PortStatus) -> u64);
+    let columns: [Column; 5] = [
+        ("port_rx_packets", "Frames received from the guest", |p| p.rx_packets),
+        ("port_rx_bytes", "Bytes received from the guest", |p| p.rx_bytes),
+        ("port_tx_packets", "Frames delivered to the guest", |p| p.tx_packets),
+        ("port_tx_bytes", "Bytes delivered to the guest", |p| p.tx_bytes),
+        ("port_notifications", "Times that the guest was told of used buffers", |p| p.notifications),
+    ];
+    for (name, help, value) in columns {
+        out.counter(name, help, ports.iter().map(|p| ([("port", p.name.as_str())], value(p))))?;
+    }
+    type Causes = (&'static str, &'static str, fn(&PortStatus) -> &BTreeMap<String, u64>);
+    let columns: [Causes; 2] = [
+        ("port_drops", "Frames dropped, by cause", |p| &p.drops),
+        ("port_errors", "Broken queues and refused connections, by cause", |p| &p.errors),
+    ];
+    for (name, help, causes) in columns {
+        let samples = ports.iter().flat_map(|p| {
+            causes(p).iter().map(|(cause, n)| ([("port", p.name.as_str()), ("cause", cause.as_str())], *n))
+        });
+        out.counter(name, help, samples)?;
+    }
+    let pairs = ports.iter().map(|p| ([("port", p.name.as_str())], u64::from(p.queue_pairs)));
+    out.gauge("port_queue_pairs", "Queue pairs that the front end has enabled", pairs)?;
+    let states = ports.iter().flat_map(|p| {
+        PortState::ALL.map(|state| ([("port", p.name.as_str()), ("state", state.name())], u64::from(p.state == state)))
+    });
+    out.gauge("port_state", "1 for the state that the port is in", states)
+}
+
+fn write_bridge(out: &mut Writer<'_>, bridge: &BridgeStats) -> fmt::Result {
+    out.single("bridge_entries", "Addresses known", &Gauge::new(bridge.entries))?;
+    out.single("bridge_capacity", "Most addresses that can be known", &Gauge::new(bridge.capacity))?;
+    out.single("bridge_learned", "Addresses learned", &Counter::new(bridge.learned))?;
+    out.single("bridge_moves", "Addresses that changed port", &Counter::new(bridge.moves))?;
+    out.single("bridge_aged", "Addresses forgotten", &Counter::new(bridge.aged))?;
+    out.single("bridge_full", "Addresses not learned for want of room", &Counter::new(bridge.full))?;
+    out.single("bridge_flooded", "Frames sent to all ports", &Counter::new(bridge.flooded))
+}
+
+/// Writes metrics with all their samples.
+struct Writer<'a>(DescriptorEncoder<'a>);
+
+impl Writer<'_> {
+    /// A metric of what there is only one of.
+    fn single(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+        metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
+    }
+
+    fn counter<L: EncodeLabelSet>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, u64)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, value) in samples {
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    fn gauge<L: EncodeLabelSet, V: EncodeGaugeValue>(
+        &mut self,
+        name: &str,
+        help: &str,
+        samples: impl IntoIterator<Item = (L, V)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, value) in samples {
+            metric.encode_family(&labels)?.encode_gauge(&value)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The control API: how operators, tools and scrapers speak to a running node.
+//!
+//! # Theory of operation
+//!
+//! One thread runs a single-threaded `tokio`; nothing of it ever touches a worker. It serves HTTP/1.1 on a UNIX socket
+//! (mode 0600: whoever may open it may do everything) and, when asked, on a TCP address where requests can only read.
+//! A request becomes a call of [`Controlled`] on a helper thread, because the node may take milliseconds to answer, and is
+//! given up after a bounded time. Connections, request sizes and waiting times are bounded, so that a client that stalls or
+//! floods costs others nothing but its share.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `server.rs` | the thread, connections and their bounds |
+//! | `socket.rs` | the UNIX socket: replaced when stale, refused when live |
+//! | `routes.rs` | one function per path and method |
+//! | `openapi.rs` | the description at `/openapi.json` |
+//! | `metrics.rs` | [`Stats`] as Prometheus text |
+//! | `error.rs` | refusals, and their JSON |
+
+mod error;
+mod metrics;
+mod openapi;
+mod routes;
+mod server;
+mod socket;
+
+#[cfg(test)]
+mod tests;
+
+pub use self::error::{ControlError, ErrorBody};
+pub use self::routes::Version;
+pub use self::server::{ControlServer, ServerError};
+pub use self::socket::SocketError;
+
+use crate::config::PortConfig;
+use crate::stats::{PortStatus, Stats};
+
+/// What the API controls: a running node, or a stand-in for it.
+///
+/// Calls may block for some milliseconds; they come from several threads.
+pub trait Controlled: Send + Sync + 'static {
+    /// Adds a port; when it returns, the port listens or tries to connect.
+    ///
+    /// # Errors
+    /// If the node cannot have it; nothing has changed then.
+    fn add_port(&self, port: PortConfig) -> Result<(), ControlError>;
+
+    /// Removes a port; when it returns, its guest is disconnected and its memory unmapped.
+    ///
+    /// # Errors
+    /// If there is no such port, or it cannot go.
+    fn remove_port(&self, name: &str) -> Result<(), ControlError>;
+
+    /// All ports, by name.
+    fn ports(&self) -> Vec<PortStatus>;
+
+    /// All that the node counts.
+    fn stats(&self) -> Stats;
+}

@@ -1,0 +1,409 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The API as a client sees it: real sockets, bytes in, bytes out, against a stand-in for the node.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use std::{fs, thread};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::{ControlConfig, Name, SocketPath};
+use crate::stats::{BridgeStats, PortState, RingLayout, WorkerStats};
+
+/// Remembers ports; refuses what its names say it should.
+#[derive(Debug, Default)]
+struct FakeNode(Mutex<Vec<PortStatus>>);
+
+impl Controlled for FakeNode {
+    fn add_port(&self, port: PortConfig) -> Result<(), ControlError> {
+        let mut ports = self.0.lock().expect("lock");
+        let name = port.name.to_string();
+        assert_ne!(name, "bug", "a failure inside the node");
+        if ports.iter().any(|p| p.name == name) {
+            return Err(ControlError::DuplicatePort { name });
+        }
+        port.check(&[&Name::new("w0").expect("a name")])?;
+        if name == "taken" {
+            return Err(ControlError::Open { name, cause: "cannot listen on it".into() });
+        }
+        ports.push(PortStatus::new(&port));
+        Ok(())
+    }
+
+    fn remove_port(&self, name: &str) -> Result<(), ControlError> {
+        let mut ports = self.0.lock().expect("lock");
+        let at = ports.iter().position(|p| p.name == name);
+        ports.remove(at.ok_or_else(|| ControlError::UnknownPort { name: name.to_owned() })?);
+        Ok(())
+    }
+
+    fn ports(&self) -> Vec<PortStatus> {
+        self.0.lock().expect("lock").clone()
+    }
+
+    fn stats(&self) -> Stats {
+        Stats {
+            uptime_s: 1.5,
+            workers: vec![WorkerStats { name: "w0".to_owned(), packets: 7, ..WorkerStats::default() }],
+            ports: self.ports(),
+            bridge: BridgeStats { entries: 2, capacity: 4096, moves: 1, ..BridgeStats::default() },
+        }
+    }
+}
+
+/// A served fake node, in a directory of its own.
+struct Served {
+    server: ControlServer,
+    socket: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Served {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let socket = dir.path().join("control.sock");
+        let server = serve_at(&socket).expect("served");
+        Self { server, socket, _dir: dir }
+    }
+
+    /// One request over the UNIX socket: status and body.
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        exchange(UnixStream::connect(&self.socket).expect("connect"), method, path, body)
+    }
+
+    fn ask_tcp(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        exchange(TcpStream::connect(self.server.http_address().expect("http")).expect("connect"), method, path, body)
+    }
+}
+
+fn serve_at(socket: &Path) -> Result<ControlServer, ServerError> {
+    let config = ControlConfig {
+        socket: SocketPath::new(socket).expect("a path"),
+        http: Some("127.0.0.1:0".parse().expect("an address")),
+        ..ControlConfig::default()
+    };
+    ControlServer::start(&config, Arc::new(FakeNode::default()))
+}
+
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> (u16, String) {
+    stream.write_all(request(method, path, body).as_bytes()).expect("send");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("receive");
+    split(&answer)
+}
+
+fn request(method: &str, path: &str, body: &str) -> String {
+    format!("{method} {path} HTTP/1.1\r\nHost: n\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+}
+
+fn split(answer: &str) -> (u16, String) {
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a header");
+    (head.split(' ').nth(1).expect("a status").parse().expect("a number"), body.to_owned())
+}
+
+fn parsed(answer: &(u16, String)) -> (u16, Value) {
+    (answer.0, serde_json::from_str(&answer.1).unwrap_or_else(|e| panic!("{answer:?}: {e}")))
+}
+
+#[test]
+fn ports_come_and_go() {
+    let served = Served::new();
+    assert_eq!(served.ask("GET", "/ports", ""), (200, "[]".to_owned()));
+    let (status, port) = parsed(&served.ask("POST", "/ports", r#"{"name":"vm0","socket":"/tmp/vm0.sock","queues":2}"#));
+    let expected = json!({
+        "name": "vm0", "kind": "vhost-user", "role": "server", "socket": "/tmp/vm0.sock", "state": "listening",
+        "ring": null, "features": [], "queue_pairs": 0, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
+        "drops": {}, "errors": {}, "notifications": 0
+    });
+    assert_eq!((status, &port), (201, &expected));
+    assert_eq!(parsed(&served.ask("GET", "/ports/vm0", "")), (200, expected.clone()));
+    assert_eq!(parsed(&served.ask("GET", "/ports", "")), (200, json!([expected])));
+    assert_eq!(served.ask("DELETE", "/ports/vm0", ""), (204, String::new()));
+    assert_eq!(served.ask("GET", "/ports", ""), (200, "[]".to_owned()));
+    let gone = json!({"error": "there is no port \"vm0\"", "object": "port vm0"});
+    assert_eq!(parsed(&served.ask("DELETE", "/ports/vm0", "")), (404, gone.clone()));
+    assert_eq!(parsed(&served.ask("GET", "/ports/vm0", "")), (404, gone));
+}
+
+#[test]
+fn refused_ports_say_what_is_wrong_with_which_key() {
+    let served = Served::new();
+    let vm0 = r#"{"name":"vm0","socket":"/tmp/vm0.sock"}"#;
+    assert_eq!(served.ask("POST", "/ports", vm0).0, 201);
+    let cases = [
+        (vm0, 409, json!({"error": "port \"vm0\" exists already", "object": "port vm0", "field": "name"})),
+        (
+            r#"{"name":"taken","socket":"/s"}"#,
+            409,
+            json!({"error": "port \"taken\": cannot listen on it", "object": "port taken", "field": "socket"}),
+        ),
+        (
+            r#"{"name":"vm1","socket":"/s","workers":["w9"]}"#,
+            400,
+            json!({
+                "error": "port \"vm1\" names worker \"w9\", which does not exist; there is \"w0\"",
+                "object": "port vm1", "field": "workers"
+            }),
+        ),
+        (
+            r#"{"name":"vm1","socket":"/s","queues":200}"#,
+            400,
+            json!({"error": "[[port]] key \"queues\" is 200, which is outside 1..=128", "field": "queues"}),
+        ),
+        (r#"{"name":"vm1"}"#, 400, json!({"error": "[[port]] key \"socket\" is missing"})),
+        ("", 400, json!({"error": "not valid JSON: EOF while parsing a value at line 1 column 0"})),
+        (
+            r#"{"name":"bug","socket":"/s"}"#,
+            500,
+            json!({"error": "the node failed while it answered; its log says more"}),
+        ),
+    ];
+    for (body, status, answer) in cases {
+        assert_eq!(parsed(&served.ask("POST", "/ports", body)), (status, answer), "for {body}");
+    }
+    // And the server is as well as before.
+    assert_eq!(served.ask("GET", "/version", "").0, 200);
+}
+
+#[test]
+fn requests_outside_the_api_are_answered_in_json_too() {
+    let served = Served::new();
+    let unknown = json!({"error": "there is no path \"/nothing\"; /openapi.json lists them"});
+    assert_eq!(parsed(&served.ask("GET", "/nothing", "")), (404, unknown));
+    let wrong = json!({"error": "PUT is not for \"/ports\"; /openapi.json lists what is"});
+    assert_eq!(parsed(&served.ask("PUT", "/ports", "")), (405, wrong));
+    let (status, answer) = parsed(&served.ask("POST", "/ports", &"x".repeat(20_000)));
+    assert_eq!((status, answer["error"].is_string()), (413, true));
+    // Bytes that are no request end their own connection and nothing else.
+    let mut stream = UnixStream::connect(&served.socket).expect("connect");
+    stream.write_all(b"\x00\x01\x02\r\n\r\n").expect("send");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("closed");
+    assert!(answer.starts_with(b"HTTP/1.1 400"), "{}", String::from_utf8_lossy(&answer));
+    assert_eq!(served.ask("GET", "/version", "").0, 200);
+}
+
+#[test]
+fn tcp_only_reads() {
+    let served = Served::new();
+    let body = r#"{"name":"vm0","socket":"/tmp/vm0.sock"}"#;
+    let refusal = json!({"error": "this address is read-only; changes are made through the control socket"});
+    for (method, path) in [("POST", "/ports"), ("DELETE", "/ports/vm0"), ("PUT", "/stats"), ("POST", "/nothing")] {
+        assert_eq!(parsed(&served.ask_tcp(method, path, body)), (403, refusal.clone()), "{method} {path}");
+    }
+    assert_eq!(served.ask("GET", "/ports", ""), (200, "[]".to_owned()));
+    for path in ["/ports", "/stats", "/metrics", "/openapi.json", "/version"] {
+        // All but the uptime is the same on both; the fake's stands still.
+        assert_eq!(served.ask_tcp("GET", path, ""), served.ask("GET", path, ""), "{path}");
+    }
+}
+
+#[test]
+fn stats_are_the_nodes_own() {
+    let served = Served::new();
+    assert_eq!(served.ask("POST", "/ports", r#"{"name":"vm0","socket":"/tmp/vm0.sock"}"#).0, 201);
+    let (status, body) = served.ask("GET", "/stats", "");
+    let stats: Stats = serde_json::from_str(&body).expect("statistics");
+    let port = PortConfig::vhost_user(Name::new("vm0").expect("a name"), "/tmp/vm0.sock").expect("a path");
+    let expected = Stats { ports: vec![PortStatus::new(&port)], ..FakeNode::default().stats() };
+    assert_eq!((status, stats), (200, expected));
+}
+
+#[test]
+fn metrics_have_one_line_per_count_and_label() {
+    let port = PortConfig::vhost_user(Name::new("vm0").expect("a name"), "/tmp/vm0.sock").expect("a path");
+    let stats = Stats {
+        uptime_s: 2.5,
+        workers: vec![WorkerStats { name: "w0".to_owned(), packets: 12, sleeps: 3, ..WorkerStats::default() }],
+        ports: vec![PortStatus {
+            state: PortState::Up,
+            ring: Some(RingLayout::Packed),
+            queue_pairs: 2,
+            rx_packets: 10,
+            drops: [("no_buffers".to_owned(), 4), ("too_big".to_owned(), 5)].into(),
+            errors: [("loop".to_owned(), 1)].into(),
+            ..PortStatus::new(&port)
+        }],
+        bridge: BridgeStats { entries: 2, ..BridgeStats::default() },
+    };
+    let text = metrics::encode(stats).expect("text");
+    for line in [
+        "# TYPE shunt_port_drops counter",
+        "# HELP shunt_port_drops Frames dropped, by cause",
+        r#"shunt_port_drops_total{port="vm0",cause="no_buffers"} 4"#,
+        r#"shunt_port_drops_total{port="vm0",cause="too_big"} 5"#,
+        r#"shunt_port_errors_total{port="vm0",cause="loop"} 1"#,
+        r#"shunt_port_rx_packets_total{port="vm0"} 10"#,
+        r#"shunt_port_queue_pairs{port="vm0"} 2"#,
+        r#"shunt_port_state{port="vm0",state="up"} 1"#,
+        r#"shunt_port_state{port="vm0",state="listening"} 0"#,
+        r#"shunt_worker_packets_total{worker="w0"} 12"#,
+        r#"shunt_worker_sleeps_total{worker="w0"} 3"#,
+        "shunt_bridge_entries 2",
+        "shunt_uptime_seconds 2.5",
+        "shunt_bridge_moves_total 0",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+#[test]
+fn the_description_lists_what_is_served() {
+    let served = Served::new();
+    let (status, description) = parsed(&served.ask("GET", "/openapi.json", ""));
+    assert_eq!(status, 200);
+    let described: Vec<String> = description["paths"]
+        .as_object()
+        .expect("paths")
+        .iter()
+        .flat_map(|(path, methods)| {
+            methods.as_object().expect("methods").keys().map(move |method| format!("{method} {path}"))
+        })
+        .collect();
+    let mut expected = [
+        "get /metrics",
+        "get /openapi.json",
+        "get /ports",
+        "post /ports",
+        "get /ports/{name}",
+        "delete /ports/{name}",
+        "get /stats",
+        "get /version",
+    ];
+    let mut sorted = described.clone();
+    sorted.sort();
+    expected.sort_unstable();
+    assert_eq!(sorted, expected);
+    // What is described is routed, and what is routed by another method is not described.
+    for path in ["/metrics", "/openapi.json", "/ports", "/ports/{name}", "/stats", "/version"] {
+        for method in ["get", "post", "put", "patch", "delete"] {
+            let routed = served.ask(&method.to_uppercase(), path, "").0 != 405;
+            assert_eq!(routed, described.contains(&format!("{method} {path}")), "{method} {path}");
+        }
+    }
+    // Every reference resolves.
+    let text = description.to_string();
+    for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
+        assert!(description["components"]["schemas"][name].is_object(), "{name}");
+    }
+    assert_eq!(description["components"]["schemas"]["PortConfig"]["required"], json!(["name", "socket"]));
+}
+
+#[test]
+fn a_client_may_send_a_byte_at_a_time_and_vanish_at_any_byte() {
+    let served = Served::new();
+    let bytes = request("GET", "/version", "");
+    let mut stream = UnixStream::connect(&served.socket).expect("connect");
+    for byte in bytes.bytes() {
+        stream.write_all(&[byte]).expect("send");
+    }
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("receive");
+    assert_eq!(split(&answer).0, 200);
+    for length in 0..bytes.len() {
+        let mut stream = UnixStream::connect(&served.socket).expect("connect");
+        stream.write_all(&bytes.as_bytes()[..length]).expect("send");
+    }
+    assert_eq!(served.ask("GET", "/version", "").0, 200);
+}
+
+#[test]
+fn connections_beyond_the_bound_wait_for_a_free_place() {
+    let served = Served::new();
+    let idle: Vec<_> = (0..32).map(|_| UnixStream::connect(&served.socket).expect("connect")).collect();
+    let mut next = UnixStream::connect(&served.socket).expect("connect");
+    next.write_all(request("GET", "/version", "").as_bytes()).expect("send");
+    next.set_read_timeout(Some(Duration::from_millis(300))).expect("timeout");
+    let mut answer = String::new();
+    let waiting = next.read_to_string(&mut answer).expect_err("all places are taken");
+    assert_eq!(waiting.kind(), io::ErrorKind::WouldBlock);
+    drop(idle);
+    next.set_read_timeout(Some(Duration::from_secs(10))).expect("timeout");
+    next.read_to_string(&mut answer).expect("answered");
+    assert_eq!(split(&answer).0, 200);
+}
+
+#[test]
+fn only_the_owner_may_connect() {
+    let served = Served::new();
+    let mode = fs::metadata(&served.socket).expect("metadata").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[test]
+fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("c.sock");
+    drop(UnixListener::bind(&socket).expect("bind"));
+    assert!(socket.exists());
+    let first = serve_at(&socket).expect("the stale one is replaced");
+    let message = serve_at(&socket).expect_err("the live one is not").to_string();
+    assert_eq!(message, format!("cannot listen on {}: another process does", socket.display()));
+    assert!(UnixStream::connect(&socket).is_ok(), "the first one still answers");
+    first.stop();
+    assert!(!socket.exists());
+}
+
+#[test]
+fn what_is_not_a_socket_is_left_alone() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = dir.path().join("precious");
+    fs::write(&file, "data").expect("write");
+    let message = serve_at(&file).expect_err("refused").to_string();
+    assert_eq!(message, format!("cannot listen on {}: it exists and is not a socket", file.display()));
+    assert_eq!(fs::read_to_string(&file).expect("read"), "data");
+}
+
+#[test]
+fn a_missing_directory_is_named_and_not_made() {
+    let message = serve_at(Path::new("/nonexistent/c.sock")).expect_err("refused").to_string();
+    assert_eq!(message, "cannot listen on /nonexistent/c.sock: its directory /nonexistent does not exist");
+}
+
+#[test]
+fn a_taken_http_address_is_named_and_the_socket_goes() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = taken.local_addr().expect("address");
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("c.sock");
+    let config = ControlConfig {
+        socket: SocketPath::new(&socket).expect("a path"),
+        http: Some(address),
+        ..ControlConfig::default()
+    };
+    let message = ControlServer::start(&config, Arc::new(FakeNode::default())).expect_err("taken").to_string();
+    assert_eq!(message, format!("cannot serve http on {address}: Address already in use (os error 98)"));
+    assert!(!socket.exists());
+}
+
+#[test]
+fn stopping_leaves_a_file_that_somebody_else_put_there() {
+    let served = Served::new();
+    fs::remove_file(&served.socket).expect("remove");
+    let _other = UnixListener::bind(&served.socket).expect("bind");
+    served.server.stop();
+    assert!(served.socket.exists());
+}
+
+#[test]
+fn two_nodes_that_find_the_same_stale_socket_do_not_both_get_it() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("c.sock");
+    for _ in 0..20 {
+        drop(UnixListener::bind(&socket).expect("bind"));
+        let results: Vec<_> = thread::scope(|scope| {
+            let starts: Vec<_> = (0..4).map(|_| scope.spawn(|| serve_at(&socket))).collect();
+            starts.into_iter().map(|start| start.join().expect("no panic")).collect()
+        });
+        assert_eq!(results.iter().filter(|result| result.is_ok()).count(), 1, "{results:?}");
+        drop(results);
+        assert!(!socket.exists());
+    }
+}
