@@ -60,6 +60,17 @@ struct Span {
 #[repr(align(64))]
 struct Slot([u8; SLOT]);
 
+/// A packet about which something is to be decided.
+#[derive(Debug)]
+pub struct Judged<'a> {
+    /// The port it came from.
+    pub ingress: PortId,
+    /// Its private first bytes.
+    pub window: &'a [u8],
+    /// What was decided.
+    pub verdict: &'a mut Verdict,
+}
+
 impl Burst {
     /// An empty burst, on the heap because it holds 24 KiB of windows.
     #[must_use]
@@ -253,16 +264,21 @@ impl Burst {
         }
     }
 
-    /// Asks `judge` about every packet that is still pending, in order, with its ingress port and
-    /// its window. This is the loop forwarders run in: it walks the columns without index checks.
+    /// All packets, in order, to be judged: the loop forwarders run in. It walks the columns
+    /// without index checks. A packet that is no longer pending is to be left alone.
     #[inline]
-    pub fn judge(&mut self, mut judge: impl FnMut(PortId, &[u8]) -> Verdict) {
-        let columns = self.verdict.iter_mut().zip(&self.ingress).zip(&self.span).zip(&self.slots).take(self.len);
-        for (((verdict, ingress), span), slot) in columns {
-            if *verdict == Verdict::Pending {
-                *verdict = judge(*ingress, slot.window(*span));
-            }
-        }
+    pub fn judge(&mut self) -> impl Iterator<Item = Judged<'_>> {
+        let len = self.len;
+        let verdicts = self.verdict.get_mut(..len).unwrap_or_default();
+        let ingress = self.ingress.get(..len).unwrap_or_default();
+        let spans = self.span.get(..len).unwrap_or_default();
+        let slots = self.slots.get(..len).unwrap_or_default();
+        let columns = verdicts.iter_mut().zip(ingress).zip(spans).zip(slots);
+        columns.map(|(((verdict, ingress), span), slot)| Judged {
+            ingress: *ingress,
+            window: slot.window(*span),
+            verdict,
+        })
     }
 
     #[inline]
@@ -289,5 +305,174 @@ impl Slot {
     fn window_mut(&mut self, span: Span) -> &mut [u8] {
         let start = usize::from(span.start);
         self.0.get_mut(start..start.saturating_add(usize::from(span.len))).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::{Checksum, DropCause};
+
+    /// What a packet should be, kept in the plainest way.
+    #[derive(Clone, Debug)]
+    struct Model {
+        ingress: PortId,
+        window: Vec<u8>,
+        payload_len: u32,
+        verdict: Verdict,
+        offload: Offload,
+        handle: u32,
+        headroom: usize,
+    }
+
+    #[derive(Clone, Debug)]
+    enum Operation {
+        Clear,
+        Prepend(usize, usize),
+        Push(u16, u32, u8, Checksum),
+        SetPending(Verdict),
+        SetVerdict(usize, Verdict),
+        Strip(usize, usize),
+    }
+
+    fn operation() -> impl Strategy<Value = Operation> {
+        let checksum = prop_oneof![
+            Just(Checksum::Unknown),
+            Just(Checksum::Verified),
+            (0u16..400, 0u16..40).prop_map(|(start, offset)| Checksum::Unfinished { start, offset }),
+        ];
+        let verdict = prop_oneof![
+            Just(Verdict::Pending),
+            Just(Verdict::Flood),
+            (0u16..9).prop_map(|port| Verdict::Forward(PortId(port))),
+            Just(Verdict::Drop(DropCause::Runt)),
+        ];
+        let index = 0..MAX_BURST + 2;
+        prop_oneof![
+            1 => Just(Operation::Clear),
+            40 => (any::<u16>(), 0u32..70_000, any::<u8>(), checksum)
+                .prop_map(|(port, len, fill, checksum)| Operation::Push(port, len, fill, checksum)),
+            10 => (index.clone(), 0..150usize).prop_map(|(i, n)| Operation::Prepend(i, n)),
+            10 => (index.clone(), 0..150usize).prop_map(|(i, n)| Operation::Strip(i, n)),
+            10 => (index, verdict.clone()).prop_map(|(i, v)| Operation::SetVerdict(i, v)),
+            1 => verdict.prop_map(Operation::SetPending),
+        ]
+    }
+
+    fn moved(offload: Offload, by: i64) -> Option<Offload> {
+        let Checksum::Unfinished { start, offset } = offload.checksum else {
+            return Some(offload);
+        };
+        let start = u16::try_from(i64::from(start) + by).ok()?;
+        Some(Offload { checksum: Checksum::Unfinished { start, offset }, ..offload })
+    }
+
+    fn apply(burst: &mut Burst, models: &mut Vec<Model>, operation: &Operation, step: u32) {
+        match *operation {
+            Operation::Clear => {
+                burst.clear();
+                models.clear();
+            }
+            Operation::Push(port, frame_len, fill, checksum) => {
+                let offload = Offload { checksum, segmentation: None };
+                let window = burst.push(PortId(port), frame_len, offload, step);
+                assert_eq!(window.is_some(), models.len() < MAX_BURST);
+                let Some(window) = window else { return };
+                assert_eq!(window.len(), WINDOW.min(frame_len as usize));
+                window.fill(fill);
+                models.push(Model {
+                    ingress: PortId(port),
+                    window: window.to_vec(),
+                    payload_len: frame_len.saturating_sub(256),
+                    verdict: Verdict::Pending,
+                    offload,
+                    handle: step,
+                    headroom: HEADROOM,
+                });
+            }
+            Operation::Prepend(i, n) => {
+                let window = burst.prepend(i, n);
+                let expected = models.get_mut(i).and_then(|model| {
+                    let offload = moved(model.offload, i64::try_from(n).unwrap())?;
+                    model.headroom = model.headroom.checked_sub(n)?;
+                    model.offload = offload;
+                    model.window.splice(..0, vec![0xee; n]);
+                    Some(model)
+                });
+                assert_eq!(window.is_some(), expected.is_some());
+                if let Some(window) = window {
+                    window[..n].fill(0xee);
+                }
+            }
+            Operation::Strip(i, n) => {
+                let window = burst.strip(i, n);
+                let expected = models.get_mut(i).and_then(|model| {
+                    model.window.len().checked_sub(n)?;
+                    model.offload = moved(model.offload, -i64::try_from(n).unwrap())?;
+                    model.headroom += n;
+                    model.window.drain(..n);
+                    Some(model)
+                });
+                assert_eq!(window.is_some(), expected.is_some());
+            }
+            Operation::SetVerdict(i, verdict) => {
+                burst.set_verdict(i, verdict);
+                if let Some(model) = models.get_mut(i) {
+                    model.verdict = verdict;
+                }
+            }
+            Operation::SetPending(verdict) => {
+                burst.set_pending(verdict);
+                for model in models {
+                    if model.verdict == Verdict::Pending {
+                        model.verdict = verdict;
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(burst: &mut Burst, models: &[Model]) {
+        assert_eq!(burst.len(), models.len());
+        assert_eq!(burst.is_empty(), models.is_empty());
+        assert_eq!(burst.is_full(), models.len() == MAX_BURST);
+        for (i, model) in models.iter().enumerate() {
+            assert_eq!(burst.window(i), model.window);
+            assert_eq!(burst.window_mut(i), model.window);
+            assert_eq!(burst.payload_len(i), model.payload_len);
+            let window_len = u32::try_from(model.window.len()).unwrap();
+            assert_eq!(burst.frame_len(i), window_len + model.payload_len);
+            assert_eq!(burst.ingress(i), model.ingress);
+            assert_eq!(burst.verdict(i), model.verdict);
+            assert_eq!(burst.offload(i), model.offload);
+            assert_eq!(burst.handle(i), model.handle);
+        }
+        let verdicts: Vec<_> = models.iter().map(|model| model.verdict).collect();
+        assert_eq!(burst.verdicts(), verdicts);
+        let mut judged = 0;
+        for (packet, model) in burst.judge().zip(models) {
+            assert_eq!(packet.ingress, model.ingress);
+            assert_eq!(packet.window, model.window);
+            assert_eq!(*packet.verdict, model.verdict);
+            judged += 1;
+        }
+        assert_eq!(judged, models.len());
+        assert_eq!(burst.window(models.len()), []);
+        assert_eq!(burst.frame_len(models.len()), 0);
+        assert_eq!(burst.payload_len(models.len()), 0);
+    }
+
+    proptest! {
+        #[test]
+        fn a_burst_is_a_list_of_packets(operations in vec(operation(), 1..150)) {
+            let mut burst = Burst::new();
+            let mut models = Vec::new();
+            for (step, operation) in (0..).zip(&operations) {
+                apply(&mut burst, &mut models, operation, step);
+                check(&mut burst, &models);
+            }
+        }
     }
 }

@@ -184,16 +184,20 @@ impl<'a> EthernetHeader<'a> {
     #[inline]
     #[must_use]
     pub const fn destination_bits(self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = *self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h]) & MacAddr::BITS_MASK
+        match self.0.first_chunk() {
+            Some(octets) => u64::from_le_bytes(*octets) & MacAddr::BITS_MASK,
+            None => 0,
+        }
     }
 
     /// [`EthernetHeader::source`] as [`MacAddr::to_bits`], in one load.
     #[inline]
     #[must_use]
     pub const fn source_bits(self) -> u64 {
-        let [_, _, _, _, _, _, a, b, c, d, e, f, g, h] = *self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h]) & MacAddr::BITS_MASK
+        match self.0.last_chunk() {
+            Some(octets) => u64::from_le_bytes(*octets) & MacAddr::BITS_MASK,
+            None => 0,
+        }
     }
 
     /// What follows the header.

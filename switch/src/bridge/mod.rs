@@ -142,37 +142,23 @@ impl Bridge {
     /// own port, is link-local, or that are shorter than an Ethernet header.
     #[inline]
     pub fn process(&mut self, burst: &mut Burst, now_ns: u64) {
-        let mut known_source = NOBODY;
-        let mut known_destination = NOBODY;
-        let mut known_port = PortId::NONE;
-        burst.judge(|ingress, window| {
-            let Some(header) = EthernetHeader::parse(window) else {
-                return Verdict::Drop(DropCause::Runt);
+        let mut last = Memory::BLANK;
+        for packet in burst.judge() {
+            if *packet.verdict != Verdict::Pending {
+                continue;
+            }
+            let Some(header) = EthernetHeader::parse(packet.window) else {
+                *packet.verdict = Verdict::Drop(DropCause::Runt);
+                continue;
             };
-            let port_bits = u64::from(ingress.0) << 48;
+            let port_bits = u64::from(packet.ingress.0) << 48;
             let source = header.source_bits() | port_bits;
             let destination = header.destination_bits() | port_bits;
-            if source != known_source {
-                match self.learn_local(header.source(), ingress, now_ns) {
-                    Learned::Settled => known_source = source,
-                    Learned::Changed => {
-                        known_source = source;
-                        known_destination = NOBODY;
-                    }
-                    Learned::Refused => known_source = NOBODY,
-                }
+            if source != last.source || destination != last.destination {
+                self.decide(&mut last, source, destination, now_ns);
             }
-            if destination == known_destination {
-                return Verdict::Forward(known_port);
-            }
-            let verdict = self.route(header.destination(), ingress);
-            // Only what is forwarded is remembered: everything else is counted frame by frame.
-            if let Verdict::Forward(port) = verdict {
-                known_destination = destination;
-                known_port = port;
-            }
-            verdict
-        });
+            *packet.verdict = last.verdict;
+        }
     }
 
     /// Takes up to `max` announcements, oldest first: news for all other replicas. To be called once
@@ -285,6 +271,32 @@ impl Bridge {
     #[must_use]
     pub const fn stats(&self) -> &BridgeStats {
         &self.stats
+    }
+
+    /// The long way of [`Bridge::process`]: learns the source and looks up the destination, as far
+    /// as they differ from the last. Addresses come with their port in the high 16 bits.
+    #[inline(never)]
+    fn decide(&mut self, last: &mut Memory, source: u64, destination: u64, now_ns: u64) {
+        // The shift leaves 16 bits.
+        let ingress = PortId((source >> 48) as u16);
+        if source != last.source {
+            match self.learn_local(MacAddr::from_bits(source), ingress, now_ns) {
+                Learned::Settled => last.source = source,
+                Learned::Changed => {
+                    last.source = source;
+                    last.destination = NOBODY;
+                }
+                Learned::Refused => last.source = NOBODY,
+            }
+        }
+        if destination != last.destination {
+            last.verdict = self.route(MacAddr::from_bits(destination), ingress);
+            // Only what is forwarded is remembered: floods are counted frame by frame.
+            last.destination = match last.verdict {
+                Verdict::Forward(_) => destination,
+                _ => NOBODY,
+            };
+        }
     }
 
     fn route(&mut self, destination: MacAddr, ingress: PortId) -> Verdict {
@@ -401,6 +413,20 @@ impl Bridge {
     fn is_retired(&self, port: PortId) -> bool {
         self.ports.get(port.index()).is_none_or(|state| state.retired)
     }
+}
+
+/// What is remembered from one packet of a burst to the next. Addresses come with the port they
+/// were seen from in the high 16 bits.
+struct Memory {
+    /// The last source, if nothing remains to be learnt from it.
+    source: u64,
+    /// The last destination, if `verdict` holds for all that go there.
+    destination: u64,
+    verdict: Verdict,
+}
+
+impl Memory {
+    const BLANK: Self = Self { source: NOBODY, destination: NOBODY, verdict: Verdict::Pending };
 }
 
 /// Matches no frame: no port has this number.
