@@ -125,14 +125,29 @@ pub struct VringStart {
 /// The host owes word that a change of memory is complete.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the connection waits until this is given to `finish`"]
-pub struct MemoryAck(pub(super) u64);
+pub struct MemoryAck(u64);
 
 /// The host owes a stopped ring's base.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the connection waits until this is given to `finish_stop`"]
-pub struct StopAck(pub(super) u64);
+pub struct StopAck(u64);
 
 /// The host owes a reply.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "the connection waits until this is given to `finish_request`"]
-pub struct RequestAck(pub(super) u64);
+pub struct RequestAck(u64);
+
+macro_rules! token {
+    ($($ack:ident)*) => {$(
+        impl $ack {
+            pub(super) fn new(token: u64) -> Self {
+                Self(token)
+            }
+
+            pub(super) fn into_token(self) -> u64 {
+                self.0
+            }
+        }
+    )*};
+}
+token!(MemoryAck StopAck RequestAck);

@@ -25,6 +25,7 @@ impl Default for NetConfig {
 }
 
 /// Why a write to configuration space is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ConfigRefusal {
     Range,
     ReadOnly,
@@ -109,12 +110,12 @@ mod tests {
     #[test]
     fn only_migration_and_legacy_mac_writes_change_anything() {
         let mac = [4; 6];
-        assert!(CONFIG.written(&access(0, 0, &mac), false).is_err());
+        assert_eq!(CONFIG.written(&access(0, 0, &mac), false), Err(ConfigRefusal::ReadOnly));
         assert_eq!(CONFIG.written(&access(0, 0, &mac), true).ok(), Some(NetConfig { mac, ..CONFIG }));
-        assert!(CONFIG.written(&access(0, 0, &[4; 7]), true).is_err());
+        assert_eq!(CONFIG.written(&access(0, 0, &[4; 7]), true), Err(ConfigRefusal::ReadOnly));
         assert_eq!(CONFIG.written(&access(0, 0, &CONFIG.mac), false).ok(), Some(CONFIG));
         let mtu = NetConfig { mtu: 1280, ..CONFIG };
         assert_eq!(CONFIG.written(&access(10, 1, &1280u16.to_le_bytes()), false).ok(), Some(mtu));
-        assert!(CONFIG.written(&access(256, 1, &[1]), false).is_err());
+        assert_eq!(CONFIG.written(&access(256, 1, &[1]), false), Err(ConfigRefusal::Range));
     }
 }

@@ -17,16 +17,13 @@ use std::marker::PhantomData;
 use vhost::vhost_user::message::FrontendReq;
 
 use super::action::{Action, MemoryAck, RequestAck, StopAck};
-use super::config::{ConfigRefusal, NetConfig};
+use super::config::NetConfig;
 use super::error::ProtocolError;
 use super::offer::Offer;
 use super::pending::{Awaited, Then, Waiting};
 use super::vring::VringState;
-use crate::features::{PROTOCOL_F_REPLY_ACK, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_VERSION_1};
-use crate::wire::{ConfigAccess, Frame, Region, Reply, Request, protocol_feature};
-
-/// Smallest MTU that virtio allows, in bytes.
-const MIN_MTU: u16 = 68;
+use crate::features::{PROTOCOL_F_REPLY_ACK, VHOST_USER_F_PROTOCOL_FEATURES};
+use crate::wire::{Frame, Region, Reply, Request, protocol_feature};
 
 /// The node's side of one connection, without decoder and queue (see [`super::BackendConnection`] for those). After an error it must be
 /// dropped, together with the connection.
@@ -36,9 +33,9 @@ pub struct Backend<F> {
     /// As acknowledged; `None` until SET_FEATURES.
     pub(super) features: Option<u64>,
     /// As acknowledged; `None` until SET_PROTOCOL_FEATURES.
-    protocol: Option<u64>,
-    config: NetConfig,
-    status: u8,
+    pub(super) protocol: Option<u64>,
+    pub(super) config: NetConfig,
+    pub(super) status: u8,
     pub(super) vrings: Vec<VringState>,
     pub(super) regions: Vec<Region>,
     waiting: Option<Waiting>,
@@ -47,6 +44,7 @@ pub struct Backend<F> {
 }
 
 /// How far a request got.
+#[derive(Clone, Copy)]
 pub(super) enum Progress {
     /// Served; if the front end asked, acknowledge it.
     Done,
@@ -95,7 +93,7 @@ impl<F> Backend<F> {
         if self.waiting.is_some() {
             return Err(ProtocolError::HostOrder);
         }
-        let code = request.code().ok_or(ProtocolError::UnknownRequest { id: request.id() })?;
+        let code = request.code().ok_or_else(|| ProtocolError::UnknownRequest { id: request.id() })?;
         self.check_negotiated(code)?;
         let mut actions = Vec::new();
         let progress = self.serve(request, code, &mut actions)?;
@@ -110,7 +108,7 @@ impl<F> Backend<F> {
     ///
     /// [`ProtocolError`] if the connection must be closed: memory that was not accepted, and no other way to tell; or `ack` is not outstanding.
     pub fn finish(&mut self, ack: MemoryAck, accepted: bool) -> Result<Vec<Action<F>>, ProtocolError> {
-        let MemoryAck(token) = ack;
+        let token = ack.into_token();
         self.take(token, Awaited::Memory)?;
         self.conclude(accepted)
     }
@@ -121,7 +119,7 @@ impl<F> Backend<F> {
     ///
     /// [`ProtocolError`] if the connection must be closed, as in [`Backend::handle`]; or `ack` is not outstanding.
     pub fn finish_stop(&mut self, ack: StopAck, base: u32) -> Result<Vec<Action<F>>, ProtocolError> {
-        let StopAck(token) = ack;
+        let token = ack.into_token();
         let index = self.waiting.as_ref().and_then(|waiting| waiting.stopping(token));
         let vring = index.ok_or(ProtocolError::HostOrder)?;
         self.take(token, Awaited::Stop { vring })?;
@@ -141,7 +139,7 @@ impl<F> Backend<F> {
         ack: RequestAck,
         reply: Option<Reply<F>>,
     ) -> Result<Vec<Action<F>>, ProtocolError> {
-        let RequestAck(token) = ack;
+        let token = ack.into_token();
         self.take(token, Awaited::Request)?;
         let Some(waiting) = self.waiting.take() else { return Ok(Vec::new()) };
         let mut actions = Vec::new();
@@ -257,7 +255,7 @@ impl<F> Backend<F> {
             // Only reached if the host offered the feature.
             other => {
                 let token = self.wait(Awaited::Request, Then::Answer(code));
-                actions.push(Action::Request { request: other, ack: RequestAck(token) });
+                actions.push(Action::Request { request: other, ack: RequestAck::new(token) });
                 Ok(Progress::Waiting)
             }
         }
@@ -272,86 +270,6 @@ impl<F> Backend<F> {
             Some(acked) if feature & !acked != 0 => Err(ProtocolError::NotNegotiated { request, feature }),
             _ => Ok(()),
         }
-    }
-
-    fn set_features(&mut self, bits: u64, actions: &mut Vec<Action<F>>) -> Result<Progress, ProtocolError> {
-        let surplus = bits & !self.offer.all_features();
-        if surplus != 0 {
-            return Err(ProtocolError::FeaturesNotOffered { bits: surplus });
-        }
-        // QEMU repeats SET_FEATURES for each queue pair while earlier pairs run.
-        if self.features == Some(bits) {
-            return Ok(Progress::Done);
-        }
-        if let Some(from) = self.features.filter(|_| self.vrings.iter().any(|vring| vring.running)) {
-            return Err(ProtocolError::FeaturesWhileRunning { from, to: bits });
-        }
-        self.features = Some(bits);
-        if bits & VHOST_USER_F_PROTOCOL_FEATURES == 0 {
-            // Without them there is no SET_VRING_ENABLE: every ring is enabled now.
-            for vring in &mut self.vrings {
-                vring.enabled = true;
-            }
-        }
-        actions.push(Action::FeaturesChanged(bits & !VHOST_USER_F_PROTOCOL_FEATURES));
-        self.start_complete(actions)?;
-        Ok(Progress::Done)
-    }
-
-    fn set_protocol_features(&mut self, bits: u64) -> Result<Progress, ProtocolError> {
-        let surplus = bits & !self.offer.protocol_features;
-        if surplus != 0 {
-            return Err(ProtocolError::ProtocolFeaturesNotOffered { bits: surplus });
-        }
-        self.protocol = Some(bits);
-        Ok(Progress::Done)
-    }
-
-    fn set_mtu(&mut self, mtu: u64, actions: &mut Vec<Action<F>>) -> Progress {
-        match u16::try_from(mtu) {
-            Ok(bytes) if bytes >= MIN_MTU => {
-                self.config.mtu = bytes;
-                actions.push(Action::SetMtu(bytes));
-                Progress::Done
-            }
-            _ => Progress::Refused(ProtocolError::Mtu { mtu }),
-        }
-    }
-
-    fn get_config(&self, access: &ConfigAccess, actions: &mut Vec<Action<F>>) -> Progress {
-        let found = self.config.read(access);
-        if found.is_none() {
-            let (offset, size) = (access.offset, access.bytes.len());
-            actions.push(Action::Refused(ProtocolError::ConfigRange { offset, size }));
-        }
-        actions.push(Action::Reply(Reply::Config(found).into_frame(FrontendReq::GET_CONFIG)));
-        Progress::Replied
-    }
-
-    fn set_config(&mut self, access: &ConfigAccess, actions: &mut Vec<Action<F>>) -> Progress {
-        let legacy = self.features.is_some_and(|bits| bits & VIRTIO_F_VERSION_1 == 0);
-        let (offset, size) = (access.offset, access.bytes.len());
-        match self.config.written(access, legacy) {
-            Err(ConfigRefusal::Range) => Progress::Refused(ProtocolError::ConfigRange { offset, size }),
-            Err(ConfigRefusal::ReadOnly) => Progress::Refused(ProtocolError::ConfigReadOnly { offset, size }),
-            Ok(config) => {
-                if config != self.config {
-                    self.config = config;
-                    actions.push(Action::ConfigChanged(config));
-                }
-                Progress::Done
-            }
-        }
-    }
-
-    fn set_status(&mut self, value: u64, actions: &mut Vec<Action<F>>) -> Result<Progress, ProtocolError> {
-        let status = u8::try_from(value).map_err(|_| ProtocolError::Status { status: value })?;
-        if status == 0 {
-            return self.stop_all(Then::Reset, actions);
-        }
-        self.status = status;
-        actions.push(Action::Status(status));
-        Ok(Progress::Done)
     }
 
     /// The last step of a request that waited for the host (or turned out not to have to).

@@ -7,6 +7,7 @@
 mod action;
 mod config;
 mod connection;
+mod device;
 mod error;
 mod machine;
 mod memory;

@@ -106,7 +106,7 @@ impl<F> Backend<F> {
         }
         let same_layout = table == self.regions;
         let token = self.wait(Awaited::Memory, Then::SetMemory(table));
-        actions.push(Action::SetMemory { regions, same_layout, ack: MemoryAck(token) });
+        actions.push(Action::SetMemory { regions, same_layout, ack: MemoryAck::new(token) });
         Ok(Progress::Waiting)
     }
 
@@ -115,7 +115,7 @@ impl<F> Backend<F> {
             return Ok(Progress::Unusable(error));
         }
         let token = self.wait(Awaited::Memory, Then::AddRegion(region));
-        actions.push(Action::AddRegion { region, fd, ack: MemoryAck(token) });
+        actions.push(Action::AddRegion { region, fd, ack: MemoryAck::new(token) });
         Ok(Progress::Waiting)
     }
 
@@ -125,7 +125,7 @@ impl<F> Backend<F> {
             Err(error) => return Ok(Progress::Refused(error)),
         };
         let token = self.wait(Awaited::Memory, Then::RemoveRegion(region));
-        actions.push(Action::RemoveRegion { region, ack: MemoryAck(token) });
+        actions.push(Action::RemoveRegion { region, ack: MemoryAck::new(token) });
         Ok(Progress::Waiting)
     }
 
@@ -176,7 +176,7 @@ impl<F> Backend<F> {
         }
         for vring in running {
             let token = self.wait(Awaited::Stop { vring }, then.clone());
-            actions.push(Action::Stop { vring, ack: StopAck(token) });
+            actions.push(Action::Stop { vring, ack: StopAck::new(token) });
         }
         Ok(Progress::Waiting)
     }

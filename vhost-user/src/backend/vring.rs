@@ -113,7 +113,7 @@ mod tests {
     fn alignment_follows_the_layout() {
         let driver = VringAddresses { descriptor: 0x1000, driver: 0x2002, device: 0x3000 };
         let vring = VringState { addresses: Some(driver), ..READY };
-        assert!(vring.start(0, 0).is_ok());
+        assert!(vring.start(0, 0).unwrap().is_some());
         let error = ProtocolError::VringAlignment { vring: 0, address: 0x2002, alignment: 4 };
         assert_eq!(vring.start(0, VIRTIO_F_RING_PACKED), Err(error));
     }

@@ -229,8 +229,14 @@ mod tests {
         for fds in [&[][..], &[7]] {
             assert!(matches!(parse(FrontendReq::REM_MEM_REG, &[0; 40], fds), Ok(Request::RemMemReg(_))));
         }
-        assert!(parse(FrontendReq::REM_MEM_REG, &[0; 40], &[7, 8]).is_err());
-        assert!(parse(FrontendReq::ADD_MEM_REG, &[0; 40], &[]).is_err());
+        assert_eq!(
+            parse(FrontendReq::REM_MEM_REG, &[0; 40], &[7, 8]),
+            Err(WireError::ExtraFds { request: 38, got: 2, expected: 1 })
+        );
+        assert_eq!(
+            parse(FrontendReq::ADD_MEM_REG, &[0; 40], &[]),
+            Err(WireError::MissingFds { request: 37, got: 0, expected: 1 })
+        );
     }
 
     #[test]
