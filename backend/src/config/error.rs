@@ -80,7 +80,7 @@ impl Place {
     }
 
     /// A key of the `index`th `[[port]]`.
-    pub(super) fn in_port(index: usize, key: &'static str) -> Self {
+    pub(crate) fn in_port(index: usize, key: &'static str) -> Self {
         Self { section: "port", index, key: key.into() }
     }
 
@@ -90,7 +90,7 @@ impl Place {
     }
 
     /// `problem` at this place.
-    pub(super) fn fault(self, problem: Problem) -> Fault {
+    pub(crate) fn fault(self, problem: Problem) -> Fault {
         Fault { place: self, problem: problem.into() }
     }
 }
@@ -133,6 +133,8 @@ pub enum Problem {
     DuplicateSocket { port: String, socket: PathBuf, other: String },
     #[error("port \"{port}\" names worker \"{worker}\", which does not exist; there is {}", Choices(known))]
     UnknownWorker { port: String, worker: String, known: Vec<String> },
+    #[error("port \"{port}\" names worker \"{worker}\", which does not exist")]
+    NoSuchWorker { port: String, worker: String },
     #[error("port \"{port}\" names worker \"{worker}\" twice")]
     WorkerTwice { port: String, worker: String },
     #[error("crossconnect names port \"{port}\", which does not exist")]

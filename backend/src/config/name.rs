@@ -12,7 +12,7 @@ use thiserror::Error;
 /// The name of a port or a worker: 1 to [`Name::MAX_LEN`] letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
 ///
 /// So it can stand in a file name, a URL, a metric label and a log line as it is.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
 /// A string that cannot be a [`Name`].
@@ -95,6 +95,13 @@ impl AsRef<str> for Name {
 impl Borrow<str> for Name {
     fn borrow(&self) -> &str {
         &self.0
+    }
+}
+
+/// Quoted, as messages show it.
+impl fmt::Debug for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
     }
 }
 

@@ -13,34 +13,26 @@ use crate::config::{Fault, MAX_PORTS, Place};
 /// Why a node refuses to change. Each message is one line that names the thing.
 #[derive(Debug, Error)]
 pub enum ControlError {
-    /// The port is one end of a cross-connect.
-    #[error("port \"{name}\" is wired to port \"{peer}\" by a crossconnect")]
-    Crossconnected {
-        /// The port.
-        name: String,
-        /// The other end.
-        peer: String,
-    },
     /// There is a port of that name.
     #[error("port \"{name}\" exists already")]
     DuplicatePort {
         /// The name.
         name: String,
     },
+    /// The node has stopped, or a part of it does not answer; whether a change happened is not known.
+    #[error("the node has stopped or does not answer")]
+    Gone,
     /// What the port asks for does not exist here.
     #[error(transparent)]
     Invalid(#[from] Fault),
     /// The port's socket cannot be had.
-    #[error("port \"{name}\": {cause}")]
+    #[error("{cause}")]
     Open {
         /// The port.
         name: String,
-        /// Why not.
+        /// Why not; names the port.
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The node is on its way out.
-    #[error("the node is stopping")]
-    Stopping,
     /// There are as many ports as a node serves.
     #[error("the node has {MAX_PORTS} ports, which is the most it serves")]
     TooManyPorts,
@@ -99,23 +91,20 @@ impl ApiError {
 impl From<ControlError> for ApiError {
     fn from(error: ControlError) -> Self {
         let status = match &error {
-            ControlError::Crossconnected { .. }
-            | ControlError::DuplicatePort { .. }
-            | ControlError::Open { .. }
-            | ControlError::TooManyPorts => StatusCode::CONFLICT,
+            ControlError::DuplicatePort { .. } | ControlError::Open { .. } | ControlError::TooManyPorts => {
+                StatusCode::CONFLICT
+            }
             ControlError::Invalid(_) => StatusCode::BAD_REQUEST,
-            ControlError::Stopping | ControlError::Unanswered { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            ControlError::Gone | ControlError::Unanswered { .. } => StatusCode::SERVICE_UNAVAILABLE,
             ControlError::UnknownPort { .. } => StatusCode::NOT_FOUND,
         };
         let answer = Self::new(status, error.to_string());
         match error {
-            ControlError::Crossconnected { name, .. } | ControlError::UnknownPort { name } => {
-                answer.about(format!("port {name}"))
-            }
+            ControlError::UnknownPort { name } => answer.about(format!("port {name}")),
             ControlError::DuplicatePort { name } => answer.about(format!("port {name}")).field("name"),
             ControlError::Invalid(Fault { place, .. }) => answer.at(&place),
             ControlError::Open { name, .. } => answer.about(format!("port {name}")).field("socket"),
-            ControlError::Stopping | ControlError::TooManyPorts | ControlError::Unanswered { .. } => answer,
+            ControlError::Gone | ControlError::TooManyPorts | ControlError::Unanswered { .. } => answer,
         }
     }
 }

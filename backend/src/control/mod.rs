@@ -16,10 +16,12 @@
 //! | `routes.rs` | one function per path and method |
 //! | `openapi.rs` | the description at `/openapi.json` |
 //! | `metrics.rs` | [`Stats`] as Prometheus text |
+//! | `node.rs` | the running node as [`Controlled`] |
 //! | `error.rs` | refusals, and their JSON |
 
 mod error;
 mod metrics;
+mod node;
 mod openapi;
 mod routes;
 mod server;
@@ -30,8 +32,8 @@ mod tests;
 
 pub use self::error::{ControlError, ErrorBody};
 pub use self::routes::Version;
-pub use self::server::{ControlServer, ServerError};
-pub use self::socket::SocketError;
+pub use self::server::{ControlListener, ControlServer, ServerError};
+pub use self::socket::{DirectoryFault, SocketError};
 
 use crate::config::PortConfig;
 use crate::stats::{PortStatus, Stats};
@@ -53,8 +55,14 @@ pub trait Controlled: Send + Sync + 'static {
     fn remove_port(&self, name: &str) -> Result<(), ControlError>;
 
     /// All ports, by name.
-    fn ports(&self) -> Vec<PortStatus>;
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    fn ports(&self) -> Result<Vec<PortStatus>, ControlError>;
 
     /// All that the node counts.
-    fn stats(&self) -> Stats;
+    ///
+    /// # Errors
+    /// If the node does not answer.
+    fn stats(&self) -> Result<Stats, ControlError>;
 }

@@ -71,7 +71,7 @@ pub struct Version {
 #[utoipa::path(get, path = "/ports", tag = "ports", summary = "All ports, by name",
     responses((status = 200, body = Vec<PortStatus>)))]
 pub(super) async fn list_ports(State(target): State<Target>) -> Result<Json<Vec<PortStatus>>, ApiError> {
-    ask(target, |node| node.ports()).await.map(Json)
+    ask(target, |node| node.ports()).await?.map(Json).map_err(ApiError::from)
 }
 
 #[utoipa::path(get, path = "/ports/{name}", tag = "ports", summary = "One port",
@@ -118,13 +118,13 @@ pub(super) async fn remove_port(
 #[utoipa::path(get, path = "/stats", tag = "stats", summary = "All that the node counts",
     responses((status = 200, body = Stats)))]
 pub(super) async fn show_stats(State(target): State<Target>) -> Result<Json<Stats>, ApiError> {
-    ask(target, |node| node.stats()).await.map(Json)
+    ask(target, |node| node.stats()).await?.map(Json).map_err(ApiError::from)
 }
 
 #[utoipa::path(get, path = "/metrics", tag = "stats", summary = "All that the node counts, for Prometheus",
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
 pub(super) async fn show_metrics(State(target): State<Target>) -> Result<Response, ApiError> {
-    let stats = ask(target, |node| node.stats()).await?;
+    let stats = ask(target, |node| node.stats()).await??;
     let text = metrics::encode(stats).map_err(|_| broken("the metrics cannot be written as text"))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
@@ -143,7 +143,7 @@ pub(super) async fn show_version() -> Json<Version> {
 }
 
 async fn find_port(target: Target, name: String) -> Result<PortStatus, ApiError> {
-    let ports = ask(target, |node| node.ports()).await?;
+    let ports = ask(target, |node| node.ports()).await??;
     ports.into_iter().find(|port| port.name == name).ok_or_else(|| ControlError::UnknownPort { name }.into())
 }
 

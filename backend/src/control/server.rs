@@ -58,22 +58,23 @@ pub enum ServerError {
     Thread(io::Error),
 }
 
-/// The API, served until this is dropped.
+/// The API's addresses, listened on but not yet served: clients that connect wait.
+///
+/// Binding before the node starts makes a second node with the same configuration fail before it touches anything.
 #[derive(Debug)]
-pub struct ControlServer {
-    http: Option<SocketAddr>,
-    stop: watch::Sender<bool>,
-    thread: Option<JoinHandle<()>>,
-    // Last, so that the file goes when nobody serves it any more.
-    _socket: PrivateSocket,
+pub struct ControlListener {
+    socket: PrivateSocket,
+    unix: UnixListener,
+    tcp: Option<(TcpListener, SocketAddr)>,
+    runtime: Runtime,
 }
 
-impl ControlServer {
-    /// Listens, and serves `target` on a thread of its own. When this returns, clients can connect.
+impl ControlListener {
+    /// Listens on the control socket and, if configured, the TCP address.
     ///
     /// # Errors
-    /// If an address cannot be listened on.
-    pub fn start(config: &ControlConfig, target: Arc<dyn Controlled>) -> Result<Self, ServerError> {
+    /// If either cannot be listened on.
+    pub fn bind(config: &ControlConfig) -> Result<Self, ServerError> {
         let socket = PrivateSocket::listen(&config.socket)?;
         let runtime = Builder::new_current_thread()
             .enable_io()
@@ -87,6 +88,15 @@ impl ControlServer {
             let unix = socket.listener().and_then(UnixListener::from_std).map_err(ServerError::Thread)?;
             (unix, config.http.map(listen_tcp).transpose()?)
         };
+        Ok(Self { socket, unix, tcp, runtime })
+    }
+
+    /// Serves `target` on a thread of its own.
+    ///
+    /// # Errors
+    /// If the thread cannot be started.
+    pub fn serve(self, target: Arc<dyn Controlled>) -> Result<ControlServer, ServerError> {
+        let Self { socket, unix, tcp, runtime } = self;
         let http = tcp.as_ref().map(|(_, address)| *address);
         let mut served = vec![(Listener::Unix(unix), router(Arc::clone(&target), Access::Full))];
         served.extend(tcp.map(|(tcp, _)| (Listener::Tcp(tcp), router(target, Access::ReadOnly))));
@@ -95,7 +105,27 @@ impl ControlServer {
             .name("control".to_owned())
             .spawn(move || run(runtime, served, &stopped))
             .map_err(ServerError::Thread)?;
-        Ok(Self { http, stop, thread: Some(thread), _socket: socket })
+        Ok(ControlServer { http, stop, thread: Some(thread), _socket: socket })
+    }
+}
+
+/// The API, served until this is dropped.
+#[derive(Debug)]
+pub struct ControlServer {
+    http: Option<SocketAddr>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+    // Last, so that the file goes when nobody serves it any more.
+    _socket: PrivateSocket,
+}
+
+impl ControlServer {
+    /// [`ControlListener::bind`] and [`ControlListener::serve`] in one.
+    ///
+    /// # Errors
+    /// As those.
+    pub fn start(config: &ControlConfig, target: Arc<dyn Controlled>) -> Result<Self, ServerError> {
+        ControlListener::bind(config)?.serve(target)
     }
 
     /// The TCP address served, with the port that the system chose where the configuration says 0.

@@ -30,7 +30,7 @@ impl Controlled for FakeNode {
         }
         port.check(&[&Name::new("w0").expect("a name")])?;
         if name == "taken" {
-            return Err(ControlError::Open { name, cause: "cannot listen on it".into() });
+            return Err(ControlError::Open { name, cause: "port \"taken\": no room".into() });
         }
         ports.push(PortStatus::new(&port));
         Ok(())
@@ -43,17 +43,17 @@ impl Controlled for FakeNode {
         Ok(())
     }
 
-    fn ports(&self) -> Vec<PortStatus> {
-        self.0.lock().expect("lock").clone()
+    fn ports(&self) -> Result<Vec<PortStatus>, ControlError> {
+        Ok(self.0.lock().expect("lock").clone())
     }
 
-    fn stats(&self) -> Stats {
-        Stats {
+    fn stats(&self) -> Result<Stats, ControlError> {
+        Ok(Stats {
             uptime_s: 1.5,
             workers: vec![WorkerStats { name: "w0".to_owned(), packets: 7, ..WorkerStats::default() }],
-            ports: self.ports(),
+            ports: self.ports()?,
             bridge: BridgeStats { entries: 2, capacity: 4096, moves: 1, ..BridgeStats::default() },
-        }
+        })
     }
 }
 
@@ -141,7 +141,7 @@ fn refused_ports_say_what_is_wrong_with_which_key() {
         (
             r#"{"name":"taken","socket":"/s"}"#,
             409,
-            json!({"error": "port \"taken\": cannot listen on it", "object": "port taken", "field": "socket"}),
+            json!({"error": "port \"taken\": no room", "object": "port taken", "field": "socket"}),
         ),
         (
             r#"{"name":"vm1","socket":"/s","workers":["w9"]}"#,
@@ -211,7 +211,7 @@ fn stats_are_the_nodes_own() {
     let (status, body) = served.ask("GET", "/stats", "");
     let stats: Stats = serde_json::from_str(&body).expect("statistics");
     let port = PortConfig::vhost_user(Name::new("vm0").expect("a name"), "/tmp/vm0.sock").expect("a path");
-    let expected = Stats { ports: vec![PortStatus::new(&port)], ..FakeNode::default().stats() };
+    let expected = Stats { ports: vec![PortStatus::new(&port)], ..FakeNode::default().stats().expect("statistics") };
     assert_eq!((status, stats), (200, expected));
 }
 
