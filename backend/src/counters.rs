@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Counters with a single writer.
+//!
+//! Each worker has its own block per port, so that counting is a plain load and store on a line no other core writes;
+//! whoever reads sums the blocks. Blocks belong to the port, not to the connection: they survive a guest's reconnect.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use packet::DropCause;
+use virtqueue::RingError;
+
+/// A number that one thread adds to and any thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    /// Adds `n`; to be called by the one writer only (a second writer would lose counts, nothing worse).
+    #[inline]
+    pub(crate) fn add(&self, n: u64) {
+        self.0.store(self.0.load(Ordering::Relaxed).wrapping_add(n), Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one worker counted at one port. Directions are the node's: received from the guest, transmitted to it.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct PortCounters {
+    pub(crate) rx_packets: Counter,
+    pub(crate) rx_bytes: Counter,
+    pub(crate) tx_packets: Counter,
+    pub(crate) tx_bytes: Counter,
+    /// Eventfd writes that told the guest of used buffers.
+    pub(crate) notifications: Counter,
+    drops: [Counter; DropCause::COUNT],
+    errors: [Counter; RingError::CAUSES.len()],
+}
+
+impl Default for PortCounters {
+    fn default() -> Self {
+        Self {
+            rx_packets: Counter::default(),
+            rx_bytes: Counter::default(),
+            tx_packets: Counter::default(),
+            tx_bytes: Counter::default(),
+            notifications: Counter::default(),
+            drops: std::array::from_fn(|_| Counter::default()),
+            errors: std::array::from_fn(|_| Counter::default()),
+        }
+    }
+}
+
+impl PortCounters {
+    #[inline]
+    pub(crate) fn drop_packets(&self, cause: DropCause, n: u64) {
+        if let Some(counter) = self.drops.get(cause.index()) {
+            counter.add(n);
+        }
+    }
+
+    pub(crate) fn ring_error(&self, error: &RingError) {
+        let position = RingError::CAUSES.iter().position(|&c| c == error.cause());
+        if let Some(counter) = position.and_then(|i| self.errors.get(i)) {
+            counter.add(1);
+        }
+    }
+
+    /// Drops by cause, all causes, in the order of [`DropCause::ALL`].
+    pub(crate) fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        DropCause::ALL.iter().zip(&self.drops).map(|(cause, counter)| (cause.label(), counter.get()))
+    }
+
+    /// Broken queues by cause, all causes.
+    pub(crate) fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        RingError::CAUSES.iter().zip(&self.errors).map(|(cause, counter)| (*cause, counter.get()))
+    }
+}
+
+/// What a worker counts about itself.
+#[derive(Debug, Default)]
+#[repr(align(128))]
+pub(crate) struct WorkerCounters {
+    pub(crate) packets: Counter,
+    pub(crate) busy_cycles: Counter,
+    pub(crate) idle_cycles: Counter,
+    pub(crate) polls: Counter,
+    pub(crate) sleeps: Counter,
+    pub(crate) handed_over: Counter,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_cause_has_its_own_counter() {
+        let counters = PortCounters::default();
+        for (n, cause) in DropCause::ALL.iter().enumerate() {
+            counters.drop_packets(*cause, n as u64 + 1);
+        }
+        let read: Vec<u64> = counters.drops().map(|(_, n)| n).collect();
+        let expected: Vec<u64> = (1..=DropCause::ALL.len() as u64).collect();
+        assert_eq!(read, expected);
+    }
+}

@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! All workers together, as the ports thread sees them.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+
+use packet::PortId;
+use switch::BridgeStats;
+use virtqueue::MemoryMap;
+
+use crate::topology::Topology;
+use crate::worker::{Attachment, Command, Mailbox, QueueId, WorkerGone};
+
+/// The workers' mailboxes, and the topology that all of them have.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    mailboxes: Vec<Mailbox>,
+    /// Kept until every worker has answered with it, so that none of them frees it.
+    topology: Arc<Topology>,
+}
+
+impl Fleet {
+    pub(crate) fn new(mailboxes: Vec<Mailbox>) -> Self {
+        Self { mailboxes, topology: Arc::default() }
+    }
+
+    /// How many workers there are.
+    pub(crate) fn len(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    pub(crate) fn attach(&self, worker: usize, attachment: Attachment) -> Result<(), WorkerGone> {
+        let attachment = Box::new(attachment);
+        self.mailbox(worker)?.ask(|reply| Command::Attach { attachment, reply })
+    }
+
+    pub(crate) fn detach(&self, worker: usize, id: QueueId) -> Result<Option<Box<Attachment>>, WorkerGone> {
+        self.mailbox(worker)?.ask(|reply| Command::Detach { id, reply })
+    }
+
+    /// Asks the one worker that has a queue.
+    pub(crate) fn ask<R>(
+        &self,
+        worker: usize,
+        command: impl FnOnce(SyncSender<R>) -> Command,
+    ) -> Result<R, WorkerGone> {
+        self.mailbox(worker)?.ask(command)
+    }
+
+    /// Moves all queues of `port` to another memory map. When this returns no ring that works uses the old one.
+    pub(crate) fn set_memory(&self, port: PortId, map: &Arc<MemoryMap>) -> Result<(), WorkerGone> {
+        self.ask_all(|reply| Command::SetMemory { port, map: Arc::clone(map), reply }).map(drop)
+    }
+
+    /// Publishes a topology. When this returns every worker forwards by it.
+    pub(crate) fn set_topology(&mut self, topology: Topology) -> Result<(), WorkerGone> {
+        let new = Arc::new(topology);
+        self.ask_all(|reply| Command::SetTopology { topology: Arc::clone(&new), reply })?;
+        self.topology = new;
+        Ok(())
+    }
+
+    /// Lets the bridge learn at `port`.
+    pub(crate) fn add_port(&self, port: PortId) -> Result<(), WorkerGone> {
+        self.ask_all(|reply| Command::AddPort { port, reply }).map(drop)
+    }
+
+    /// Announces a guest that moved here, once: by the worker that serves the port's first queue pair.
+    pub(crate) fn announce(&self, worker: usize, port: PortId, mac: [u8; 6]) -> Result<(), WorkerGone> {
+        self.mailbox(worker)?.ask(|reply| Command::Announce { port, mac, reply })
+    }
+
+    /// Each replica's counters and entries.
+    pub(crate) fn bridge_stats(&self) -> Result<Vec<(BridgeStats, usize)>, WorkerGone> {
+        self.ask_all(|reply| Command::BridgeStats { reply })
+    }
+
+    /// Removes what the bridge learned of `port`.
+    pub(crate) fn forget_port(&self, port: PortId) -> Result<(), WorkerGone> {
+        self.ask_all(|reply| Command::ForgetPort { port, reply }).map(drop)
+    }
+
+    pub(crate) fn stop(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.stop();
+        }
+    }
+
+    /// Asks all workers at once, then waits for each.
+    fn ask_all<R>(&self, command: impl Fn(SyncSender<R>) -> Command) -> Result<Vec<R>, WorkerGone> {
+        let sent: Vec<Receiver<R>> =
+            self.mailboxes.iter().map(|mailbox| mailbox.send(&command)).collect::<Result<_, _>>()?;
+        self.mailboxes.iter().zip(&sent).map(|(mailbox, answer)| mailbox.wait(answer)).collect()
+    }
+
+    fn mailbox(&self, worker: usize) -> Result<&Mailbox, WorkerGone> {
+        self.mailboxes.get(worker).ok_or(WorkerGone(worker))
+    }
+}

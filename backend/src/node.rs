@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A running node: its threads, and the handle by which it is asked.
+
+use std::fmt;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use switch::BridgeConfig;
+use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
+
+use crate::config::{Config, Name, PortConfig, WorkerConfig};
+use crate::counters::WorkerCounters;
+use crate::fleet::Fleet;
+use crate::port::{ChangeError, PortsThread, Request, ThreadParts};
+use crate::stats::{BridgeStats, PortStatus, Stats, WorkerStats};
+use crate::sys::pin_current_thread;
+use crate::worker::{Parts, Waker, Worker, mailbox, ring};
+
+/// How long the ports thread may take to answer: it waits for workers, each for a burst.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The directory of ring records.
+    #[error("state directory {path}: {source}")]
+    StateDir {
+        /// The directory.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A worker cannot be pinned, or has no epoll.
+    #[error("worker {worker}: {source}")]
+    Worker {
+        /// Its name.
+        worker: Name,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// A thread or an eventfd.
+    #[error("a thread of the node cannot start: {0}")]
+    Thread(#[from] io::Error),
+    /// A port of the configuration.
+    #[error(transparent)]
+    Port(#[from] ChangeError),
+    /// The node's threads do not answer.
+    #[error(transparent)]
+    Gone(#[from] NodeGone),
+}
+
+/// The node has stopped, or does not answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node has stopped or does not answer")]
+pub struct NodeGone;
+
+/// A running node. Dropping it stops it.
+#[derive(Debug)]
+pub struct Node {
+    handle: NodeHandle,
+    ports: Option<JoinHandle<()>>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+/// Asks a running node; cheap to clone.
+#[derive(Clone)]
+pub struct NodeHandle {
+    requests: Sender<Request>,
+    doorbell: Arc<EventFd>,
+    workers: Arc<[WorkerConfig]>,
+    counters: Arc<[WorkerCounters]>,
+    bridge_capacity: u64,
+    started: Instant,
+}
+
+impl Node {
+    /// Starts workers and the ports thread, and adds the ports of the configuration.
+    ///
+    /// # Errors
+    /// The first thing that cannot be had; nothing is left running then.
+    pub fn start(config: &Config) -> Result<Self, NodeError> {
+        virtqueue::install_sigbus_guard().map_err(NodeError::Thread)?;
+        make_state_dir(&config.control.state_dir)?;
+        let bridge = BridgeConfig { seed: RandomState::new().hash_one(0), ..BridgeConfig::default() };
+        let counters: Arc<[WorkerCounters]> = config.workers.iter().map(|_| WorkerCounters::default()).collect();
+        let (workers, fleet) = start_workers(&config.workers, &counters, bridge)?;
+        let doorbell = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        let (requests, receiver) = channel();
+        let thread = PortsThread::new(ThreadParts {
+            requests: receiver,
+            doorbell: doorbell.try_clone()?,
+            fleet,
+            workers: config.workers.iter().map(|worker| worker.name.clone()).collect(),
+            crossconnects: config.crossconnects.clone(),
+            state_dir: config.control.state_dir.clone(),
+        })?;
+        let ports = thread::Builder::new().name("ports".into()).spawn(move || thread.run())?;
+        let handle = NodeHandle {
+            requests,
+            doorbell,
+            workers: config.workers.clone().into(),
+            counters,
+            bridge_capacity: u64::from(bridge.capacity),
+            started: Instant::now(),
+        };
+        let node = Self { handle, ports: Some(ports), workers };
+        for port in &config.ports {
+            node.handle.add_port(port.clone())??;
+        }
+        Ok(node)
+    }
+
+    /// The handle by which the node is asked.
+    #[must_use]
+    pub fn handle(&self) -> NodeHandle {
+        self.handle.clone()
+    }
+
+    /// Takes all queues back and ends all threads. Guests find their rings in order.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.handle.send(Request::Stop);
+        for thread in self.ports.take().into_iter().chain(self.workers.drain(..)) {
+            if thread.join().is_err() {
+                log::error!("a thread of the node panicked");
+            }
+        }
+    }
+}
+
+impl NodeHandle {
+    /// Adds a port.
+    ///
+    /// # Errors
+    /// [`NodeGone`], or what is wrong with the port.
+    pub fn add_port(&self, config: PortConfig) -> Result<Result<(), ChangeError>, NodeGone> {
+        self.ask(|reply| Request::AddPort { config: Box::new(config), reply })
+    }
+
+    /// Removes a port; its guest's connection is closed.
+    ///
+    /// # Errors
+    /// [`NodeGone`], or that there is no such port.
+    pub fn remove_port(&self, name: &str) -> Result<Result<(), ChangeError>, NodeGone> {
+        self.ask(|reply| Request::RemovePort { name: name.to_owned(), reply })
+    }
+
+    /// All ports, by name.
+    ///
+    /// # Errors
+    /// [`NodeGone`].
+    pub fn ports(&self) -> Result<Vec<PortStatus>, NodeGone> {
+        self.ask(|reply| Request::Ports { reply })
+    }
+
+    /// Everything that the node counts.
+    ///
+    /// # Errors
+    /// [`NodeGone`].
+    pub fn stats(&self) -> Result<Stats, NodeGone> {
+        let replicas = self.ask(|reply| Request::Bridge { reply })?;
+        let mut bridge = BridgeStats { capacity: self.bridge_capacity, ..BridgeStats::default() };
+        for (replica, entries) in replicas {
+            bridge.entries = bridge.entries.max(entries as u64);
+            bridge.learned += replica.learned;
+            bridge.moves += replica.moved;
+            bridge.aged += replica.aged;
+            bridge.full += replica.table_full + replica.port_full;
+            bridge.flooded += replica.flooded_group + replica.flooded_unknown;
+        }
+        let workers = self.workers.iter().zip(self.counters.iter()).map(|(config, counters)| WorkerStats {
+            name: config.name.to_string(),
+            cpu: config.cpu,
+            poll: config.poll,
+            packets: counters.packets.get(),
+            busy_cycles: counters.busy_cycles.get(),
+            idle_cycles: counters.idle_cycles.get(),
+            polls: counters.polls.get(),
+            sleeps: counters.sleeps.get(),
+            handed_over: counters.handed_over.get(),
+        });
+        let workers = workers.collect();
+        Ok(Stats { uptime_s: self.started.elapsed().as_secs_f64(), workers, ports: self.ports()?, bridge })
+    }
+
+    fn ask<R>(&self, request: impl FnOnce(SyncSender<R>) -> Request) -> Result<R, NodeGone> {
+        let (reply, answer) = sync_channel(1);
+        self.send(request(reply));
+        answer.recv_timeout(ANSWER_TIMEOUT).map_err(|_| NodeGone)
+    }
+
+    fn send(&self, request: Request) {
+        // A thread that has ended drops the request, and with it the reply's sender: the asker learns at once.
+        let _ = self.requests.send(request);
+        let _ = self.doorbell.write(1);
+    }
+}
+
+impl fmt::Debug for NodeHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeHandle").field("workers", &self.workers).finish_non_exhaustive()
+    }
+}
+
+fn make_state_dir(path: &Path) -> Result<(), NodeError> {
+    std::fs::create_dir_all(path).map_err(|source| NodeError::StateDir { path: path.to_path_buf(), source })
+}
+
+/// Starts all workers, each with a ring to each other one.
+fn start_workers(
+    configs: &[WorkerConfig],
+    counters: &Arc<[WorkerCounters]>,
+    bridge: BridgeConfig,
+) -> Result<(Vec<JoinHandle<()>>, Fleet), NodeError> {
+    let count = configs.len();
+    let wakers: Vec<Arc<Waker>> = (0..count)
+        .map(|_| Ok(Arc::new(Waker::new(EventFd::new(EFD_NONBLOCK)?))))
+        .collect::<Result<_, io::Error>>()?;
+    let mut inbound: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+    let mut outbound: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
+    for (from, senders) in outbound.iter_mut().enumerate() {
+        for ((to, waker), receivers) in wakers.iter().enumerate().zip(&mut inbound) {
+            senders.push((from != to).then(|| {
+                let (sender, receiver) = ring(Arc::clone(waker));
+                receivers.push(receiver);
+                sender
+            }));
+        }
+    }
+    let (mut threads, mut mailboxes) = (Vec::new(), Vec::new());
+    let rings = inbound.into_iter().zip(outbound);
+    for (index, ((config, waker), (inbound, outbound))) in configs.iter().zip(&wakers).zip(rings).enumerate() {
+        let (mailbox, inbox) = mailbox(index, Arc::clone(waker));
+        let bridge = BridgeConfig { outbox: if count > 1 { bridge.outbox } else { 0 }, ..bridge };
+        let (poll, waker, counters) = (config.poll, Arc::clone(waker), Arc::clone(counters));
+        let parts = Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge };
+        mailboxes.push(mailbox);
+        match start_worker(config, parts) {
+            Ok(thread) => threads.push(thread),
+            Err(source) => {
+                // Those that run already end with the fleet.
+                Fleet::new(mailboxes).stop();
+                return Err(NodeError::Worker { worker: config.name.clone(), source });
+            }
+        }
+    }
+    Ok((threads, Fleet::new(mailboxes)))
+}
+
+/// Starts one worker and waits until it is pinned.
+fn start_worker(config: &WorkerConfig, parts: Parts) -> io::Result<JoinHandle<()>> {
+    let (ready, started): (_, Receiver<io::Result<()>>) = sync_channel(1);
+    let cpu = config.cpu;
+    let thread = thread::Builder::new().name(format!("worker-{}", config.name)).spawn(move || {
+        let worker = cpu.map_or(Ok(()), pin_current_thread).and_then(|()| Worker::new(parts));
+        match worker {
+            Ok(worker) => {
+                let _ = ready.send(Ok(()));
+                worker.run();
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+    })?;
+    started.recv().unwrap_or_else(|_| Err(io::Error::other("the thread ended at once")))?;
+    Ok(thread)
+}

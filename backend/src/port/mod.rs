@@ -1,0 +1,21 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Ports: where guests attach.
+//!
+//! | file | job |
+//! |---|---|
+//! | `thread.rs` | the ports thread: one epoll loop over all sockets, and the node's requests |
+//! | `port.rs` | one port: its socket, its connection, its counters |
+//! | `session.rs` | one connection: protocol, memory, rings |
+//! | `rings.rs` | a ring on its way to a worker and back |
+//! | `socket.rs` | listening and connecting |
+
+mod port;
+mod rings;
+mod session;
+mod socket;
+mod thread;
+
+pub use port::PortError;
+pub use socket::SocketError;
+pub use thread::ChangeError;
+pub(crate) use thread::{PortsThread, Request, ThreadParts};

@@ -1,0 +1,393 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The ports thread: one epoll loop over all sockets, and the node's requests.
+//!
+//! # Theory of operation
+//!
+//! Each registered descriptor carries a token {port slot, what it is, generation of the connection}; an event of an earlier
+//! connection is recognised by its generation and ignored. Ports in client role that have no connection are tried on a
+//! timer, which runs only while there is one. Whatever changes the set of receive queues ends in one new topology per round.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use epoll::{ControlOptions, Event, Events};
+use packet::PortId;
+use vmm_sys_util::eventfd::EventFd;
+
+use super::port::{Port, PortError};
+use crate::config::{CrossConnect, MAX_PORTS, Name, PortConfig};
+use crate::fleet::Fleet;
+use crate::stats::PortStatus;
+use crate::topology::Topology;
+use crate::worker::WorkerGone;
+
+/// How often an unconnected port in client role tries: well within the 50 ms promised.
+const CONNECT_INTERVAL: Duration = Duration::from_millis(20);
+/// Events taken in one go.
+const EVENTS: usize = 64;
+
+/// Why a port cannot be added or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// The name is taken.
+    #[error("port {:?} exists already", .0.as_str())]
+    Exists(Name),
+    /// There is no port of that name.
+    #[error("no port {0:?}")]
+    Unknown(String),
+    /// A worker that the port names does not exist.
+    #[error("port {:?} names worker {:?}, which does not exist", .port.as_str(), .worker.as_str())]
+    UnknownWorker {
+        /// The port.
+        port: Name,
+        /// The worker it names.
+        worker: Name,
+    },
+    /// The node is full.
+    #[error("the node has its {MAX_PORTS} ports already")]
+    TooMany,
+    /// The port itself.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A worker does not answer.
+    #[error(transparent)]
+    Worker(#[from] WorkerGone),
+    /// The port's socket cannot be watched.
+    #[error("port {:?}: its socket cannot be watched: {source}", .port.as_str())]
+    Watch {
+        /// The port.
+        port: Name,
+        /// The system's word.
+        source: io::Error,
+    },
+}
+
+/// What the node asks of this thread; each is answered.
+#[derive(Debug)]
+pub(crate) enum Request {
+    AddPort { config: Box<PortConfig>, reply: SyncSender<Result<(), ChangeError>> },
+    RemovePort { name: String, reply: SyncSender<Result<(), ChangeError>> },
+    Ports { reply: SyncSender<Vec<PortStatus>> },
+    Bridge { reply: SyncSender<Vec<(switch::BridgeStats, usize)>> },
+    Stop,
+}
+
+/// What the thread is made from.
+#[derive(Debug)]
+pub(crate) struct ThreadParts {
+    pub(crate) requests: Receiver<Request>,
+    /// Written after each request.
+    pub(crate) doorbell: EventFd,
+    pub(crate) fleet: Fleet,
+    /// Worker names, in worker order.
+    pub(crate) workers: Vec<Name>,
+    pub(crate) crossconnects: Vec<CrossConnect>,
+    pub(crate) state_dir: PathBuf,
+}
+
+/// The state that the thread owns.
+#[derive(Debug)]
+pub(crate) struct PortsThread {
+    parts: ThreadParts,
+    epoll: RawFd,
+    /// Indexed by port id.
+    ports: Vec<Option<Port>>,
+    by_name: BTreeMap<String, usize>,
+    /// Where the search for a free id begins: ids are re-used as late as possible.
+    next_id: usize,
+    next_attempt: Option<Instant>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Token {
+    Doorbell,
+    Listener { port: usize },
+    Connection { port: usize, generation: u32 },
+}
+
+impl PortsThread {
+    pub(crate) fn new(parts: ThreadParts) -> io::Result<Self> {
+        let epoll = epoll::create(true)?;
+        let thread =
+            Self { parts, epoll, ports: Vec::new(), by_name: BTreeMap::new(), next_id: 0, next_attempt: None };
+        thread.watch(thread.parts.doorbell.as_raw_fd(), Token::Doorbell, Events::EPOLLIN)?;
+        Ok(thread)
+    }
+
+    /// Runs until [`Request::Stop`], then takes all queues back and stops the workers.
+    pub(crate) fn run(mut self) {
+        if let Err(error) = self.serve() {
+            log::error!("the ports thread ends: {error}");
+        }
+        for port in self.ports.iter_mut().flatten() {
+            if let Err(error) = port.close(&self.parts.fleet) {
+                log::error!("closing port {}: {error}", port.config.name);
+            }
+        }
+        self.parts.fleet.stop();
+    }
+
+    fn serve(&mut self) -> Result<(), WorkerGone> {
+        let mut events = [Event::new(Events::empty(), 0); EVENTS];
+        loop {
+            let count = epoll::wait(self.epoll, self.timeout(), &mut events).unwrap_or(0);
+            let mut queues_changed = false;
+            for event in events.iter().take(count) {
+                match Token::from_data(event.data) {
+                    Token::Doorbell => {
+                        // Only ever read here; a failed read means that another request rang meanwhile.
+                        let _ = self.parts.doorbell.read();
+                        if !self.requests()? {
+                            return Ok(());
+                        }
+                    }
+                    Token::Listener { port } => self.accept(port),
+                    Token::Connection { port, generation } => {
+                        queues_changed |= self.connection(port, generation, event.events)?;
+                    }
+                }
+            }
+            self.connect_clients();
+            if queues_changed {
+                self.publish()?;
+            }
+        }
+    }
+
+    /// Serves what the node asked; `false`: stop.
+    fn requests(&mut self) -> Result<bool, WorkerGone> {
+        while let Ok(request) = self.parts.requests.try_recv() {
+            match request {
+                Request::AddPort { config, reply } => {
+                    let result = self.add(*config);
+                    // The one who asked may have given up waiting.
+                    let _ = reply.try_send(result);
+                }
+                Request::RemovePort { name, reply } => {
+                    let result = self.remove(&name);
+                    let _ = reply.try_send(result);
+                }
+                Request::Ports { reply } => {
+                    let all = self.by_name.values().filter_map(|&at| self.ports.get(at)?.as_ref());
+                    let _ = reply.try_send(all.map(Port::status).collect());
+                }
+                Request::Bridge { reply } => {
+                    let _ = reply.try_send(self.parts.fleet.bridge_stats()?);
+                }
+                Request::Stop => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    fn add(&mut self, config: PortConfig) -> Result<(), ChangeError> {
+        if self.by_name.contains_key(config.name.as_str()) {
+            return Err(ChangeError::Exists(config.name));
+        }
+        let at = self.free_id().ok_or(ChangeError::TooMany)?;
+        let id = PortId(u16::try_from(at).map_err(|_| ChangeError::TooMany)?);
+        let workers = self.workers_of(&config)?;
+        let name = config.name.clone();
+        let wired_to = wire_of(&self.parts.crossconnects, &name);
+        let port = Port::new(id, config, wired_to, workers, self.parts.fleet.len(), &self.parts.state_dir)?;
+        if let Some(listener) = &port.listener {
+            let fd = listener.socket().as_raw_fd();
+            let watched = self.watch(fd, Token::Listener { port: at }, Events::EPOLLIN);
+            watched.map_err(|source| ChangeError::Watch { port: name.clone(), source })?;
+        }
+        if self.ports.len() <= at {
+            self.ports.resize_with(at + 1, || None);
+        }
+        if let Some(slot) = self.ports.get_mut(at) {
+            *slot = Some(port);
+        }
+        self.by_name.insert(name.to_string(), at);
+        log::info!("port {name} is there");
+        self.parts.fleet.add_port(id)?;
+        self.publish()?;
+        self.connect_clients();
+        Ok(())
+    }
+
+    fn remove(&mut self, name: &str) -> Result<(), ChangeError> {
+        let Some(at) = self.by_name.remove(name) else { return Err(ChangeError::Unknown(name.to_owned())) };
+        let Some(mut port) = self.ports.get_mut(at).and_then(Option::take) else { return Ok(()) };
+        port.close(&self.parts.fleet)?;
+        self.publish()?;
+        self.parts.fleet.forget_port(port.id)?;
+        log::info!("port {name} is gone");
+        Ok(())
+    }
+
+    fn accept(&mut self, at: usize) {
+        let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return };
+        if port.accept() {
+            self.watch_connection(at);
+        }
+    }
+
+    /// Tries ports in client role when their time has come, and sets the next time.
+    fn connect_clients(&mut self) {
+        let wanting = |port: &Option<Port>| port.as_ref().is_some_and(Port::wants_connection);
+        if !self.ports.iter().any(wanting) {
+            self.next_attempt = None;
+            return;
+        }
+        let now = Instant::now();
+        if self.next_attempt.is_some_and(|at| at > now) {
+            return;
+        }
+        for at in 0..self.ports.len() {
+            let port = self.ports.get_mut(at).and_then(Option::as_mut).filter(|port| port.wants_connection());
+            if port.is_some_and(Port::try_connect) {
+                self.watch_connection(at);
+            }
+        }
+        self.next_attempt = self.ports.iter().any(wanting).then(|| now + CONNECT_INTERVAL);
+    }
+
+    fn watch_connection(&mut self, at: usize) {
+        let Some(port) = self.ports.get(at).and_then(Option::as_ref) else { return };
+        let Some(session) = &port.session else { return };
+        let token = Token::Connection { port: at, generation: port.generation };
+        if let Err(error) = self.watch(session.socket().as_raw_fd(), token, Events::EPOLLIN) {
+            log::error!("port {}: its connection cannot be watched: {error}", port.config.name);
+        }
+    }
+
+    /// Returns whether receive queues changed.
+    fn connection(&mut self, at: usize, generation: u32, events: u32) -> Result<bool, WorkerGone> {
+        let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return Ok(false) };
+        if port.generation != generation {
+            return Ok(false);
+        }
+        let events = Events::from_bits_truncate(events);
+        let had_unsent = port.session.as_ref().is_some_and(|session| session.has_unsent());
+        let readable = events.intersects(Events::EPOLLIN | Events::EPOLLHUP | Events::EPOLLERR);
+        let changes = port.serve(events.contains(Events::EPOLLOUT), readable, &self.parts.fleet)?;
+        let (id, worker) = (port.id, port.first_worker());
+        if let Some(session) = &port.session
+            && session.has_unsent() != had_unsent
+        {
+            let room = if session.has_unsent() { Events::EPOLLOUT } else { Events::empty() };
+            let event = Event::new(Events::EPOLLIN | room, Token::Connection { port: at, generation }.data());
+            // The descriptor is registered: this cannot fail for want of anything.
+            let _ = epoll::ctl(self.epoll, ControlOptions::EPOLL_CTL_MOD, session.socket().as_raw_fd(), event);
+        }
+        if changes.queues && !changes.rarp.is_empty() {
+            self.publish()?;
+        }
+        for mac in changes.rarp {
+            self.parts.fleet.announce(worker, id, mac)?;
+        }
+        Ok(changes.queues)
+    }
+
+    /// Builds the topology from the ports as they are, and makes it that of all workers.
+    fn publish(&mut self) -> Result<(), WorkerGone> {
+        let mut topology = Topology::default();
+        for port in self.ports.iter().flatten() {
+            topology.insert(port.id, port.entry());
+            let peer = port.wired_to.as_ref().and_then(|name| self.by_name.get(name));
+            let peer = peer.and_then(|&at| self.ports.get(at)?.as_ref());
+            if let Some(peer) = peer.filter(|peer| port.id < peer.id)
+                && let Err(error) = topology.wires.connect(port.id, peer.id)
+            {
+                // The configuration was checked, so that no port is in two pairs.
+                log::error!("{error}");
+            }
+        }
+        self.parts.fleet.set_topology(topology)
+    }
+
+    fn workers_of(&self, config: &PortConfig) -> Result<Arc<[usize]>, ChangeError> {
+        if config.workers.is_empty() {
+            return Ok((0..self.parts.fleet.len()).collect());
+        }
+        let index = |worker: &Name| {
+            let at = self.parts.workers.iter().position(|name| name == worker);
+            at.ok_or_else(|| ChangeError::UnknownWorker { port: config.name.clone(), worker: worker.clone() })
+        };
+        config.workers.iter().map(index).collect()
+    }
+
+    fn free_id(&mut self) -> Option<usize> {
+        let free = |at: &usize| self.ports.get(*at).is_none_or(Option::is_none);
+        let at = (self.next_id..MAX_PORTS).chain(0..self.next_id).find(free)?;
+        self.next_id = (at + 1) % MAX_PORTS;
+        Some(at)
+    }
+
+    fn timeout(&self) -> i32 {
+        let Some(at) = self.next_attempt else { return -1 };
+        let wait = at.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
+        i32::try_from(wait).unwrap_or(i32::MAX)
+    }
+
+    fn watch(&self, fd: RawFd, token: Token, events: Events) -> io::Result<()> {
+        epoll::ctl(self.epoll, ControlOptions::EPOLL_CTL_ADD, fd, Event::new(events, token.data()))
+    }
+}
+
+impl Drop for PortsThread {
+    fn drop(&mut self) {
+        // Nothing can be done about a failing close.
+        let _ = epoll::close(self.epoll);
+    }
+}
+
+/// What the configuration wires `name` to.
+fn wire_of(crossconnects: &[CrossConnect], name: &Name) -> Option<String> {
+    crossconnects.iter().find_map(|CrossConnect { ports: [a, b] }| match name {
+        name if name == a => Some(b.to_string()),
+        name if name == b => Some(a.to_string()),
+        _ => None,
+    })
+}
+
+impl Token {
+    const LISTENER: u64 = 1 << 62;
+    const CONNECTION: u64 = 1 << 63;
+
+    fn data(self) -> u64 {
+        match self {
+            Self::Doorbell => 0,
+            Self::Listener { port } => Self::LISTENER | (port as u64) << 32,
+            Self::Connection { port, generation } => Self::CONNECTION | (port as u64) << 32 | u64::from(generation),
+        }
+    }
+
+    fn from_data(data: u64) -> Self {
+        let port = (data >> 32 & 0xffff) as usize;
+        if data & Self::CONNECTION != 0 {
+            Self::Connection { port, generation: (data & 0xffff_ffff) as u32 }
+        } else if data & Self::LISTENER != 0 {
+            Self::Listener { port }
+        } else {
+            Self::Doorbell
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_survive_the_kernel() {
+        let tokens = [
+            Token::Doorbell,
+            Token::Listener { port: 1023 },
+            Token::Connection { port: 0, generation: u32::MAX },
+            Token::Connection { port: 1023, generation: 0 },
+        ];
+        for token in tokens {
+            assert_eq!(Token::from_data(token.data()), token);
+        }
+    }
+}

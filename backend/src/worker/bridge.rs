@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Ports on the bridge: the first bytes of each frame are copied into a private window, the bridge judges the window, and
+//! what it judged is what is delivered; payload beyond the window goes from guest to guest.
+
+use packet::{Burst, DropCause, Offload, PortId, Verdict, WINDOW};
+use virtqueue::{Delivered, NetHeader, Tail, TxQueue};
+
+use super::Worker;
+use super::handover::Sender;
+use super::slots::RxSlot;
+use crate::counters::PortCounters;
+use crate::topology::{Forwarding, Route, Routes};
+
+/// Announcements told in one go.
+const ANNOUNCEMENTS: usize = 64;
+
+impl Worker {
+    /// Switches one burst of transmit slot `index`. Returns the frames that left the source.
+    #[inline]
+    pub(super) fn bridge(&mut self, index: usize, now: u64) -> usize {
+        let Some(source) = self.txs.get_mut(index) else { return 0 };
+        let held = source.harvest();
+        if held == 0 {
+            return 0;
+        }
+        let port = source.common.port();
+        self.burst.clear();
+        for i in 0..held {
+            let handle = u32::try_from(i).unwrap_or(u32::MAX);
+            let Some(window) = self.burst.push(port, source.queue.frame_len(i), Offload::NONE, handle) else { break };
+            source.queue.read(i, 0, window);
+        }
+        self.bridge.process(&mut self.burst, self.clock.nanos_at(now));
+        let mut out = Egress {
+            burst: &self.burst,
+            source: Some(&source.queue),
+            pair: source.common.id.pair,
+            routes: &self.routes,
+            rxs: &mut self.rxs,
+            outbound: &mut self.outbound,
+            ingress: source.common.counters(),
+        };
+        out.deliver_all();
+        source.count_received(held);
+        source.finish(held);
+        self.tell_learned();
+        held
+    }
+
+    /// Sends a frame that the node itself made, as if the guest at `port` had sent it.
+    pub(super) fn inject(&mut self, port: PortId, frame: &[u8], now: u64) {
+        self.burst.clear();
+        let length = u32::try_from(frame.len().min(WINDOW)).unwrap_or(0);
+        let Some(window) = self.burst.push(port, length, Offload::NONE, 0) else { return };
+        window.copy_from_slice(frame.get(..window.len()).unwrap_or_default());
+        match self.routes.forwarding(port) {
+            Forwarding::Wired(peer) => self.burst.set_verdict(0, Verdict::Forward(peer)),
+            Forwarding::Bridged => self.bridge.process(&mut self.burst, self.clock.nanos_at(now)),
+            Forwarding::None => return,
+        }
+        let ingress = self.topology.port(port).and_then(|entry| entry.counters.get(self.index));
+        let mut out = Egress {
+            burst: &self.burst,
+            source: None,
+            pair: 0,
+            routes: &self.routes,
+            rxs: &mut self.rxs,
+            outbound: &mut self.outbound,
+            ingress,
+        };
+        out.deliver_all();
+        self.tell_learned();
+        self.notify();
+    }
+
+    /// Tells the other workers' replicas what this one learned.
+    #[inline]
+    fn tell_learned(&mut self) {
+        for news in self.bridge.take_announcements(ANNOUNCEMENTS) {
+            for sender in self.outbound.iter_mut().flatten() {
+                // A full ring loses it: the bridge announces the entry again when it refreshes it.
+                sender.learned(news);
+            }
+        }
+    }
+}
+
+/// Everything that a judged burst is delivered with.
+struct Egress<'a> {
+    burst: &'a Burst,
+    /// Where payloads beyond the windows are; `None`: there are none.
+    source: Option<&'a TxQueue>,
+    pair: u16,
+    routes: &'a Routes,
+    rxs: &'a mut [RxSlot],
+    outbound: &'a mut [Option<Sender>],
+    ingress: Option<&'a PortCounters>,
+}
+
+impl Egress<'_> {
+    #[inline]
+    fn deliver_all(&mut self) {
+        let verdicts = self.burst.verdicts();
+        let mut at = 0;
+        while let Some(&verdict) = verdicts.get(at) {
+            // Runs of one verdict are the rule: one guest talks to one other for a while.
+            let run = verdicts.iter().skip(at).take_while(|&&next| next == verdict).count();
+            match verdict {
+                Verdict::Forward(port) => self.deliver_run(port, at, run),
+                Verdict::Flood => self.flood(at, run),
+                Verdict::Drop(cause) => self.count_drop(cause, run),
+                Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
+            }
+            at += run;
+        }
+    }
+
+    /// Delivers packets `at..at + run` to one port.
+    #[inline]
+    fn deliver_run(&mut self, port: PortId, at: usize, run: usize) {
+        match self.routes.to(port, self.pair) {
+            Route::Local(receiver) => match self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
+                Some(slot) => deliver_local(slot, self.burst, self.source, at, run),
+                None => self.count_drop(DropCause::NotReady, run),
+            },
+            Route::Remote(worker) => self.hand_over(worker, port, at, run),
+            Route::None => self.count_drop(DropCause::NotReady, run),
+        }
+    }
+
+    #[cold]
+    fn flood(&mut self, at: usize, run: usize) {
+        let ingress = self.burst.ingress(at);
+        let routes = self.routes;
+        for port in routes.bridged().filter(|&port| port != ingress) {
+            // A port without a guest is no loss to a flood.
+            if routes.to(port, self.pair) != Route::None {
+                self.deliver_run(port, at, run);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, worker: usize, port: PortId, at: usize, run: usize) {
+        let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
+            return self.count_drop(DropCause::NotReady, run);
+        };
+        let mut refused = 0;
+        for i in at..at + run {
+            let window = self.burst.window(i);
+            let fill = |room: &mut [u8]| {
+                let Some((head, tail)) = room.split_at_mut_checked(window.len()) else { return 0 };
+                head.copy_from_slice(window);
+                let payload = match self.source {
+                    Some(queue) if !tail.is_empty() => queue.read(self.burst.handle(i) as usize, WINDOW as u32, tail),
+                    _ => 0,
+                };
+                window.len() + payload
+            };
+            let length = self.burst.frame_len(i) as usize;
+            if !sender.packet(port, self.pair, NetHeader::default(), length, fill) {
+                refused += 1;
+            }
+        }
+        if refused > 0 {
+            self.count_drop(DropCause::HandoverFull, refused);
+        }
+    }
+
+    fn count_drop(&self, cause: DropCause, n: usize) {
+        if let Some(counters) = self.ingress {
+            counters.drop_packets(cause, n as u64);
+        }
+    }
+}
+
+/// Writes packets `at..at + run` into a guest's receive queue and publishes them.
+#[inline]
+fn deliver_local(slot: &mut RxSlot, burst: &Burst, source: Option<&TxQueue>, at: usize, run: usize) {
+    let (mut packets, mut bytes, mut without_buffers, mut too_big) = (0, 0, 0, 0);
+    if let Err(error) = slot.queue.prefetch(run) {
+        slot.common.fail(error);
+        return slot.common.drop_packets(DropCause::QueueBroken, run);
+    }
+    for i in at..at + run {
+        let tail = match source {
+            Some(queue) if burst.payload_len(i) > 0 => {
+                Tail::Frame { queue, index: burst.handle(i) as usize, offset: WINDOW as u32 }
+            }
+            _ => Tail::None,
+        };
+        match slot.queue.deliver(&NetHeader::default(), burst.window(i), tail) {
+            Ok(Delivered::Ok) => {
+                packets += 1;
+                bytes += u64::from(burst.frame_len(i));
+            }
+            Ok(Delivered::NoBuffers) => without_buffers += 1,
+            Ok(Delivered::TooBig) => too_big += 1,
+            Err(error) => {
+                slot.common.fail(error);
+                slot.common.drop_packets(DropCause::QueueBroken, at + run - i);
+                break;
+            }
+        }
+    }
+    if packets > 0 {
+        slot.queue.publish();
+        slot.common.dirty = true;
+    }
+    slot.count_transmitted(packets, bytes);
+    if without_buffers + too_big > 0 {
+        slot.common.drop_packets(DropCause::NoBuffers, without_buffers);
+        slot.common.drop_packets(DropCause::TooBig, too_big);
+    }
+}
+
+impl Worker {
+    /// Delivers what other workers handed over, a bounded number from each. Returns how many records there were.
+    #[inline]
+    pub(super) fn take_handovers(&mut self) -> usize {
+        let mut taken = 0;
+        for from in 0..self.inbound.len() {
+            taken += self.take_handovers_from(from);
+        }
+        taken
+    }
+
+    fn take_handovers_from(&mut self, from: usize) -> usize {
+        let Self { inbound, rxs, routes, bridge, topology, index, .. } = self;
+        let Some(ring) = inbound.get_mut(from) else { return 0 };
+        let mut taken = 0;
+        while taken < super::HANDOVER_BURST
+            && ring.next(|record| match record {
+                super::handover::Record::Packet { egress, pair, header, bytes } => {
+                    let slot = match routes.to(egress, pair) {
+                        Route::Local(receiver) => rxs.get_mut(receiver).filter(|slot| slot.common.usable()),
+                        Route::Remote(_) | Route::None => None,
+                    };
+                    match slot {
+                        Some(slot) => deliver_bytes(slot, &header, bytes),
+                        // The queue went away while the packet was between workers.
+                        None => {
+                            if let Some(counters) = topology.port(egress).and_then(|entry| entry.counters.get(*index)) {
+                                counters.drop_packets(DropCause::NotReady, 1);
+                            }
+                        }
+                    }
+                }
+                super::handover::Record::Learned(news) => bridge.learn_remote(news),
+            })
+        {
+            taken += 1;
+        }
+        taken
+    }
+}
+
+fn deliver_bytes(slot: &mut RxSlot, header: &NetHeader, bytes: &[u8]) {
+    let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
+    let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
+    match slot.queue.deliver(header, head, tail) {
+        Ok(Delivered::Ok) => {
+            slot.queue.publish();
+            slot.common.dirty = true;
+            slot.count_transmitted(1, bytes.len() as u64);
+        }
+        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, 1),
+        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, 1),
+        Err(error) => {
+            slot.common.fail(error);
+            slot.common.drop_packets(DropCause::QueueBroken, 1);
+        }
+    }
+}

@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Serving the mailbox.
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use packet::EtherType;
+
+use super::mailbox::{Attachment, Command, QueueId, Side};
+use super::slots::{Common, Queue, RxSlot, TxSlot};
+use super::Worker;
+use crate::sys::cycles;
+use crate::topology::Routes;
+
+impl Worker {
+    /// Carries out one command; `false`: stop. A reply that nobody waits for any more is dropped.
+    #[cold]
+    pub(super) fn serve(&mut self, command: Command) -> bool {
+        match command {
+            Command::Attach { attachment, reply } => {
+                self.attach(*attachment);
+                let _ = reply.try_send(());
+            }
+            Command::Detach { id, reply } => {
+                let _ = reply.try_send(self.detach(id).map(Box::new));
+            }
+            Command::SetEnabled { id, enabled, reply } => {
+                if let Some(common) = self.find(id) {
+                    common.enabled = enabled;
+                }
+                self.compile_routes();
+                let _ = reply.try_send(());
+            }
+            Command::SetCall { id, fd, reply } => {
+                let old = self.find(id).map_or(None, |common| std::mem::replace(&mut common.call, fd));
+                // A driver that set its eventfd late must not miss what was used before.
+                if let Some(common) = self.find(id) {
+                    common.notify();
+                }
+                let _ = reply.try_send(old);
+            }
+            Command::SetError { id, fd, reply } => {
+                let old = self.find(id).map_or(None, |common| std::mem::replace(&mut common.error, fd));
+                let _ = reply.try_send(old);
+            }
+            Command::SetKick { id, fd, reply } => {
+                let _ = reply.try_send(self.replace_kick(id, fd));
+            }
+            Command::SetMemory { port, map, reply } => {
+                for slot in self.txs.iter_mut().filter(|slot| slot.common.port() == port) {
+                    slot.set_memory(&map);
+                }
+                for slot in self.rxs.iter_mut().filter(|slot| slot.common.port() == port) {
+                    slot.set_memory(&map);
+                }
+                let _ = reply.try_send(());
+            }
+            Command::SetTopology { topology, reply } => {
+                let old = std::mem::replace(&mut self.topology, topology);
+                self.compile_routes();
+                let _ = reply.try_send(old);
+            }
+            Command::ForgetPort { port, reply } => {
+                self.bridge.remove_port(port);
+                let _ = reply.try_send(());
+            }
+            Command::AddPort { port, reply } => {
+                self.bridge.add_port(port);
+                let _ = reply.try_send(());
+            }
+            Command::Announce { port, mac, reply } => {
+                self.inject(port, &rarp_request(mac), cycles());
+                let _ = reply.try_send(());
+            }
+            Command::BridgeStats { reply } => {
+                let _ = reply.try_send((*self.bridge.stats(), self.bridge.len()));
+            }
+            Command::Stop => return false,
+        }
+        true
+    }
+
+    fn attach(&mut self, attachment: Attachment) {
+        let port = attachment.id.port;
+        let counters = self.topology.port(port).map_or_else(|| Arc::from([]), |entry| Arc::clone(&entry.counters));
+        let (queue, common) = Common::new(attachment, counters, self.index);
+        match queue {
+            Queue::Transmit(mut queue) => {
+                self.sleeper.watch_ring(common.kick.as_ref());
+                queue.set_kicks(false);
+                self.txs.push(TxSlot { queue, common, stalled_since: 0 });
+            }
+            Queue::Receive(mut queue) => {
+                // Buffers are looked for when there are packets; the driver need not tell of new ones.
+                queue.set_kicks(false);
+                self.rxs.push(RxSlot { queue, common });
+            }
+        }
+        self.compile_routes();
+    }
+
+    fn detach(&mut self, id: QueueId) -> Option<Attachment> {
+        let attachment = match id.side {
+            Side::Transmit => {
+                let at = self.txs.iter().position(|slot| slot.common.id == id)?;
+                let TxSlot { queue, common, .. } = self.txs.remove(at);
+                self.sleeper.unwatch_ring(common.kick.as_ref());
+                common.into_attachment(Queue::Transmit(queue))
+            }
+            Side::Receive => {
+                let at = self.rxs.iter().position(|slot| slot.common.id == id)?;
+                let RxSlot { queue, common } = self.rxs.remove(at);
+                common.into_attachment(Queue::Receive(queue))
+            }
+        };
+        self.compile_routes();
+        Some(attachment)
+    }
+
+    fn replace_kick(&mut self, id: QueueId, fd: Option<OwnedFd>) -> Option<OwnedFd> {
+        if id.side == Side::Receive {
+            return std::mem::replace(&mut self.find(id)?.kick, fd);
+        }
+        let slot = self.txs.iter_mut().find(|slot| slot.common.id == id)?;
+        self.sleeper.unwatch_ring(slot.common.kick.as_ref());
+        self.sleeper.watch_ring(fd.as_ref());
+        std::mem::replace(&mut slot.common.kick, fd)
+    }
+
+    fn find(&mut self, id: QueueId) -> Option<&mut Common> {
+        let txs = self.txs.iter_mut().map(|slot| &mut slot.common);
+        txs.chain(self.rxs.iter_mut().map(|slot| &mut slot.common)).find(|common| common.id == id)
+    }
+
+    fn compile_routes(&mut self) {
+        let rxs = &self.rxs;
+        let local = |port, pair| {
+            let id = QueueId { port, pair, side: Side::Receive };
+            rxs.iter().position(|slot| slot.common.id == id && slot.common.usable())
+        };
+        self.routes = Routes::compile(&self.topology, self.index, local);
+    }
+}
+
+/// A RARP request (RFC 903) by which switches learn where a station is now: what QEMU broadcasts for a guest that moved.
+fn rarp_request(mac: [u8; 6]) -> [u8; 60] {
+    let mut frame = [0; 60];
+    let fields: [&[u8]; 8] = [
+        &[0xff; 6],
+        &mac,
+        &EtherType::RARP.0.to_be_bytes(),
+        // Hardware Ethernet, protocol IPv4, their address lengths, operation "request reverse".
+        &[0, 1, 8, 0, 6, 4, 0, 3],
+        &mac,
+        &[0; 4],
+        &mac,
+        &[0; 4],
+    ];
+    for (to, from) in frame.iter_mut().zip(fields.concat()) {
+        *to = from;
+    }
+    frame
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rarp_request_names_the_station_three_times() {
+        let mac = [2, 0, 0, 0, 0, 9];
+        let frame = rarp_request(mac);
+        assert_eq!(frame[..14], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 9, 0x80, 0x35]);
+        assert_eq!((&frame[22..28], &frame[32..38]), (&mac[..], &mac[..]));
+        assert_eq!(frame[42..], [0; 18]);
+    }
+}

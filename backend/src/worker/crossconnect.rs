@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Two ports wired back to back: packets go from guest to guest in one copy, nothing is looked at.
+
+use packet::{DropCause, PortId};
+use virtqueue::{ForwardError, MAX_BURST, NetHeader, forward};
+
+use super::Worker;
+use super::slots::TxSlot;
+use crate::topology::Route;
+
+impl Worker {
+    /// Forwards one burst of transmit slot `index` to the wired `peer`. Returns the frames that left the source.
+    #[inline]
+    pub(super) fn crossconnect(&mut self, index: usize, peer: PortId, now: u64) -> usize {
+        let Some(source) = self.txs.get_mut(index) else { return 0 };
+        match self.routes.to(peer, source.common.id.pair) {
+            Route::Local(receiver) => {
+                let Some(destination) = self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) else {
+                    return discard_burst(source, DropCause::NotReady);
+                };
+                let forwarded = match forward(&mut source.queue, &mut destination.queue, MAX_BURST) {
+                    Ok(forwarded) => forwarded,
+                    Err(ForwardError::Source(error)) => {
+                        source.common.fail(error);
+                        return 0;
+                    }
+                    Err(ForwardError::Destination(error)) => {
+                        destination.common.fail(error);
+                        return 0;
+                    }
+                };
+                if forwarded.left > 0 {
+                    source.queue.rewind();
+                }
+                let frames = forwarded.frames as usize;
+                let too_big = forwarded.too_big as usize;
+                if frames + too_big == 0 {
+                    return if forwarded.no_buffers { stall(source, destination, now, self.stall_ticks) } else { 0 };
+                }
+                source.stalled_since = 0;
+                destination.queue.publish();
+                source.queue.publish();
+                source.common.dirty = true;
+                destination.common.dirty = true;
+                if let (Some(rx), Some(tx)) = (source.common.counters(), destination.common.counters()) {
+                    rx.rx_packets.add((frames + too_big) as u64);
+                    rx.rx_bytes.add(forwarded.bytes);
+                    tx.tx_packets.add(frames as u64);
+                    tx.tx_bytes.add(forwarded.bytes);
+                }
+                if too_big > 0 {
+                    destination.common.drop_packets(DropCause::TooBig, too_big);
+                }
+                frames + too_big
+            }
+            Route::Remote(worker) => self.hand_over_burst(index, peer, worker),
+            Route::None => discard_burst(source, DropCause::NotReady),
+        }
+    }
+
+    /// Copies one burst of transmit slot `index` into the ring towards `worker`.
+    fn hand_over_burst(&mut self, index: usize, egress: PortId, worker: usize) -> usize {
+        let Some(source) = self.txs.get_mut(index) else { return 0 };
+        let held = source.harvest();
+        if held == 0 {
+            return 0;
+        }
+        let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
+            return discard_burst(source, DropCause::NotReady);
+        };
+        let pair = source.common.id.pair;
+        let mut refused = 0;
+        for i in 0..held {
+            let length = source.queue.frame_len(i) as usize;
+            if !sender.packet(egress, pair, NetHeader::default(), length, |room| source.queue.read(i, 0, room)) {
+                refused += 1;
+            }
+        }
+        source.count_received(held);
+        source.finish(held);
+        if refused > 0 {
+            source.common.drop_packets(DropCause::HandoverFull, refused);
+        }
+        held
+    }
+}
+
+/// The destination has no buffers: its source waits for a bounded time, so that a short hiccup costs no packet, and loses
+/// its packets after that until the destination takes some again, so that a guest that stands still stalls nobody.
+#[cold]
+fn stall(source: &mut TxSlot, destination: &super::slots::RxSlot, now: u64, limit: u64) -> usize {
+    if source.stalled_since == 0 {
+        source.stalled_since = now.max(1);
+        return 0;
+    }
+    if now.wrapping_sub(source.stalled_since) < limit {
+        return 0;
+    }
+    let held = lose_burst(source);
+    destination.common.drop_packets(DropCause::NoBuffers, held);
+    held
+}
+
+/// Takes one burst and loses it: there is nowhere to deliver it.
+#[cold]
+pub(super) fn discard_burst(source: &mut TxSlot, cause: DropCause) -> usize {
+    let held = lose_burst(source);
+    source.common.drop_packets(cause, held);
+    held
+}
+
+/// Receives one burst and returns its buffers; the caller counts the drop where it belongs.
+fn lose_burst(source: &mut TxSlot) -> usize {
+    let held = source.harvest();
+    if held > 0 {
+        source.count_received(held);
+        source.finish(held);
+    }
+    held
+}

@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A poll worker: owns rings, runs packets to completion, sleeps when there are none.
+//!
+//! # Theory of operation
+//!
+//! One turn of the loop serves each transmit queue once, a burst each: cross-connected ports guest to guest
+//! ([`crossconnect`]), bridged ones by way of the burst's private windows ([`bridge`]), and what other workers handed over
+//! ([`handover`]). Notifications come last: one full fence for all queues, then one look at each touched ring's
+//! event-suppression area. Between turns the mailbox is served ([`mailbox`]). Nothing in a turn allocates, locks or makes a
+//! system call, except the eventfd write that a guest asked for.
+
+mod bridge;
+mod commands;
+mod crossconnect;
+mod handover;
+mod mailbox;
+mod sleep;
+mod slots;
+
+pub(crate) use handover::{Receiver, Sender, Waker, ring};
+pub use mailbox::WorkerGone;
+pub(crate) use mailbox::{Attachment, Command, Inbox, Mailbox, QueueId, Side, mailbox};
+pub(crate) use slots::Queue;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use packet::Burst;
+use switch::{Bridge, BridgeConfig};
+use virtqueue::full_fence;
+
+use self::sleep::Sleeper;
+use self::slots::{RxSlot, TxSlot};
+use crate::config::PollMode;
+use crate::counters::WorkerCounters;
+use crate::sys::{Clock, cycles};
+use crate::topology::{Forwarding, Routes, Topology};
+
+/// How long a cross-connected source waits for a destination without buffers before its packets are dropped: some ten
+/// bursts, so that a peer that is merely late loses nothing.
+const STALL_LIMIT: Duration = Duration::from_micros(100);
+/// Records taken from each other worker's ring in one turn.
+const HANDOVER_BURST: usize = 64;
+/// How often a part of the bridge's table is looked at for stations to forget.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// The whole table is looked at this often in the ageing time.
+const SWEEPS_PER_AGEING: u64 = 4;
+
+/// What a worker is made from.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) index: usize,
+    pub(crate) poll: PollMode,
+    pub(crate) inbox: Inbox,
+    pub(crate) waker: Arc<Waker>,
+    /// Rings from the other workers, and towards each worker by index.
+    pub(crate) inbound: Vec<Receiver>,
+    pub(crate) outbound: Vec<Option<Sender>>,
+    pub(crate) counters: Arc<[WorkerCounters]>,
+    pub(crate) bridge: BridgeConfig,
+}
+
+/// The state that one worker thread owns.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    index: usize,
+    inbox: Inbox,
+    waker: Arc<Waker>,
+    inbound: Vec<Receiver>,
+    outbound: Vec<Option<Sender>>,
+    counters: Arc<[WorkerCounters]>,
+    txs: Vec<TxSlot>,
+    rxs: Vec<RxSlot>,
+    topology: Arc<Topology>,
+    routes: Routes,
+    bridge: Bridge,
+    burst: Box<Burst>,
+    sleeper: Sleeper,
+    clock: Clock,
+    stall_ticks: u64,
+    sweep_ticks: u64,
+    last_sweep: u64,
+    ageing_ns: u64,
+}
+
+impl Worker {
+    pub(crate) fn new(parts: Parts) -> io::Result<Self> {
+        let Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge } = parts;
+        let clock = Clock::get();
+        let ageing_ns = bridge.ageing_ns;
+        let sleeper = Sleeper::new(poll, clock)?;
+        sleeper.watch(waker.event())?;
+        Ok(Self {
+            index,
+            inbox,
+            waker,
+            inbound,
+            outbound,
+            counters,
+            txs: Vec::new(),
+            rxs: Vec::new(),
+            topology: Arc::default(),
+            routes: Routes::default(),
+            bridge: Bridge::new(bridge),
+            burst: Burst::new(),
+            sleeper,
+            clock,
+            stall_ticks: clock.to_ticks(STALL_LIMIT),
+            sweep_ticks: clock.to_ticks(SWEEP_INTERVAL),
+            last_sweep: cycles(),
+            ageing_ns,
+        })
+    }
+
+    /// Runs until [`Command::Stop`].
+    pub(crate) fn run(mut self) {
+        let mut last = cycles();
+        loop {
+            while let Some(command) = self.inbox.next() {
+                if !self.serve(command) {
+                    return;
+                }
+            }
+            let packets = self.turn(last);
+            let now = cycles();
+            self.account(packets, now.wrapping_sub(last));
+            last = now;
+            if now.wrapping_sub(self.last_sweep) >= self.sweep_ticks {
+                self.sweep(now);
+            }
+            if packets > 0 {
+                self.sleeper.busy();
+            } else if self.sleeper.should_sleep(now) {
+                self.sleep();
+                last = cycles();
+            }
+        }
+    }
+
+    /// Serves every queue once. Returns the packets that were moved.
+    #[inline]
+    fn turn(&mut self, now: u64) -> usize {
+        let mut packets = 0;
+        for index in 0..self.txs.len() {
+            packets += self.transmit(index, now);
+        }
+        packets += self.take_handovers();
+        if packets > 0 {
+            self.notify();
+        }
+        packets
+    }
+
+    #[inline]
+    fn transmit(&mut self, index: usize, now: u64) -> usize {
+        let Some(slot) = self.txs.get_mut(index) else { return 0 };
+        if slot.common.broken.is_some() {
+            return 0;
+        }
+        if !slot.common.enabled {
+            // A started but disabled ring is drained and its packets are lost (vhost-user, "Ring states").
+            return crossconnect::discard_burst(slot, packet::DropCause::NotReady);
+        }
+        match self.routes.forwarding(slot.common.port()) {
+            Forwarding::Wired(peer) => self.crossconnect(index, peer, now),
+            Forwarding::Bridged => self.bridge(index, now),
+            Forwarding::None => crossconnect::discard_burst(slot, packet::DropCause::NoDestination),
+        }
+    }
+
+    /// Tells the guests and workers that asked for it.
+    fn notify(&mut self) {
+        // Orders every publication above before the reads of the other sides' suppression areas and sleep flags below.
+        full_fence();
+        for slot in &mut self.txs {
+            if std::mem::take(&mut slot.common.dirty) && slot.queue.should_notify() {
+                slot.common.notify();
+            }
+        }
+        for slot in &mut self.rxs {
+            if std::mem::take(&mut slot.common.dirty) && slot.queue.should_notify() {
+                slot.common.notify();
+            }
+        }
+        for sender in self.outbound.iter_mut().flatten() {
+            sender.notify();
+        }
+    }
+
+    #[inline]
+    fn account(&self, packets: usize, elapsed: u64) {
+        let Some(counters) = self.counters.get(self.index) else { return };
+        counters.polls.add(1);
+        if packets > 0 {
+            counters.packets.add(packets as u64);
+            counters.busy_cycles.add(elapsed);
+        } else {
+            counters.idle_cycles.add(elapsed);
+        }
+    }
+
+    /// Forgets stations that fell silent, in a part of the table that grows with the time since the last look.
+    #[cold]
+    fn sweep(&mut self, now: u64) {
+        let elapsed = self.clock.to_nanos(now.wrapping_sub(self.last_sweep));
+        self.last_sweep = now;
+        let share = u128::from(elapsed) * u128::from(SWEEPS_PER_AGEING) * self.bridge.buckets() as u128;
+        let budget = usize::try_from(share / u128::from(self.ageing_ns.max(1))).unwrap_or(usize::MAX);
+        self.bridge.sweep(self.clock.nanos_at(now), budget.saturating_add(1).min(self.bridge.buckets()));
+    }
+
+    /// Asks for kicks, looks once more, and sleeps if there is still nothing.
+    fn sleep(&mut self) {
+        self.waker.set_asleep(true);
+        for slot in self.txs.iter_mut().filter(|slot| slot.common.broken.is_none()) {
+            slot.queue.set_kicks(true);
+        }
+        full_fence();
+        let work = self.txs.iter().any(|slot| slot.common.broken.is_none() && slot.queue.has_available())
+            || self.inbound.iter().any(|ring| !ring.is_empty());
+        if !work {
+            if let Some(counters) = self.counters.get(self.index) {
+                counters.sleeps.add(1);
+            }
+            self.sleeper.sleep();
+        }
+        self.waker.set_asleep(false);
+        for slot in self.txs.iter_mut().filter(|slot| slot.common.broken.is_none()) {
+            slot.queue.set_kicks(false);
+        }
+    }
+}
