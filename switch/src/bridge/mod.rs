@@ -26,6 +26,7 @@
 //! no memory outside the burst. Nothing is remembered across bursts, hence nothing can be stale.
 
 mod outbox;
+mod ports;
 mod stats;
 mod table;
 
@@ -35,6 +36,7 @@ use packet::{Burst, DropCause, EthernetHeader, MacAddr, PortId, Verdict};
 
 use self::{
     outbox::Outbox,
+    ports::Ports,
     table::{Insertion, MacTable, Slot},
 };
 
@@ -90,21 +92,13 @@ impl Default for BridgeConfig {
 #[derive(Debug)]
 pub struct Bridge {
     table: MacTable,
-    ports: Vec<PortState>,
+    ports: Ports,
     outbox: Outbox,
     stats: BridgeStats,
     capacity: u32,
     port_limit: u32,
     ageing_ns: u64,
     announce_ns: u64,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct PortState {
-    /// Stations in the table that were last seen at this port.
-    entries: u32,
-    /// Was removed: nothing is learnt at it, however late the news arrives.
-    retired: bool,
 }
 
 /// What learning a source came to.
@@ -125,7 +119,7 @@ impl Bridge {
         let ageing_ns = config.ageing_ns.max(ANNOUNCEMENTS_PER_AGEING);
         Self {
             table: MacTable::new(capacity, config.seed),
-            ports: vec![PortState::default(); usize::from(u16::MAX) + 1],
+            ports: Ports::new(),
             outbox: Outbox::new(config.outbox),
             stats: BridgeStats::default(),
             capacity,
@@ -171,7 +165,7 @@ impl Bridge {
     /// older than what this replica has seen is contradicted.
     pub fn learn_remote(&mut self, news: Announcement) {
         let Announcement { mac, port, seen_ns } = news;
-        if !mac.is_unicast() || self.is_retired(port) {
+        if !mac.is_unicast() || self.ports.is_retired(port) {
             self.stats.remote_refused += 1;
             return;
         }
@@ -188,10 +182,13 @@ impl Bridge {
             self.stats.remote_applied += 1;
             return;
         }
-        // On a tie the lower port wins, so that two replicas do not just swap their opinions. A
-        // contradiction that finds no room is not made: then both at least agree.
-        let ours_is_newer = (entry.seen_ns, port) > (seen_ns, entry.port);
-        if ours_is_newer && self.outbox.push(entry) {
+        // On a tie the lower port wins, so that two replicas do not just swap their opinions.
+        if (entry.seen_ns, port) > (seen_ns, entry.port) {
+            if !self.outbox.push(entry) {
+                // Said as soon as the station is seen again: now it counts as due.
+                let quarter = entry.seen_ns / self.announce_ns * self.announce_ns;
+                self.table.set(slot, entry.port, quarter.saturating_sub(1));
+            }
             self.stats.remote_refused += 1;
             return;
         }
@@ -209,7 +206,7 @@ impl Bridge {
             return 0;
         };
         let ports = &mut self.ports;
-        let aged = self.table.sweep(budget, oldest, |port| leave(ports, port));
+        let aged = self.table.sweep(budget, oldest, |port| ports.leave(port));
         self.stats.aged += aged as u64;
         aged
     }
@@ -217,14 +214,9 @@ impl Bridge {
     /// Forgets all stations at a port, and learns none there until [`Bridge::add_port`]. One pass
     /// over the table. Returns how many it forgot.
     pub fn remove_port(&mut self, port: PortId) -> usize {
-        let Some(state) = self.ports.get_mut(port.index()) else {
-            return 0;
-        };
-        state.retired = true;
-        if state.entries == 0 {
+        if self.ports.retire(port) == 0 {
             return 0;
         }
-        state.entries = 0;
         let flushed = self.table.remove_all(port);
         self.stats.flushed += flushed as u64;
         flushed
@@ -233,9 +225,7 @@ impl Bridge {
     /// Gives the number of a removed port to a new one. A number used for the first time need not be
     /// added.
     pub fn add_port(&mut self, port: PortId) {
-        if let Some(state) = self.ports.get_mut(port.index()) {
-            state.retired = false;
-        }
+        self.ports.reinstate(port);
     }
 
     /// All stations in the table, in no order.
@@ -350,7 +340,7 @@ impl Bridge {
 
     #[cold]
     fn learn_new(&mut self, mac: MacAddr, port: PortId, now_ns: u64) -> Learned {
-        if self.is_retired(port) {
+        if self.ports.is_retired(port) {
             self.stats.retired_port += 1;
             return Learned::Refused;
         }
@@ -368,7 +358,7 @@ impl Bridge {
 
     #[cold]
     fn learn_move(&mut self, slot: Slot, entry: Entry, port: PortId, now_ns: u64) -> Learned {
-        if self.is_retired(port) {
+        if self.ports.is_retired(port) {
             self.stats.retired_port += 1;
             return Learned::Refused;
         }
@@ -383,7 +373,7 @@ impl Bridge {
 
     /// Adds a station that is not in the table, within the limits of table and port.
     fn insert(&mut self, mac: MacAddr, port: PortId, now_ns: u64) -> Learned {
-        if self.ports.get(port.index()).is_none_or(|state| state.entries >= self.port_limit) {
+        if self.ports.entries(port) >= self.port_limit {
             self.stats.port_full += 1;
             return Learned::Refused;
         }
@@ -392,7 +382,7 @@ impl Bridge {
         match self.table.insert(Entry { mac, port, seen_ns: now_ns }, may_grow, silent_since) {
             Insertion::Added => {}
             Insertion::Replaced(old) => {
-                leave(&mut self.ports, old);
+                self.ports.leave(old);
                 self.stats.replaced += 1;
             }
             Insertion::NoRoom => {
@@ -400,18 +390,14 @@ impl Bridge {
                 return Learned::Refused;
             }
         }
-        enter(&mut self.ports, port);
+        self.ports.enter(port);
         Learned::Changed
     }
 
     fn relocate(&mut self, slot: Slot, from: PortId, to: PortId, seen_ns: u64) {
-        leave(&mut self.ports, from);
-        enter(&mut self.ports, to);
+        self.ports.leave(from);
+        self.ports.enter(to);
         self.table.set(slot, to, seen_ns);
-    }
-
-    fn is_retired(&self, port: PortId) -> bool {
-        self.ports.get(port.index()).is_none_or(|state| state.retired)
     }
 }
 
@@ -431,15 +417,3 @@ impl Memory {
 
 /// Matches no frame: no port has this number.
 const NOBODY: u64 = u64::MAX;
-
-fn enter(ports: &mut [PortState], port: PortId) {
-    if let Some(state) = ports.get_mut(port.index()) {
-        state.entries = state.entries.saturating_add(1);
-    }
-}
-
-fn leave(ports: &mut [PortState], port: PortId) {
-    if let Some(state) = ports.get_mut(port.index()) {
-        state.entries = state.entries.saturating_sub(1);
-    }
-}

@@ -89,6 +89,10 @@ impl MacTable {
     #[inline]
     pub(super) fn find(&self, mac: MacAddr) -> Option<Slot> {
         let bits = mac.to_bits();
+        if bits == 0 {
+            // Would find an empty place.
+            return None;
+        }
         for bucket in self.choices(bits) {
             if let Some(way) = self.buckets.get(bucket)?.position(bits) {
                 return Some(Slot { bucket, way });
