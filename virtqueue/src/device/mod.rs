@@ -30,7 +30,7 @@ mod split;
 mod tx;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use forward::{ForwardError, Forwarded, forward};
 pub use net_header::NetHeader;

@@ -191,9 +191,11 @@ impl RxQueue {
     /// Finds out how many buffers a frame of `total` bytes takes, harvesting as needed.
     #[inline]
     fn reserve(&mut self, total: usize) -> Result<Reserved, RingError> {
+        let most = if self.queue.config.features.mrg_rxbuf { BATCH.min(HELD) } else { 1 };
         let (mut buffers, mut room) = (0_usize, 0_usize);
         loop {
-            while buffers < self.queue.held.count() && (room < total || buffers == 0) {
+            let usable = self.queue.held.count().min(most);
+            while buffers < usable && (room < total || buffers == 0) {
                 room += self.queue.held.len.get(self.queue.held.head + buffers) as usize;
                 buffers += 1;
             }
@@ -201,8 +203,7 @@ impl RxQueue {
                 #[expect(clippy::cast_possible_truncation, reason = "at most HELD")]
                 return Ok(Reserved::Buffers(buffers as u16));
             }
-            let one_only = !self.queue.config.features.mrg_rxbuf;
-            if (one_only && buffers > 0) || buffers >= BATCH.min(HELD) {
+            if buffers == most {
                 return Ok(Reserved::TooBig);
             }
             if self.queue.harvest_to(buffers + AHEAD, 0)? == buffers {

@@ -105,6 +105,11 @@ impl RingView {
 
     /// Whether the descriptors agree that the device has used everything up to `at`, the element
     /// in `evidence` last.
+    ///
+    /// A driver that reset its ring and posted it full is found out except in one case, which looks
+    /// the same to the last bit: the last chain (or in-order batch) crossed the end of the ring
+    /// into a lap with the wrap counter of a fresh ring, and the driver has since posted anew up to
+    /// it. Then the record is believed, because a crash is likelier than a reset during one.
     fn confirms(&self, evidence: Option<Evidence>, at: PackedPos) -> bool {
         let Some(evidence) = evidence else {
             // Nothing was ever published: only the start of a fresh ring needs no proof.
