@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use vhost_user::Order;
 use vhost_user::features::{
     VIRTIO_F_IN_ORDER, VIRTIO_F_RING_PACKED, VIRTIO_F_VERSION_1, VIRTIO_NET_F_MQ, VIRTIO_NET_F_MRG_RXBUF,
     VIRTIO_RING_F_EVENT_IDX, VIRTIO_RING_F_INDIRECT_DESC,
@@ -61,6 +62,8 @@ pub struct DeviceConfig {
     pub rx_buffer: u32,
     /// Huge pages for the shared memory; an error where there are none.
     pub huge_pages: bool,
+    /// Whose habits to follow in the handshake and when the backend comes back.
+    pub order: Order,
     /// How long the backend may take to appear, and how long for each reply.
     pub timeout: Duration,
 }
@@ -84,6 +87,7 @@ impl DeviceConfig {
             tx_buffer: MIN_RX_BUFFER,
             rx_buffer: MIN_RX_BUFFER,
             huge_pages: false,
+            order: Order::VirtioUser,
             timeout: Duration::from_secs(10),
         }
     }
@@ -100,6 +104,11 @@ impl DeviceConfig {
             (self.queue_pairs > 1, VIRTIO_NET_F_MQ),
         ];
         bits.iter().filter(|(asked, _)| *asked).fold(VIRTIO_F_VERSION_1, |all, (_, bit)| all | bit)
+    }
+
+    /// What a fallback cannot do without: the header's length depends on VERSION_1, pairs on MQ.
+    pub(crate) fn indispensable_features(&self) -> u64 {
+        self.wanted_features() & (VIRTIO_F_VERSION_1 | VIRTIO_NET_F_MQ)
     }
 
     /// How many transmit buffers each pair gets.

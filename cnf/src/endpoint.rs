@@ -4,15 +4,15 @@
 use std::io::ErrorKind;
 use std::time::Instant;
 
-use virtqueue::{RingKind, SharedMemory};
+use virtqueue::SharedMemory;
 
-use crate::device::{self, Device, Start};
+use crate::device::{Attaching, Device};
 use crate::memory::Plan;
 use crate::session::Session;
 use crate::socket::{Door, Stream};
-use crate::{AttachError, DeviceConfig, QueuePair};
+use crate::{AttachError, DeviceConfig, QueuePair, Role};
 
-/// A socket to attach devices through, one after the other, over the same shared memory.
+/// A socket to attach a device through, and again when its backend was lost, over the same shared memory.
 ///
 /// ```no_run
 /// use cnf::{DeviceConfig, Endpoint, Port};
@@ -44,8 +44,8 @@ impl Endpoint {
         let memory = SharedMemory::create("shunt-cnf", total, config.huge_pages)
             .map_err(|source| AttachError::Memory { socket: config.socket.clone(), source })?;
         let door = match config.role {
-            crate::Role::Client => None,
-            crate::Role::Server => Some(
+            Role::Client => None,
+            Role::Server => Some(
                 Door::bind(&config.socket)
                     .map_err(|source| AttachError::Bind { socket: config.socket.clone(), source })?,
             ),
@@ -59,27 +59,27 @@ impl Endpoint {
         &self.config
     }
 
-    /// Waits for the backend and gives it rings that start from the beginning, as virtio-user does, also when it was
-    /// attached before: pairs of an earlier attachment must not be used any more.
+    /// Waits for the backend and gives it cleared rings. One device at a time: they share the memory.
     ///
     /// # Errors
     /// See [`AttachError`]. The endpoint can be attached again.
     pub fn attach(&self) -> Result<Device, AttachError> {
-        let session = self.connect()?;
-        device::handshake(session, &self.config, &self.memory, Start::Fresh)
+        self.meet()?.first()
     }
 
-    /// Waits for the backend and gives it rings that are in use, as a virtual machine monitor does whose guest did not
-    /// notice: what the old backend had not completed, the new one has to.
+    /// Waits for a backend after the one of `device` was lost. In virtio-user's order the rings are reset, and `pairs`
+    /// may be empty. In QEMU's they go on, because the guest noticed nothing: `pairs` are those of the device, and
+    /// what the old backend did not complete, the new one has to.
     ///
     /// # Errors
     /// See [`AttachError`]; among them a backend that offers less than the one before.
-    pub fn resume(&self, pairs: Vec<QueuePair>) -> Result<Device, AttachError> {
-        let session = self.connect()?;
-        device::handshake(session, &self.config, &self.memory, Start::Resumed(pairs))
+    pub fn reattach(&self, device: Device, mut pairs: Vec<QueuePair>) -> Result<Device, AttachError> {
+        let (frontend, kept) = device.into_parts();
+        pairs.extend(kept);
+        self.meet()?.again(frontend, pairs)
     }
 
-    fn connect(&self) -> Result<Session, AttachError> {
+    fn meet(&self) -> Result<Attaching<'_>, AttachError> {
         let deadline = Instant::now() + self.config.timeout;
         let socket = &self.config.socket;
         let stream = match &self.door {
@@ -90,12 +90,7 @@ impl Endpoint {
                 _ => AttachError::Connect { socket: socket.clone(), source },
             })?,
         };
-        Ok(Session::new(stream, socket, self.config.timeout))
-    }
-
-    /// Ring format that was asked for.
-    #[must_use]
-    pub fn rings(&self) -> RingKind {
-        self.config.rings
+        let session = Session::new(stream, socket, self.config.timeout);
+        Ok(Attaching { session, config: &self.config, memory: &self.memory })
     }
 }

@@ -10,7 +10,7 @@
 //! | `config` | what is asked of the backend |
 //! | `endpoint` | the socket and the shared memory: connects, listens, attaches again |
 //! | `device` | the handshake, and an attached device |
-//! | `session` | one request and its reply |
+//! | `session` | one connection: the protocol's state machine over the socket |
 //! | `socket` | bytes and descriptors over a UNIX stream |
 //! | `memory` | where rings and buffers lie |
 //! | `pair` | the rings, buffers and doorbells of one queue pair |

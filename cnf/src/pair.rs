@@ -28,18 +28,6 @@ pub struct QueuePair {
     pub rx_bells: Bells,
 }
 
-impl QueuePair {
-    /// The ring with this number: even ones receive.
-    pub(crate) fn ring(&self, vring: u8) -> &DriverQueue {
-        if vring.is_multiple_of(2) { &self.rx } else { &self.tx }
-    }
-
-    /// Its doorbells.
-    pub(crate) fn bells(&self, vring: u8) -> &Bells {
-        if vring.is_multiple_of(2) { &self.rx_bells } else { &self.tx_bells }
-    }
-}
-
 /// The doorbells of one ring.
 #[derive(Debug)]
 pub struct Bells {

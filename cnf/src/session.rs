@@ -1,30 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One conversation with a backend: a request, then its reply, under a deadline.
+//! One connection to a backend: runs the protocol's state machine over the socket, under a deadline.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use vhost_user::{Decoder, Message, Reply, Request};
+use vhost::vhost_user::message::FrontendReq;
+use vhost_user::{Event, Frame, Frontend};
 
 use crate::AttachError;
 use crate::socket::Stream;
 
-/// A connected socket and what of the last reply has arrived.
+/// A connected socket.
 #[derive(Debug)]
 pub(crate) struct Session {
     stream: Stream,
-    decoder: Decoder<OwnedFd>,
     socket: PathBuf,
     timeout: Duration,
-    /// REPLY_ACK was negotiated: requests without a reply of their own are acknowledged.
-    pub(crate) acknowledged: bool,
 }
 
 impl Session {
     pub(crate) fn new(stream: Stream, socket: &Path, timeout: Duration) -> Self {
-        Self { stream, decoder: Decoder::new(), socket: socket.to_owned(), timeout, acknowledged: false }
+        Self { stream, socket: socket.to_owned(), timeout }
     }
 
     pub(crate) fn socket(&self) -> &Path {
@@ -36,69 +34,62 @@ impl Session {
         self.stream.hung_up()
     }
 
-    /// Sends a request that has a reply of its own, and waits for that.
-    pub(crate) fn ask(&mut self, request: Request<OwnedFd>) -> Result<Reply<OwnedFd>, AttachError> {
-        let step = step(&request);
-        let Some(code) = request.code() else {
-            return Err(AttachError::WrongReply { socket: self.socket.clone(), step });
-        };
-        let deadline = self.send(request, false, &step)?;
-        let message = self.next_message(&step, deadline)?;
-        Reply::parse(code, message).map_err(|source| AttachError::Wire { socket: self.socket.clone(), step, source })
-    }
-
-    /// Sends a request that is answered with a number, and waits for that.
-    pub(crate) fn ask_value(&mut self, request: Request<OwnedFd>) -> Result<u64, AttachError> {
-        let step = step(&request);
-        match self.ask(request)? {
-            Reply::Value(value) => Ok(value),
-            _ => Err(AttachError::WrongReply { socket: self.socket.clone(), step }),
-        }
-    }
-
-    /// Sends a request that has no reply of its own; waits for its acknowledgement where those were negotiated.
-    pub(crate) fn tell(&mut self, request: Request<OwnedFd>) -> Result<(), AttachError> {
-        let step = step(&request);
-        let code = request.code().filter(|_| self.acknowledged);
-        let deadline = self.send(request, code.is_some(), &step)?;
-        let Some(code) = code else { return Ok(()) };
-        let message = self.next_message(&step, deadline)?;
-        let socket = self.socket.clone();
-        match Reply::parse(code, message) {
-            Ok(Reply::Value(0)) => Ok(()),
-            Ok(Reply::Value(value)) => Err(AttachError::Refused { socket, step, value }),
-            Ok(_) => Err(AttachError::WrongReply { socket, step }),
-            Err(source) => Err(AttachError::Wire { socket, step, source }),
-        }
-    }
-
-    fn send(&self, request: Request<OwnedFd>, need_reply: bool, step: &str) -> Result<Instant, AttachError> {
-        let deadline = Instant::now() + self.timeout;
-        let frame = request.into_frame(need_reply);
-        let fds: Vec<_> = frame.fds.iter().map(AsFd::as_fd).collect();
-        self.stream.send(&frame.bytes, &fds, deadline).map_err(|source| self.lost(source, step))?;
-        Ok(deadline)
-    }
-
-    fn next_message(&mut self, step: &str, deadline: Instant) -> Result<Message<OwnedFd>, AttachError> {
+    /// Carries out the operation that was begun, to its end. The backend has the whole time-out for each reply.
+    pub(crate) fn run(&self, frontend: &mut Frontend<OwnedFd>) -> Result<Event, AttachError> {
+        let mut step = "the first request".to_owned();
         loop {
-            match self.decoder.next_message() {
-                Ok(Some(message)) => return Ok(message),
-                Ok(None) => {}
-                Err(source) => {
-                    return Err(AttachError::Wire { socket: self.socket.clone(), step: step.to_owned(), source });
+            let deadline = Instant::now() + self.timeout;
+            while let Some(frame) = frontend.next_frame() {
+                step = name(&frame);
+                let fds: Vec<_> = frame.fds.iter().map(AsFd::as_fd).collect();
+                self.stream.send(&frame.bytes, &fds, deadline).map_err(|source| self.lost(source, &step))?;
+            }
+            while frontend.wanted() > 0 {
+                match self.advance(frontend, &step)? {
+                    Some(event) => return self.judged(event),
+                    None if frontend.wanted() > 0 => self.receive(frontend, &step, deadline)?,
+                    None => {}
                 }
             }
-            let mut buffer = [0; 4096];
-            let room = self.decoder.wanted().min(buffer.len());
-            let room = buffer.get_mut(..room).unwrap_or(&mut []);
-            let mut fds = Vec::new();
-            let received = self.stream.receive(room, &mut fds, deadline);
-            match received.map_err(|source| self.lost(source, step))? {
-                0 => return Err(AttachError::Closed { socket: self.socket.clone(), step: step.to_owned() }),
-                count => self.decoder.push(buffer.get(..count).unwrap_or(&[]), fds),
+            if let Some(event) = self.advance(frontend, &step)? {
+                return self.judged(event);
             }
         }
+    }
+
+    /// An error of the state machine, as one of this socket.
+    pub(crate) fn refuse(&self, source: vhost_user::FrontendError) -> AttachError {
+        AttachError::Protocol { socket: self.socket.clone(), step: "the request".into(), source }
+    }
+
+    fn advance(&self, frontend: &mut Frontend<OwnedFd>, step: &str) -> Result<Option<Event>, AttachError> {
+        frontend.next_event().map_err(|source| AttachError::Protocol {
+            socket: self.socket.clone(),
+            step: step.to_owned(),
+            source,
+        })
+    }
+
+    fn judged(&self, event: Event) -> Result<Event, AttachError> {
+        match event {
+            Event::Refused(request) => {
+                Err(AttachError::Refused { socket: self.socket.clone(), step: format!("{request:?}") })
+            }
+            event => Ok(event),
+        }
+    }
+
+    fn receive(&self, frontend: &mut Frontend<OwnedFd>, step: &str, deadline: Instant) -> Result<(), AttachError> {
+        let mut buffer = [0; 4096];
+        let room = frontend.wanted().min(buffer.len());
+        let room = buffer.get_mut(..room).unwrap_or(&mut []);
+        let mut fds = Vec::new();
+        let received = self.stream.receive(room, &mut fds, deadline).map_err(|source| self.lost(source, step))?;
+        if received == 0 {
+            return Err(AttachError::Closed { socket: self.socket.clone(), step: step.to_owned() });
+        }
+        frontend.receive(buffer.get(..received).unwrap_or(&[]), fds);
+        Ok(())
     }
 
     fn lost(&self, source: io::Error, step: &str) -> AttachError {
@@ -112,6 +103,7 @@ impl Session {
 }
 
 /// What the specification calls the request.
-fn step(request: &Request<OwnedFd>) -> String {
-    request.code().map_or_else(|| format!("request {}", request.id()), |code| format!("{code:?}"))
+fn name(frame: &Frame<OwnedFd>) -> String {
+    let id = frame.bytes.first_chunk().map_or(0, |id| u32::from_le_bytes(*id));
+    FrontendReq::try_from(id).map_or_else(|_| format!("request {id}"), |request| format!("{request:?}"))
 }
