@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Feature bits that a vhost-user network device can meet, and names for them.
 //!
-//! Two separate sets exist. *Virtio features* (GET/SET_FEATURES) are negotiated with the driver in the guest; bit 30 of
-//! them is borrowed by vhost-user to announce the second set, *protocol features* (GET/SET_PROTOCOL_FEATURES), which the
-//! two ends of the socket agree on. The constants here are masks, not bit numbers. Numbers of virtio bits are taken from
-//! `virtio-bindings`, those of protocol bits from `vhost`.
+//! Two separate sets exist. *Virtio features* (GET/SET_FEATURES) are negotiated with the driver in the guest; bit 30
+//! of them is borrowed by vhost-user to announce the second set, *protocol features* (GET/SET_PROTOCOL_FEATURES),
+//! which the two ends of the socket agree on. The constants here are masks, not bit numbers. Numbers of virtio bits
+//! are taken from `virtio-bindings`, those of protocol bits from `vhost`.
 
 use vhost::vhost_user::message::{VhostUserProtocolFeatures as Protocol, VhostUserVirtioFeatures};
 use virtio_bindings::{virtio_config, virtio_net, virtio_ring};

@@ -6,8 +6,8 @@ use crate::{
     Reply, Request, features,
 };
 
-/// Feeds `data` to a decoder in pieces (each led by a byte with its length and one with its number of descriptors) and parses every message as
-/// everything it could be. What parses must encode to something that parses the same.
+/// Feeds `data` to a decoder in pieces (each led by a byte with its length and one with its number of descriptors)
+/// and parses every message as everything it could be. What parses must encode to something that parses the same.
 pub fn decode(data: &[u8]) {
     let mut decoder = Decoder::new();
     for_each_chunk(data, |chunk, fds| {
@@ -22,8 +22,9 @@ pub fn decode(data: &[u8]) {
     });
 }
 
-/// Reads `data` as a session: each message is a request id, a byte with need-reply (bit 0), a descriptor (bit 1) and where to split it (the rest),
-/// a payload length, and the payload. Plays a host that does what it is told, and checks that what it is told makes sense.
+/// Reads `data` as a session: each message is a request id, a byte with need-reply (bit 0), a descriptor (bit 1) and
+/// where to split it (the rest), a payload length, and the payload. Plays a host that does what it is told, and
+/// checks that what it is told makes sense.
 pub fn session(mut data: &[u8]) {
     let mut offer = Offer::new(features::VIRTIO_F_VERSION_1 | features::VIRTIO_F_RING_PACKED, 2);
     // One that the host serves itself.

@@ -1,23 +1,28 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The vhost-user protocol: a codec for every message of its specification, and both roles of a connection as state machines.
+//! The vhost-user protocol: a codec for every message of its specification, and both roles of a connection as state
+//! machines.
 //!
-//! Pure: no sockets, threads, clock or `unsafe`. Bytes and descriptors go in, bytes and things to do come out; whoever owns the socket does them.
-//! Descriptors are a type parameter `F`, which is `OwnedFd` in earnest and a number in tests; this crate moves them and drops (closes) them, and
-//! never keeps one. A peer can cause no panic, and nothing unbounded to be kept.
+//! Pure: no sockets, threads, clock or `unsafe`. Bytes and descriptors go in, bytes and things to do come out;
+//! whoever owns the socket does them. Descriptors are a type parameter `F`, which is `OwnedFd` in earnest and a
+//! number in tests; this crate moves them and drops (closes) them, and never keeps one. A peer can cause no panic,
+//! and nothing unbounded to be kept.
 //!
-//! * [`Decoder`], [`Request`], [`Reply`], [`BackendRequest`], [`Frame`]: the codec, from bytes to typed values and back.
+//! * [`Decoder`], [`Request`], [`Reply`], [`BackendRequest`], [`Frame`]: the codec, from bytes to typed values and
+//!   back.
 //! * [`BackendConnection`] (and [`Backend`] within): the node's role. Emits [`Action`]s.
-//! * [`Frontend`]: the role of QEMU or DPDK's virtio-user; for the SDK, the load generator and tests. Emits [`Frame`]s and [`Event`]s.
+//! * [`Frontend`]: the role of QEMU or DPDK's virtio-user; for the SDK, the load generator and tests. Emits
+//!   [`Frame`]s and [`Event`]s.
 //! * [`features`]: feature bits and their names.
 //!
-//! Errors ([`WireError`], [`ProtocolError`], [`FrontendError`]) name numbers and bits; those that a peer can cause have a `cause()` for a metric, out of a fixed list
-//! (`CAUSES`).
+//! Errors ([`WireError`], [`ProtocolError`], [`FrontendError`]) name numbers and bits; those that a front end can cause
+//! in a node have a `cause()` for a metric, out of a fixed list (`CAUSES`).
 //!
 //! # The node's loop
 //!
-//! For each readable socket: read at most `wanted()` bytes and their descriptors, `receive` them, and `poll` until there is nothing more to do. Actions
-//! with an `ack` hold the connection until it is given back, then or later, from wherever the host learns that workers are through; while
-//! `wanted()` is 0 the socket is not to be read or waited for.
+//! For each readable socket: read at most `wanted()` bytes and their descriptors, `receive` them, and `poll` until
+//! there is nothing more to do. Actions with an `ack` hold the connection until it is given back, then or later, from
+//! wherever the host learns that workers are through; while `wanted()` is 0 the socket is not to be read or waited
+//! for.
 //!
 //! ```
 //! use vhost_user::{Action, BackendConnection, Frame, Offer, Request, features};
@@ -47,8 +52,8 @@
 //!
 //! # A front end's loop
 //!
-//! Ask for an operation, send frames as long as there are some, read replies, until the operation's event comes. Here the socket is a back end
-//! in the same process:
+//! Ask for an operation, send frames as long as there are some, read replies, until the operation's event comes. Here
+//! the socket is a back end in the same process:
 //!
 //! ```
 //! use vhost_user::{
@@ -56,7 +61,10 @@
 //! };
 //!
 //! /// With a blocking socket: sendmsg for each frame, then recvmsg of at most `wanted()` bytes.
-//! fn run(frontend: &mut Frontend<u32>, mut exchange: impl FnMut(Frame<u32>) -> Vec<Frame<u32>>) -> Result<Event, FrontendError> {
+//! fn run(
+//!     frontend: &mut Frontend<u32>,
+//!     mut exchange: impl FnMut(Frame<u32>) -> Vec<Frame<u32>>,
+//! ) -> Result<Event, FrontendError> {
 //!     loop {
 //!         while let Some(frame) = frontend.next_frame() {
 //!             for reply in exchange(frame) {
@@ -92,9 +100,10 @@
 //!
 //! # What is taken from `vhost`, and what is ours
 //!
-//! Message ids, feature and header flags, and the layout of fixed message bodies are those of crate `vhost` (its public `message` module). Framing,
-//! validation and both state machines are ours: `vhost` 0.18 closes QEMU's first connection (SET_VRING_ENABLE precedes SET_FEATURES), does not know
-//! SEND_RARP, NET_SET_MTU, SET_STATUS, SET_LOG_FD and IOTLB_MSG, and reads partial messages in a busy loop from a non-blocking socket. The body *values* are ours,
+//! Message ids, feature and header flags, and the layout of fixed message bodies are those of crate `vhost` (its
+//! public `message` module). Framing, validation and both state machines are ours: `vhost` 0.18 closes QEMU's first
+//! connection (SET_VRING_ENABLE precedes SET_FEATURES), does not know SEND_RARP, NET_SET_MTU, SET_STATUS, SET_LOG_FD
+//! and IOTLB_MSG, and reads partial messages in a busy loop from a non-blocking socket. The body *values* are ours,
 //! too: its structures are packed and have neither `Debug` nor `PartialEq`.
 #![forbid(unsafe_code)]
 

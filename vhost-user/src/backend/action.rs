@@ -6,19 +6,22 @@ use super::error::ProtocolError;
 use super::vring::Kick;
 use crate::wire::{Frame, Region, Request, VringAddresses};
 
-/// Something for the host to do, in the order given and before the next one is looked at: a [`Action::Reply`] that follows an action
-/// tells the front end that it was done.
+/// Something for the host to do, in the order given and before the next one is looked at: a [`Action::Reply`] that
+/// follows an action tells the front end that it was done.
 ///
-/// Actions with an acknowledgement (`ack`) hold the connection until the host gives it back through `finish`, `finish_stop` or
-/// `finish_request`; requests that came meanwhile wait. The three types of acknowledgement keep them from being mixed up.
+/// Actions with an acknowledgement (`ack`) hold the connection until the host gives it back through `finish`,
+/// `finish_stop` or `finish_request`; requests that came meanwhile wait. The three types of acknowledgement keep them
+/// from being mixed up.
 #[derive(Debug)]
 pub enum Action<F> {
     /// Write these bytes to the front end.
     Reply(Frame<F>),
-    /// Virtio features are acknowledged, for the first time or others than before (without the protocol features' bit). No ring runs.
+    /// Virtio features are acknowledged, for the first time or others than before (without the protocol features'
+    /// bit). No ring runs.
     FeaturesChanged(u64),
-    /// Replace the memory table. `same_layout` says that addresses are as before; whether the *files* are the same, too, only the host can
-    /// tell. Rings may be running: give them the new mapping (or stop them if theirs is gone), and finish when no worker uses the old one.
+    /// Replace the memory table. `same_layout` says that addresses are as before; whether the *files* are the same,
+    /// too, only the host can tell. Rings may be running: give them the new mapping (or stop them if theirs is gone),
+    /// and finish when no worker uses the old one.
     SetMemory {
         /// The whole new table, each region with its file.
         regions: Vec<(Region, F)>,
@@ -45,22 +48,25 @@ pub enum Action<F> {
     },
     /// A ring can run: everything is known. It carries data only while enabled.
     Start(VringStart),
-    /// A running ring must stop: finish with its base when no worker touches it any more. Its kick descriptor can be closed; call and
-    /// error descriptors stay. If the ring had broken, its last base is as good as any.
+    /// A running ring must stop: finish with its base when no worker touches it any more. Its kick descriptor is not
+    /// to be waited for, but kept, as the others are, until replaced: the ring may start again with it. If the ring
+    /// had broken, its last base is as good as any.
     Stop {
         /// Ring index.
         vring: u16,
         /// For `finish_stop`.
         ack: StopAck,
     },
-    /// A *running* ring is enabled or disabled. While disabled, nothing is delivered to it and what it sends is discarded.
+    /// A *running* ring is enabled or disabled. While disabled, nothing is delivered to it and what it sends is
+    /// discarded.
     SetEnabled {
         /// Ring index.
         vring: u16,
         /// New state.
         enabled: bool,
     },
-    /// The descriptor with which the guest wakes us; `None`: poll instead. Keep it for the ring's start if it does not run.
+    /// The descriptor with which the guest wakes us; `None`: poll instead. Keep it for the ring's start if it does
+    /// not run.
     SetKick {
         /// Ring index.
         vring: u16,
@@ -85,14 +91,16 @@ pub enum Action<F> {
     SetMtu(u16),
     /// The guest moved here: broadcast a RARP from this address (unless it announces itself).
     SendRarp([u8; 6]),
-    /// The driver wrote the device status (virtio's ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK, FAILED; 0 is reset, and rings were stopped).
+    /// The driver wrote the device status (virtio's ACKNOWLEDGE, DRIVER, FEATURES_OK, DRIVER_OK, FAILED; 0 is reset,
+    /// and rings were stopped).
     Status(u8),
     /// Configuration space was written: the driver set its MAC address, or a migration restored all.
     ConfigChanged(NetConfig),
-    /// The device is as new: rings were stopped and forgotten, all are disabled, features are to be acknowledged anew. Memory, and the call and
-    /// error descriptors, stay until replaced, because QEMU does not send them again.
+    /// The device is as new: rings were stopped and forgotten, all are disabled, features are to be acknowledged
+    /// anew. Memory and descriptors stay until replaced, because QEMU does not send them all again.
     ResetDevice,
-    /// A request of a protocol feature that the host offered beyond [`super::Offer::PROTOCOL_FEATURES`]: serve it and finish with the reply.
+    /// A request of a protocol feature that the host offered beyond [`super::Offer::PROTOCOL_FEATURES`]: serve it and
+    /// finish with the reply.
     Request {
         /// The request.
         request: Request<F>,
@@ -110,11 +118,12 @@ pub struct VringStart {
     pub vring: u16,
     /// Descriptors.
     pub size: u16,
-    /// Where to begin, as SET_VRING_BASE had it or the last stop reported it; `None` if neither happened: at the ring's beginning.
+    /// Where to begin, as SET_VRING_BASE had it or the last stop reported it; `None` if neither happened: at the
+    /// ring's beginning.
     pub base: Option<u32>,
     /// Front-end addresses: translate them by the regions' `user_addr`.
     pub addresses: VringAddresses,
-    /// Acknowledged virtio features.
+    /// Acknowledged virtio features, without the protocol features' bit.
     pub features: u64,
     /// Whether it may carry data at once.
     pub enabled: bool,

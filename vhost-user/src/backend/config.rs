@@ -3,8 +3,9 @@
 
 use crate::wire::{ConfigAccess, MAX_CONFIG};
 
-/// The fields of `virtio_net_config` that a vhost-user back end decides. On the wire: MAC (6 bytes), status, maximum number of queue pairs,
-/// MTU (16 bits each), speed (32 bits) and duplex (8 bits), both "unknown"; the rest of the 256 bytes is zero.
+/// The fields of `virtio_net_config` that a vhost-user back end decides. On the wire: MAC (6 bytes), status, maximum
+/// number of queue pairs, MTU (16 bits each), speed (32 bits) and duplex (8 bits), both "unknown"; the rest of the
+/// 256 bytes is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetConfig {
     /// The guest's address; meaningful with VIRTIO_NET_F_MAC.
@@ -46,8 +47,8 @@ impl NetConfig {
         Some(ConfigAccess { offset: access.offset, flags: access.flags, bytes: bytes.to_vec() })
     }
 
-    /// The configuration after a SET_CONFIG. A driver may write the MAC address, and only before VERSION_1 (`legacy`); writing what is
-    /// there already is no change; a migration may write all.
+    /// The configuration after a SET_CONFIG. A driver may write the MAC address, and only before VERSION_1
+    /// (`legacy`); writing what is there already is no change; a migration may write all.
     pub(super) fn written(&self, access: &ConfigAccess, legacy: bool) -> Result<Self, ConfigRefusal> {
         let mut space = self.to_space();
         let start = usize::try_from(access.offset).map_err(|_| ConfigRefusal::Range)?;

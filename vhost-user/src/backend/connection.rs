@@ -3,15 +3,18 @@
 
 use std::collections::VecDeque;
 
+use vhost::vhost_user::message::FrontendReq;
+
 use super::action::{Action, MemoryAck, RequestAck, StopAck};
 use super::error::ProtocolError;
 use super::machine::Backend;
 use super::offer::Offer;
-use crate::wire::{Decoder, Frame, Header, Message, Reply, Request};
+use crate::wire::{Decoder, Frame, Header, Message, Reply, Request, has_own_reply};
 
 /// One connection of a front end, seen from its socket: bytes and descriptors in, [`Action`]s out.
 ///
-/// Everything a peer can cause to be kept is bounded: one message, [`crate::MAX_FDS`] descriptors, and the actions of one request.
+/// Everything a peer can cause to be kept is bounded: one message, [`crate::MAX_FDS`] descriptors, and the actions of
+/// one request.
 #[derive(Debug)]
 pub struct BackendConnection<F> {
     decoder: Decoder<F>,
@@ -33,8 +36,8 @@ impl<F> BackendConnection<F> {
         Self { decoder: Decoder::new(), backend, actions: VecDeque::new(), failed: None }
     }
 
-    /// How many bytes to read at most. 0 means: do not read (and do not ask to be woken for it) until the outstanding acknowledgement
-    /// was given, or at all after an error.
+    /// How many bytes to read at most. 0 means: do not read (and do not ask to be woken for it) until the outstanding
+    /// acknowledgement was given, or at all after an error.
     #[must_use]
     pub fn wanted(&self) -> usize {
         if self.failed.is_some() || self.backend.is_waiting() { 0 } else { self.decoder.wanted() }
@@ -49,8 +52,8 @@ impl<F> BackendConnection<F> {
     ///
     /// # Errors
     ///
-    /// [`ProtocolError`] if the connection must be closed; the same one again ever after. If the front end had asked for a reply, an
-    /// [`Action::Reply`] that tells it of the failure came before.
+    /// [`ProtocolError`] if the connection must be closed; the same one again ever after. If the front end had asked
+    /// for a reply, an [`Action::Reply`] that tells it of the failure came before.
     pub fn poll(&mut self) -> Result<Option<Action<F>>, ProtocolError> {
         loop {
             if let Some(action) = self.actions.pop_front() {
@@ -111,8 +114,10 @@ impl<F> BackendConnection<F> {
         self.enqueue(result);
     }
 
+    /// The last message of a connection that fails. A request with a reply of its own has none that says so.
     fn tell_failure(&mut self, header: &Header) {
-        if header.needs_reply() && !header.is_reply() && self.backend.acknowledges() {
+        let own = FrontendReq::try_from(header.request).is_ok_and(has_own_reply);
+        if header.needs_reply() && !header.is_reply() && !own && self.backend.acknowledges() {
             self.actions.push_back(Action::Reply(Frame::ack(header.request, 1)));
         }
     }

@@ -6,8 +6,8 @@ use vhost::vhost_user::message::FrontendReq;
 use crate::features::Bits;
 use crate::wire::WireError;
 
-/// A request that cannot be served. Returned as an error it ends the connection; inside [`super::Action::Refused`] it only means that
-/// this one request was answered with a failure, or had no effect.
+/// A request that cannot be served. Returned as an error it ends the connection; inside [`super::Action::Refused`] it
+/// only means that this one request was answered with a failure, or had no effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProtocolError {
     /// Malformed bytes.
@@ -179,7 +179,8 @@ pub enum ProtocolError {
         /// Bytes.
         size: usize,
     },
-    /// The *host* handed over a request while it still owes an acknowledgement, or finished one that is not outstanding.
+    /// The *host* handed over a request while it still owes an acknowledgement, or finished one that is not
+    /// outstanding.
     #[error("the host broke the order of requests and acknowledgements")]
     HostOrder,
 }

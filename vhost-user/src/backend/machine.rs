@@ -3,14 +3,16 @@
 //!
 //! # Theory of operation
 //!
-//! [`Backend::handle`] serves one request. What needs nothing from the host takes effect at once, and the reply, if one is due, is the last
-//! action. What needs the host (memory to be mapped, a ring to be left by its worker) leaves a [`Waiting`] behind: acknowledgements that are
-//! outstanding and what to do when the last is in. Replies on the socket must come in the order of requests, so nothing else is served until then.
+//! [`Backend::handle`] serves one request. What needs nothing from the host takes effect at once, and the reply, if
+//! one is due, is the last action. What needs the host (memory to be mapped, a ring to be left by its worker) leaves
+//! a [`Waiting`] behind: acknowledgements that are outstanding and what to do when the last is in. Replies on the
+//! socket must come in the order of requests, so nothing else is served until then.
 //!
-//! Order is not prescribed beyond that. Real front ends enable and stop rings before SET_FEATURES, name call descriptors before anything else,
-//! and continue a connection's negotiation on the next one without repeating it: virtio-user in server mode sends requests with the need-reply
-//! flag on a new connection before (or without ever) negotiating protocol features there, and waits for the answers. So until
-//! SET_PROTOCOL_FEATURES arrives, everything that is *offered* counts as negotiated.
+//! Order is not prescribed beyond that. Real front ends enable and stop rings before SET_FEATURES, name call
+//! descriptors before anything else, and continue a connection's negotiation on the next one without repeating it:
+//! virtio-user in server mode sends requests with the need-reply flag on a new connection before (or without ever)
+//! negotiating protocol features there, and waits for the answers. So until SET_PROTOCOL_FEATURES arrives, everything
+//! that is *offered* counts as negotiated.
 
 use std::marker::PhantomData;
 
@@ -25,8 +27,8 @@ use super::vring::VringState;
 use crate::features::{PROTOCOL_F_REPLY_ACK, VHOST_USER_F_PROTOCOL_FEATURES};
 use crate::wire::{Frame, Region, Reply, Request, protocol_feature};
 
-/// The node's side of one connection, without decoder and queue (see [`super::BackendConnection`] for those). After an error it must be
-/// dropped, together with the connection.
+/// The node's side of one connection, without decoder and queue (see [`super::BackendConnection`] for those). After
+/// an error it must be dropped, together with the connection.
 #[derive(Debug)]
 pub struct Backend<F> {
     pub(super) offer: Offer,
@@ -77,7 +79,8 @@ impl<F> Backend<F> {
         }
     }
 
-    /// Takes `features` for acknowledged, as a connection before this one left them: for a take-over from another process.
+    /// Takes `features` for acknowledged, as a connection before this one left them: for a take-over from another
+    /// process.
     #[must_use]
     pub fn with_acked_features(mut self, features: u64) -> Self {
         self.features = Some(features & self.offer.all_features());
@@ -88,7 +91,8 @@ impl<F> Backend<F> {
     ///
     /// # Errors
     ///
-    /// [`ProtocolError`] if the connection must be closed. [`Backend::acknowledges`] tells whether the front end is to hear of it first.
+    /// [`ProtocolError`] if the connection must be closed. [`Backend::acknowledges`] tells whether the front end is
+    /// to hear of it first.
     pub fn handle(&mut self, request: Request<F>, need_reply: bool) -> Result<Vec<Action<F>>, ProtocolError> {
         if self.waiting.is_some() {
             return Err(ProtocolError::HostOrder);
@@ -106,14 +110,16 @@ impl<F> Backend<F> {
     ///
     /// # Errors
     ///
-    /// [`ProtocolError`] if the connection must be closed: memory that was not accepted, and no other way to tell; or `ack` is not outstanding.
+    /// [`ProtocolError`] if the connection must be closed: memory that was not accepted, and no other way to tell; or
+    /// `ack` is not outstanding.
     pub fn finish(&mut self, ack: MemoryAck, accepted: bool) -> Result<Vec<Action<F>>, ProtocolError> {
         let token = ack.into_token();
         self.take(token, Awaited::Memory)?;
         self.conclude(accepted)
     }
 
-    /// Tells that a ring has stopped, and its base: for packed rings with both halves equal, for split rings in the low half.
+    /// Tells that a ring has stopped, and its base: for packed rings with both halves equal, for split rings in the
+    /// low half.
     ///
     /// # Errors
     ///

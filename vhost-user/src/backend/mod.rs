@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The back end's role: the node's side of a connection.
 //!
-//! [`Backend`] is the state machine (requests in, [`Action`]s out), [`BackendConnection`] puts a [`crate::Decoder`] before it and a queue
-//! behind it, which is what a host normally wants. See the crate's documentation for the loop around them.
+//! [`Backend`] is the state machine (requests in, [`Action`]s out), [`BackendConnection`] puts a [`crate::Decoder`]
+//! before it and a queue behind it, which is what a host normally wants. See the crate's documentation for the loop
+//! around them.
 
 mod action;
 mod config;

@@ -4,8 +4,8 @@
 use super::config::NetConfig;
 use crate::features::{self, VHOST_USER_F_PROTOCOL_FEATURES};
 
-/// What a port offers; fixed for the life of a connection. A front end that reconnects ANDs the features it finds with those it had, so
-/// an offer must not shrink between connections.
+/// What a port offers; fixed for the life of a connection. A front end that reconnects ANDs the features it finds
+/// with those it had, so an offer must not shrink between connections.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// Virtio features. Bit 30 is added if there are protocol features.

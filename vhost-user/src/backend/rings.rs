@@ -45,8 +45,8 @@ impl<F> Backend<F> {
         self.stop_if_running(vring, Then::Readdress { vring, addresses }, actions)
     }
 
-    /// A base for a running ring begins a new set-up, and the ring waits for the kick that ends it; unless it is the first base it ever
-    /// got, which then only came late.
+    /// A base for a running ring begins a new set-up, and the ring waits for the kick that ends it; unless it is the
+    /// first base it ever got, which then only came late.
     pub(super) fn set_base(&mut self, vring: u32, base: u32, actions: &mut Vec<Action<F>>) -> Outcome {
         let vring = self.index(vring)?;
         let state = self.state(vring);
@@ -136,7 +136,7 @@ impl<F> Backend<F> {
 
     /// Starts every ring that is complete and does not run.
     pub(super) fn start_complete(&mut self, actions: &mut Vec<Action<F>>) -> Result<(), ProtocolError> {
-        let Some(features) = self.features.filter(|_| !self.regions.is_empty()) else { return Ok(()) };
+        let Some(features) = self.acked_features().filter(|_| !self.regions.is_empty()) else { return Ok(()) };
         for (vring, state) in (0..).zip(&mut self.vrings) {
             if let Some(start) = state.start(vring, features)? {
                 state.running = true;

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What is known of one ring.
 //!
-//! A ring is *startable* when size, addresses and kick are known, in whatever order they came, and there are features and memory to
-//! start it with. Enabling is independent of that: it can come first (QEMU) or last (virtio-user). A stop takes the kick away, so that
-//! the next start needs a new one; size and addresses stay, since a front end may rely on them.
+//! A ring is *startable* when size, addresses and kick are known, in whatever order they came, and there are features
+//! and memory to start it with. Enabling is independent of that: it can come first (QEMU) or last (virtio-user). A
+//! stop takes the kick away, so that the next start needs a new one; size and addresses stay, since a front end may
+//! rely on them.
 
 use super::action::VringStart;
 use super::error::ProtocolError;
@@ -68,8 +69,9 @@ impl VringState {
         self.running = false;
     }
 
-    /// GET_VRING_BASE's answer for a ring that does not run: 0 if it never had a base. In packed rings the low half decides (front ends
-    /// disagree on the upper one) and both halves of the answer are equal; split rings have only the low one.
+    /// GET_VRING_BASE's answer for a ring that does not run: 0 if it never had a base. In packed rings the low half
+    /// decides (front ends disagree on the upper one) and both halves of the answer are equal; split rings have only
+    /// the low one.
     pub(super) fn idle_base(&self, features: u64) -> u32 {
         let low = self.base.unwrap_or(0) & 0xffff;
         if features & VIRTIO_F_RING_PACKED == 0 { low } else { low | low << 16 }

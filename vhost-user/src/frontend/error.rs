@@ -6,7 +6,8 @@ use vhost::vhost_user::message::FrontendReq;
 use crate::features::Bits;
 use crate::wire::WireError;
 
-/// The connection is of no use any more, or (`Busy`, `NotNegotiated`, `Regions`, `Queues`) an operation was asked for that cannot be.
+/// The connection is of no use any more, or (`Busy`, `NotNegotiated`, `Regions`, `Queues`) an operation was asked for
+/// that cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrontendError {
     /// The back end sent something malformed, or not the reply that was due.

@@ -3,9 +3,10 @@
 //!
 //! # Theory of operation
 //!
-//! An operation puts *steps* into the queue: requests, and the event that ends it. [`Frontend::next_frame`] takes requests off until one needs
-//! a reply; [`Frontend::receive`] and [`Frontend::next_event`] consume the reply, which may put further steps in front (negotiation asks for what the
-//! answers so far make askable). A refusal (a non-zero acknowledgement) drops the operation's remaining steps.
+//! An operation puts *steps* into the queue: requests, and the event that ends it. [`Frontend::next_frame`] takes
+//! requests off until one needs a reply; [`Frontend::receive`] and [`Frontend::next_event`] consume the reply, which
+//! may put further steps in front (negotiation asks for what the answers so far make askable). A refusal (a non-zero
+//! acknowledgement) drops the operation's remaining steps.
 
 use std::collections::VecDeque;
 
@@ -99,7 +100,8 @@ impl<F> Frontend<F> {
         }
     }
 
-    /// The next message to send; `None` if a reply must come first, an event is to be taken, or nothing is to be done.
+    /// The next message to send; `None` if a reply must come first, an event is to be taken, or nothing is to be
+    /// done.
     pub fn next_frame(&mut self) -> Option<Frame<F>> {
         if self.awaited.is_some() || self.failed.is_some() {
             return None;

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The front end's role: what drives a back end. Used by the CNF SDK, the load generator and the tests.
 //!
-//! [`Frontend`] turns operations (`connect`, `start`, `stop`, ...) into messages in the order that DPDK's virtio-user, or QEMU, sends them,
-//! waits for the replies that are due, and reports each operation's end as an [`Event`].
+//! [`Frontend`] turns operations (`connect`, `start`, `stop`, ...) into messages in the order that DPDK's
+//! virtio-user, or QEMU, sends them, waits for the replies that are due, and reports each operation's end as an
+//! [`Event`].
 
 mod error;
 mod machine;

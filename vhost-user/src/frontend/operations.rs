@@ -31,9 +31,10 @@ impl<F> Frontend<F> {
         Ok(())
     }
 
-    /// Begins another connection after the first one was lost, whatever was under way. Features that were acknowledged can be lost but not won.
-    /// In virtio-user's order this is how its server mode does it: without an owner, it first disables and stops the rings that the *new* back end has
-    /// never heard of, and uses what was negotiated on the *old* connection until it has negotiated anew. Ends with [`Event::Negotiated`].
+    /// Begins another connection after the first one was lost, whatever was under way. Features that were
+    /// acknowledged can be lost but not won. In virtio-user's order this is how its server mode does it: without an
+    /// owner, it first disables and stops the rings that the *new* back end has never heard of, and uses what was
+    /// negotiated on the *old* connection until it has negotiated anew. Ends with [`Event::Negotiated`].
     pub fn reconnect(&mut self) {
         self.forget_connection();
         match self.config.order {
@@ -58,7 +59,8 @@ impl<F> Frontend<F> {
     ///
     /// # Errors
     ///
-    /// [`FrontendError::Queues`], [`FrontendError::Regions`] if there are not two queues for each pair, or too many regions.
+    /// [`FrontendError::Queues`], [`FrontendError::Regions`] if there are not two queues for each pair, or too many
+    /// regions.
     pub fn start(&mut self, setup: DeviceSetup<F>) -> Result<(), FrontendError> {
         self.begin()?;
         let DeviceSetup { memory, queues, enabled_pairs } = setup;
@@ -100,7 +102,8 @@ impl<F> Frontend<F> {
         self.single(Request::AddMemReg(region, fd))
     }
 
-    /// Removes a region of memory from a live device. Ends with [`Event::Done`], after which the back end does not touch it any more.
+    /// Removes a region of memory from a live device. Ends with [`Event::Done`], after which the back end does not
+    /// touch it any more.
     ///
     /// # Errors
     ///
@@ -109,8 +112,8 @@ impl<F> Frontend<F> {
         self.single(Request::RemMemReg(region))
     }
 
-    /// Replaces all memory of a live device, as virtio-user does when hugepages come and go: enabled pairs are disabled meanwhile. Ends with
-    /// [`Event::Done`].
+    /// Replaces all memory of a live device, as virtio-user does when hugepages come and go: enabled pairs are
+    /// disabled meanwhile. Ends with [`Event::Done`].
     ///
     /// # Errors
     ///
@@ -151,7 +154,8 @@ impl<F> Frontend<F> {
     ///
     /// # Errors
     ///
-    /// [`FrontendError::NotNegotiated`] if the back end has no NET_MTU; as for the operations that follow, each with its feature.
+    /// [`FrontendError::NotNegotiated`] if the back end has no NET_MTU; as for the operations that follow, each with
+    /// its feature.
     pub fn set_mtu(&mut self, mtu: u16) -> Result<(), FrontendError> {
         self.single(Request::NetSetMtu(u64::from(mtu)))
     }
@@ -208,7 +212,8 @@ impl<F> Frontend<F> {
         Ok(())
     }
 
-    /// Resets the device: rings are stopped and forgotten, memory stays. Ends with [`Event::Done`]; `start` can follow.
+    /// Resets the device: rings are stopped and forgotten, memory stays. Ends with [`Event::Done`]; `start` can
+    /// follow.
     ///
     /// # Errors
     ///
@@ -219,7 +224,8 @@ impl<F> Frontend<F> {
         Ok(())
     }
 
-    /// Sends any request, known to be sensible or not: for tests. A reply of its own is dropped. Ends with [`Event::Done`] or [`Event::Refused`].
+    /// Sends any request, known to be sensible or not: for tests. A reply of its own is dropped. Ends with
+    /// [`Event::Done`] or [`Event::Refused`].
     ///
     /// # Errors
     ///

@@ -20,7 +20,8 @@ pub struct FrontendConfig {
 }
 
 impl FrontendConfig {
-    /// Wants `features`, requires none, acknowledges the protocol features that this crate knows how to use, in virtio-user's order.
+    /// Wants `features`, requires none, acknowledges the protocol features that this crate knows how to use, in
+    /// virtio-user's order.
     #[must_use]
     pub fn new(features: u64, pairs: u16) -> Self {
         Self { features, required: 0, protocol_features: Offer::PROTOCOL_FEATURES, pairs, order: Order::VirtioUser }
@@ -32,7 +33,8 @@ impl FrontendConfig {
 pub enum Order {
     /// DPDK: call descriptors of all rings, features, memory table, each ring, enable.
     VirtioUser,
-    /// QEMU: enable, call descriptors, features, regions one by one (if the back end can), each ring with its call descriptor.
+    /// QEMU: enable, call descriptors, features, regions one by one (if the back end can), each ring with its call
+    /// descriptor.
     Qemu,
 }
 
@@ -65,7 +67,8 @@ pub struct DeviceSetup<F> {
 pub struct QueueSetup<F> {
     /// Descriptors.
     pub size: u16,
-    /// As the ring layout defines it; a fresh packed ring begins at `0x8000_8000` (virtio-user sends `0x8000`), a split ring at 0.
+    /// As the ring layout defines it; a fresh packed ring begins at `0x8000_8000` (virtio-user sends `0x8000`), a
+    /// split ring at 0.
     pub base: u32,
     /// In the space of the regions' `user_addr`.
     pub addresses: VringAddresses,

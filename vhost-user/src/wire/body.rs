@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Layout of message bodies. Fixed bodies are read and written through the structures of `vhost`, which are the layout; those it
-//! lacks, or has with compiler padding, are spelled out here field by field.
+//! Layout of message bodies. Fixed bodies are read and written through the structures of `vhost`, which are the
+//! layout; those it lacks, or has with compiler padding, are spelled out here field by field.
 
 use vhost::vhost_user::message as layout;
 use vm_memory::ByteValued;

@@ -3,12 +3,12 @@
 //!
 //! # Theory of operation
 //!
-//! Descriptors travel beside the stream: the kernel hands them out with the first bytes of the `sendmsg` that carried them,
-//! and ends a `recvmsg` at the end of that send. So descriptors received with a chunk belong to the message that the
-//! *last byte* of the chunk is part of, and a chunk may begin with whole messages that have none. Each descriptor is
-//! remembered with the stream position of that last byte; a complete message takes all descriptors at positions before its end.
-//! A host that reads no more than [`Decoder::wanted`] bytes at a time never meets the ambiguous case of a peer that puts
-//! several messages into one send.
+//! Descriptors travel beside the stream: the kernel hands them out with the first bytes of the `sendmsg` that carried
+//! them, and ends a `recvmsg` at the end of that send. So descriptors received with a chunk belong to the message
+//! that the *last byte* of the chunk is part of, and a chunk may begin with whole messages that have none. Each
+//! descriptor is remembered with the stream position of that last byte; a complete message takes all descriptors at
+//! positions before its end. A host that reads no more than [`Decoder::wanted`] bytes at a time never meets the
+//! ambiguous case of a peer that puts several messages into one send.
 
 use std::collections::VecDeque;
 
@@ -31,8 +31,8 @@ pub struct Message<F> {
     pub fds: Vec<F>,
 }
 
-/// Bytes and descriptors in, messages out. Never holds more than a message beyond what was pushed. Fails once and for ever:
-/// after an error there is no way to find the next message.
+/// Bytes and descriptors in, messages out. Never holds more than a message beyond what was pushed. Fails once and for
+/// ever: after an error there is no way to find the next message.
 #[derive(Debug)]
 pub struct Decoder<F> {
     buffer: VecDeque<u8>,

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What can be wrong with the bytes of a message.
 
-/// A message that is malformed on its own, whatever the state of the connection. The stream cannot be trusted after it: the
-/// connection has to be closed.
+/// A message that is malformed on its own, whatever the state of the connection. The stream cannot be trusted after
+/// it: the connection has to be closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WireError {
     /// Version is not 1, or a reserved flag is set.

@@ -68,8 +68,8 @@ impl Header {
     }
 }
 
-/// A whole message as it goes over the socket: send `bytes` with one `sendmsg`, `fds` as its SCM_RIGHTS; if the socket takes
-/// only part of the bytes, the descriptors went with the first of them.
+/// A whole message as it goes over the socket: send `bytes` with one `sendmsg`, `fds` as its SCM_RIGHTS; if the
+/// socket takes only part of the bytes, the descriptors went with the first of them.
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a frame does nothing until it is sent"]
 pub struct Frame<F> {

@@ -2,8 +2,9 @@
 //! Messages as bytes: header, framing, and what each body looks like.
 //!
 //! From the bottom up: [`Decoder`] cuts a byte stream into [`Message`]s and gives each its file descriptors;
-//! [`Request::parse`], [`Reply::parse`] and [`BackendRequest::parse`] turn a message into a value whose size and number of
-//! descriptors were checked; `into_frame` is the way back. The *meaning* of values is checked by the roles, not here.
+//! [`Request::parse`], [`Reply::parse`] and [`BackendRequest::parse`] turn a message into a value whose size and
+//! number of descriptors were checked; `into_frame` is the way back. The *meaning* of values is checked by the roles,
+//! not here.
 
 mod backend_request;
 mod body;

@@ -10,8 +10,8 @@ use super::header::{Frame, Header};
 use super::request_parse::Fds;
 use super::types::{ConfigAccess, Inflight, Region};
 
-/// The answer to a request. Which one is due follows from the request; a request without an answer of its own is answered with
-/// [`Reply::Value`] if it had the need-reply flag: 0 is success.
+/// The answer to a request. Which one is due follows from the request; a request without an answer of its own is
+/// answered with [`Reply::Value`] if it had the need-reply flag: 0 is success.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Reply<F> {
     /// A number: features, counts, status, or an acknowledgement.

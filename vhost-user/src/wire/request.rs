@@ -6,8 +6,8 @@ use vhost::vhost_user::message::FrontendReq;
 use super::types::{ConfigAccess, DeviceStateTransfer, Inflight, Iotlb, LogArea, Region, VringAddresses};
 use crate::features;
 
-/// Every request a front end can make, by the specification's names; payloads are parsed, not judged. `vring` is a ring index as
-/// received (the descriptor messages have only eight bits for it).
+/// Every request a front end can make, by the specification's names; payloads are parsed, not judged. `vring` is a
+/// ring index as received (the descriptor messages have only eight bits for it).
 #[derive(Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "names are those of the specification; fields are described by their types")]
 pub enum Request<F> {

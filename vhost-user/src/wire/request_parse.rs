@@ -17,8 +17,8 @@ impl<F> Request<F> {
     ///
     /// # Errors
     ///
-    /// [`WireError`] if it is a reply, or size or descriptors are not those of this request. A request of unknown id is no error here:
-    /// it becomes [`Request::Unknown`].
+    /// [`WireError`] if it is a reply, or size or descriptors are not those of this request. A request of unknown id
+    /// is no error here: it becomes [`Request::Unknown`].
     pub fn parse(message: Message<F>) -> Result<Self, WireError> {
         let Message { header, payload, fds } = message;
         let request = header.request;
