@@ -186,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn descriptors_of_the_next_message_stay_behind() {
+        let mut decoder = Decoder::new();
+        decoder.push(&message(1, &[]), []);
+        decoder.push(&message(12, &[0; 8])[..1], [9]);
+        assert_eq!(decoder.next_message().unwrap().unwrap().fds, []);
+        assert_eq!(decoder.next_message(), Ok(None));
+        decoder.push(&message(12, &[0; 8])[1..], []);
+        assert_eq!(decoder.next_message().unwrap().unwrap().fds, [9]);
+    }
+
+    #[test]
     fn wanted_walks_header_then_payload() {
         let mut decoder = Decoder::<u32>::new();
         assert_eq!(decoder.wanted(), 12);
