@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use proptest::prelude::*;
 use virtqueue::{Buffer, Completion, DriverQueue, PostError, RingKind, full_fence};
 
-use crate::model::{Chain, Kicks, ModelDevice, Piece, Setup, all_features, bases, sizes};
+use crate::model::{Chain, ModelDevice, Notify, Piece, Setup, all_features, bases, sizes};
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -125,10 +125,10 @@ impl World {
             }
             Operation::Kicks(kind) => {
                 let kicks = match kind {
-                    0 => Kicks::Always,
-                    1 => Kicks::Never,
-                    _ if self.setup.config.features.event_idx => Kicks::AtNext,
-                    _ => Kicks::Always,
+                    0 => Notify::Always,
+                    1 => Notify::Never,
+                    _ if self.setup.config.features.event_idx => Notify::AtNext,
+                    _ => Notify::Always,
                 };
                 self.device.set_kicks(kicks);
             }
@@ -246,7 +246,7 @@ impl World {
 }
 
 fn any_features() -> impl Strategy<Value = (RingKind, usize)> {
-    (prop_oneof![Just(RingKind::Split), Just(RingKind::Packed)], 0..16_usize)
+    (prop_oneof![Just(RingKind::Split), Just(RingKind::Packed)], 0..32_usize)
 }
 
 proptest! {

@@ -4,9 +4,19 @@
 //! | module | what it shows |
 //! |---|---|
 //! | `model` | the oracle: a driver and a device that read the specification literally |
-//! | `driver_model` | our driver against the model device, any operations in any order |
-//! | `malformed_device` | our driver against devices that break the rules |
+//! | `device_model` | our device side against the model driver, any operations in any order |
+//! | `driver_model` | our driver side against the model device, any operations in any order |
+//! | `ends` | a sender and a receiver for the next two |
+//! | `threads` | device against driver across two threads, every combination of features |
+//! | `differential` | packed against split |
+//! | `malformed_device` | our driver side against devices that break the rules |
+//!
+//! Drivers that break the rules are in `src/device/tests/` and, at random, in the fuzz targets.
 
+mod device_model;
+mod differential;
 mod driver_model;
+mod ends;
 mod malformed_device;
 mod model;
+mod threads;

@@ -150,7 +150,7 @@ proptest! {
     #[test]
     fn scribbling_devices_cannot_panic(
         packed in any::<bool>(),
-        features in 0..16_usize,
+        features in 0..32_usize,
         size in any::<prop::sample::Index>(),
         rounds in prop::collection::vec((any::<u16>(), any::<u64>(), any::<u8>()), 1..60),
     ) {

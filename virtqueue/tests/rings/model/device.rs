@@ -3,7 +3,7 @@
 
 use virtqueue::{QueueConfig, RingKind};
 
-use super::{Desc, Guest, INDIRECT, NEXT, Piece, WRITE, place, start};
+use super::{Desc, Guest, INDIRECT, NEXT, Notify, Piece, WRITE, place, set_wish, start, wants};
 
 /// A chain the driver made available.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,15 +13,6 @@ pub(crate) struct Chain {
     /// Descriptors it takes in the ring.
     pub(crate) descs: u64,
     pub(crate) pieces: Vec<Piece>,
-}
-
-/// When the device wants to be kicked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kicks {
-    Always,
-    Never,
-    /// When the next chain it has not seen yet becomes available; needs EVENT_IDX.
-    AtNext,
 }
 
 #[derive(Debug)]
@@ -76,59 +67,21 @@ impl ModelDevice {
     }
 
     /// Tells the driver when to kick.
-    pub(crate) fn set_kicks(&mut self, kicks: Kicks) {
-        let (size, area) = (self.config.size, self.config.addresses.device);
-        match self.config.features.kind {
-            RingKind::Packed => {
-                let (index, wrap) = place(self.taken, size);
-                self.guest.set_u16(area, index | u16::from(wrap) << 15);
-                let flags = match kicks {
-                    Kicks::Always => 0,
-                    Kicks::Never => 1,
-                    Kicks::AtNext => 2,
-                };
-                self.guest.set_u16(area + 2, flags);
-            }
-            RingKind::Split if self.config.features.event_idx => {
-                let event = self.taken.wrapping_sub(u64::from(kicks == Kicks::Never));
-                self.guest.set_u16(area + 4 + 8 * u64::from(size), (event & 0xffff) as u16);
-            }
-            RingKind::Split => self.guest.set_u16(area, u16::from(kicks == Kicks::Never)),
-        }
+    pub(crate) fn set_kicks(&mut self, kicks: Notify) {
+        let events = self.config.addresses.device + 4 + 8 * u64::from(self.config.size);
+        set_wish(&self.guest, &self.config, kicks, self.taken, self.config.addresses.device, events);
     }
 
     /// Whether the driver must kick after publishing positions `old..new`.
     pub(crate) fn must_kick(&self, old: u64, new: u64) -> bool {
         let events = self.config.addresses.device + 4 + 8 * u64::from(self.config.size);
-        self.wants(old, new, self.config.addresses.device, events)
+        wants(&self.guest, &self.config, old..new, self.config.addresses.device, events)
     }
 
     /// Whether the driver wants a call after positions `old..new` were used.
     pub(crate) fn must_call(&self, old: u64, new: u64) -> bool {
         let events = self.config.addresses.driver + 4 + 2 * u64::from(self.config.size);
-        self.wants(old, new, self.config.addresses.driver, events)
-    }
-
-    /// Whether the side that owns an area wants to hear of positions `old..new`.
-    fn wants(&self, old: u64, new: u64, area: u64, split_event: u64) -> bool {
-        match self.config.features.kind {
-            RingKind::Packed => match self.guest.u16(area + 2) {
-                0 => new > old,
-                1 => false,
-                flags => {
-                    assert_eq!(flags, 2);
-                    assert!(self.config.features.event_idx);
-                    let off_wrap = self.guest.u16(area);
-                    let event = (off_wrap & 0x7fff, off_wrap & 0x8000 != 0);
-                    (old..new).any(|at| place(at, self.config.size) == event)
-                }
-            },
-            RingKind::Split if self.config.features.event_idx => {
-                let event = self.guest.u16(split_event);
-                (old..new).any(|at| (at & 0xffff) as u16 == event)
-            }
-            RingKind::Split => new > old && self.guest.u16(area) & 1 == 0,
-        }
+        wants(&self.guest, &self.config, old..new, self.config.addresses.driver, events)
     }
 
     fn next_packed(&mut self) -> Option<Chain> {
@@ -184,7 +137,7 @@ impl ModelDevice {
             pieces.push(piece(desc));
             return;
         }
-        assert!(self.config.features.indirect && desc.flags & NEXT == 0 && desc.len % 16 == 0);
+        assert!(self.config.features.indirect && desc.flags & NEXT == 0 && desc.len.is_multiple_of(16));
         let kind = self.config.features.kind;
         let entry = |index: u64| Desc::read(&self.guest, kind, desc.addr + 16 * index);
         let entries = u64::from(desc.len) / 16;

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use virtqueue::{QueueConfig, RingKind};
 
-use super::{Desc, Guest, INDIRECT, NEXT, Piece, WRITE, place, start};
+use super::{Desc, Guest, INDIRECT, NEXT, Notify, Piece, WRITE, place, set_wish, start, wants};
 
 /// A chain that was posted and not used yet.
 #[derive(Clone, Debug)]
@@ -113,6 +113,24 @@ impl ModelDriver {
             }
         }
         Some((posted.token, if last { len } else { posted.writable }))
+    }
+
+    /// Tells the device when to call.
+    pub(crate) fn set_calls(&mut self, calls: Notify) {
+        let events = self.config.addresses.driver + 4 + 2 * u64::from(self.config.size);
+        set_wish(&self.guest, &self.config, calls, self.used, self.config.addresses.driver, events);
+    }
+
+    /// Whether the device must call after using positions `old..new`.
+    pub(crate) fn must_call(&self, old: u64, new: u64) -> bool {
+        let events = self.config.addresses.driver + 4 + 2 * u64::from(self.config.size);
+        wants(&self.guest, &self.config, old..new, self.config.addresses.driver, events)
+    }
+
+    /// Whether the device wants a kick after positions `old..new` became available.
+    pub(crate) fn must_kick(&self, old: u64, new: u64) -> bool {
+        let events = self.config.addresses.device + 4 + 8 * u64::from(self.config.size);
+        wants(&self.guest, &self.config, old..new, self.config.addresses.device, events)
     }
 
     fn used_element(&self) -> Option<(u16, u32)> {

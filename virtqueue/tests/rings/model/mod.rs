@@ -7,12 +7,13 @@
 mod device;
 mod driver;
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use virtqueue::{DriverQueue, MemoryMap, QueueConfig, QueueFeatures, RingAddresses, RingBase, RingKind, SharedMemory};
 
-pub(crate) use device::{Chain, Kicks, ModelDevice};
-pub(crate) use driver::{ModelDriver, Posted};
+pub(crate) use device::{Chain, ModelDevice};
+pub(crate) use driver::ModelDriver;
 
 pub(crate) const NEXT: u16 = 1;
 pub(crate) const WRITE: u16 = 2;
@@ -111,6 +112,58 @@ pub(crate) fn start(config: &QueueConfig) -> u64 {
     u64::from(config.base.used) + lap
 }
 
+/// When a side wants to be notified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notify {
+    Always,
+    Never,
+    /// When the position it has not seen yet is passed; needs EVENT_IDX.
+    AtNext,
+}
+
+/// Writes the wish of the side that owns an area and stands at a position.
+pub(crate) fn set_wish(guest: &Guest, config: &QueueConfig, wish: Notify, at: u64, area: u64, split_event: u64) {
+    match config.features.kind {
+        RingKind::Packed => {
+            let (index, wrap) = place(at, config.size);
+            guest.set_u16(area, index | u16::from(wrap) << 15);
+            let flags = match wish {
+                Notify::Always => 0,
+                Notify::Never => 1,
+                Notify::AtNext => 2,
+            };
+            guest.set_u16(area + 2, flags);
+        }
+        RingKind::Split if config.features.event_idx => {
+            let event = at.wrapping_sub(u64::from(wish == Notify::Never));
+            guest.set_u16(split_event, (event & 0xffff) as u16);
+        }
+        RingKind::Split => guest.set_u16(area, u16::from(wish == Notify::Never)),
+    }
+}
+
+/// Whether the side that owns an area wants to hear of these positions.
+pub(crate) fn wants(guest: &Guest, config: &QueueConfig, mut moved: Range<u64>, area: u64, split_event: u64) -> bool {
+    match config.features.kind {
+        RingKind::Packed => match guest.u16(area + 2) {
+            0 => !moved.is_empty(),
+            1 => false,
+            flags => {
+                assert_eq!(flags, 2);
+                assert!(config.features.event_idx);
+                let off_wrap = guest.u16(area);
+                let event = (off_wrap & 0x7fff, off_wrap & 0x8000 != 0);
+                moved.any(|at| place(at, config.size) == event)
+            }
+        },
+        RingKind::Split if config.features.event_idx => {
+            let event = guest.u16(split_event);
+            moved.any(|at| (at & 0xffff) as u16 == event)
+        }
+        RingKind::Split => !moved.is_empty() && guest.u16(area) & 1 == 0,
+    }
+}
+
 /// A ring and some memory for buffers.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -122,7 +175,15 @@ pub(crate) struct Setup {
 
 /// All features off, and a header of 12 bytes.
 pub(crate) fn plain(kind: RingKind) -> QueueFeatures {
-    QueueFeatures { kind, in_order: false, indirect: false, event_idx: false, mrg_rxbuf: false, header_len: 12, offloads: false }
+    QueueFeatures {
+        kind,
+        in_order: false,
+        indirect: false,
+        event_idx: false,
+        mrg_rxbuf: false,
+        header_len: 12,
+        offloads: false,
+    }
 }
 
 impl Setup {
@@ -143,14 +204,14 @@ impl Setup {
 
 /// Every feature combination of a format.
 pub(crate) fn all_features(kind: RingKind) -> impl Iterator<Item = QueueFeatures> {
-    (0..16_u8).map(move |bits| QueueFeatures {
+    (0..32_u8).map(move |bits| QueueFeatures {
         kind,
         in_order: bits & 1 != 0,
         indirect: bits & 2 != 0,
         event_idx: bits & 4 != 0,
         mrg_rxbuf: bits & 8 != 0,
         header_len: 12,
-        offloads: false,
+        offloads: bits & 16 != 0,
     })
 }
 

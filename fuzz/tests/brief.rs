@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Every fuzz target, briefly: pseudo-random bytes, the same in every run, and the stored corpus.
+
+use std::path::Path;
+
+/// Runs a target on every file of its corpus and on `rounds` inputs of up to `longest` bytes.
+fn run(name: &str, target: fn(&[u8]), rounds: u64, longest: u64) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+    let mut files: Vec<_> =
+        std::fs::read_dir(corpus).into_iter().flatten().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    for file in files {
+        println!("{name}: {}", file.display());
+        target(&std::fs::read(&file).unwrap());
+    }
+    for seed in 1..=rounds {
+        let mut random = Random(seed);
+        let len = random.next() % (longest + 1);
+        let bytes: Vec<u8> = (0..len).map(|_| random.next().to_le_bytes()[0]).collect();
+        if std::panic::catch_unwind(|| target(&bytes)).is_err() {
+            panic!("{name} fails on round {seed}; put these bytes into corpus/{name}: {bytes:02x?}");
+        }
+    }
+}
+
+/// SplitMix64.
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+}
+
+#[test]
+fn ring_contents() {
+    run("ring_contents", fuzz::ring_contents, 4000, 2000);
+}
+
+#[test]
+fn chains() {
+    run("chains", fuzz::chains, 4000, 700);
+}
+
+#[test]
+fn vhost_user_decode() {
+    run("vhost_user_decode", fuzz::vhost_user_decode, 4000, 2000);
+}
+
+#[test]
+fn vhost_user_session() {
+    run("vhost_user_session", fuzz::vhost_user_session, 4000, 2000);
+}
