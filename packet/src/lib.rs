@@ -13,6 +13,8 @@
 //! | [`offload`] | [`Offload`]: what the sender left for others to do (checksum, segmentation) |
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
+//! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
+//! | [`synth`] | frames made from nothing: what load generators send and check, RARP announcements |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(
@@ -31,10 +33,13 @@ pub mod checksum;
 pub mod ethernet;
 pub mod offload;
 pub mod port;
+pub mod segment;
+pub mod synth;
 pub mod verdict;
 
 pub use burst::{Burst, HEADROOM, MAX_BURST, WINDOW};
 pub use ethernet::{EtherType, EthernetHeader, MacAddr};
 pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
 pub use port::PortId;
+pub use segment::{SegmentError, Segmenter};
 pub use verdict::{DropCause, Verdict};

@@ -36,7 +36,8 @@ pub enum Checksum {
 pub struct Segmentation {
     /// What the frame carries.
     pub kind: GsoKind,
-    /// Whether the first segment's CWR flag must not be copied to the others (RFC 3168).
+    /// Whether the sender says that the frame's CWR flag is for the first segment only (RFC 3168).
+    /// Segmentation in software treats it so in any case.
     pub ecn: bool,
     /// Transport payload of each segment in bytes; only the last may be shorter.
     pub size: u16,

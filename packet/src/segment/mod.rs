@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! TCP segmentation in software.
+//!
+//! A guest that negotiated HOST_TSO sends frames of up to 64 KiB and leaves the cutting to others. A
+//! destination that did not negotiate GUEST_TSO gets what the guest's own TCP would have sent:
+//! segments that are complete in every field. The work is that of a network card:
+//!
+//! | field | first | between | last |
+//! |---|---|---|---|
+//! | IPv4 total length, IPv6 payload length | own | own | own |
+//! | IPv4 identification | as given | +1 each | +1 each |
+//! | TCP sequence number | as given | + payload before | + payload before |
+//! | CWR | as given | off | off |
+//! | FIN, PSH | off | off | as given |
+//! | IPv4 and TCP checksums | whole | whole | whole |
+//!
+//! The headers are found by reading them; the sender's `header_len` is not believed. They may contain
+//! VLAN tags, IPv4 options, IPv6 extension headers and TCP options, but no tunnel.
+
+mod layout;
+
+use crate::{
+    DropCause, EtherType, GsoKind, Offload, Segmentation,
+    checksum::{Sum, checksum},
+};
+
+use self::layout::{IpVersion, Layout};
+
+/// Least payload per segment. What remains of the least sending MSS that Linux uses (48) when all
+/// TCP options are in use (40); below it a frame would only be a way to multiply packets.
+const MIN_SIZE: u16 = 8;
+
+const FIN_PSH: u8 = 0x09;
+const CWR: u8 = 0x80;
+
+/// The segments of one oversized frame, one at a time, each into a buffer of the caller's. May be
+/// put aside between any two segments, for instance when the destination has no more buffers.
+#[derive(Clone, Debug)]
+pub struct Segmenter<'a> {
+    headers: &'a [u8],
+    payload: &'a [u8],
+    layout: Layout,
+    /// Pseudo-header without the length.
+    pseudo: Sum,
+    size: usize,
+    /// Payload bytes handed out.
+    sent: usize,
+    /// Segments handed out.
+    index: usize,
+}
+
+/// Why a frame cannot be segmented, or a segment not be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SegmentError {
+    /// The buffer is shorter than the segment.
+    #[error("a segment of {need} bytes does not fit into a buffer of {have}")]
+    BufferTooSmall {
+        /// Length of the segment.
+        need: usize,
+        /// Length of the buffer.
+        have: usize,
+    },
+    /// The frame is an IP fragment, whose payload is not a TCP segment's.
+    #[error("an IP fragment cannot be segmented")]
+    Fragment,
+    /// A header's own length field contradicts its format.
+    #[error("a header at byte {at} claims an impossible length of {len} bytes")]
+    HeaderLength {
+        /// Where the header starts.
+        at: usize,
+        /// The length it claims.
+        len: usize,
+    },
+    /// A segment would be longer than its IP header can say.
+    #[error("segments of {size} bytes of payload exceed an IP packet")]
+    SizeTooBig {
+        /// Payload per segment.
+        size: u16,
+    },
+    /// Segments would carry next to nothing.
+    #[error("segments of {size} bytes of payload, where {MIN_SIZE} are the least")]
+    SizeTooSmall {
+        /// Payload per segment.
+        size: u16,
+    },
+    /// An IPv6 routing header with segments left: the TCP checksum is over an address not yet in
+    /// the destination field.
+    #[error("a source-routed packet cannot be segmented")]
+    SourceRouted,
+    /// There are more IPv6 extension headers than are looked at.
+    #[error("more than {max} IPv6 extension headers")]
+    TooManyExtensions {
+        /// How many are looked at.
+        max: usize,
+    },
+    /// The frame ends within a header, or before the end its IP header claims.
+    #[error("{need} bytes are needed, but the frame has {have}")]
+    Truncated {
+        /// Where the frame would have to end at least.
+        need: usize,
+        /// Where it ends.
+        have: usize,
+    },
+    /// The offload metadata asks for no segmentation.
+    #[error("no segmentation is asked for")]
+    Unasked,
+    /// Not what the offload metadata says it is.
+    #[error("EtherType {ether_type} where {kind:?} was announced")]
+    WrongEtherType {
+        /// What was found.
+        ether_type: EtherType,
+        /// What was announced.
+        kind: GsoKind,
+    },
+    /// The IP packet does not carry TCP.
+    #[error("IP protocol {protocol} where TCP was announced")]
+    WrongProtocol {
+        /// What was found.
+        protocol: u8,
+    },
+    /// The IP header has the wrong version.
+    #[error("IP version {version} where {kind:?} was announced")]
+    WrongVersion {
+        /// What was found.
+        version: u8,
+        /// What was announced.
+        kind: GsoKind,
+    },
+}
+
+impl SegmentError {
+    /// What a packet that meets this error is dropped as.
+    #[must_use]
+    pub const fn drop_cause(&self) -> DropCause {
+        match self {
+            Self::BufferTooSmall { .. } => DropCause::TooBig,
+            _ => DropCause::Unsegmentable,
+        }
+    }
+}
+
+impl<'a> Segmenter<'a> {
+    /// Reads the headers of a frame that lies in one piece.
+    ///
+    /// # Errors
+    /// If the frame is not what `offload` says, or cannot be segmented.
+    pub fn new(frame: &'a [u8], offload: &Offload) -> Result<Self, SegmentError> {
+        let Some(Segmentation { kind, size, .. }) = offload.segmentation else {
+            return Err(SegmentError::Unasked);
+        };
+        if size < MIN_SIZE {
+            return Err(SegmentError::SizeTooSmall { size });
+        }
+        let layout = Layout::parse(frame, kind)?;
+        let truncated = SegmentError::Truncated { need: layout.end, have: frame.len() };
+        let (headers, rest) = frame.split_at_checked(layout.payload).ok_or(truncated)?;
+        let payload = rest.get(..layout.end.saturating_sub(layout.payload)).ok_or(truncated)?;
+        let longest = headers.len().saturating_sub(layout.l3).saturating_add(usize::from(size));
+        if longest > usize::from(u16::MAX) {
+            return Err(SegmentError::SizeTooBig { size });
+        }
+        let mut pseudo = Sum::new();
+        pseudo.add(layout.addresses(frame).ok_or(truncated)?);
+        pseudo.add_value(u16::from(layout::TCP));
+        Ok(Self { headers, payload, layout, pseudo, size: usize::from(size), sent: 0, index: 0 })
+    }
+
+    /// Number of segments still to come. A frame without payload is one segment.
+    #[must_use]
+    pub fn remaining(&self) -> usize {
+        let all = self.payload.len().div_ceil(self.size.max(1)).max(1);
+        all.saturating_sub(self.index)
+    }
+
+    /// Length of the next segment in bytes, headers included; `None` after the last.
+    #[must_use]
+    pub fn next_len(&self) -> Option<usize> {
+        let left = self.payload.len().saturating_sub(self.sent);
+        (self.remaining() > 0).then(|| self.headers.len().saturating_add(left.min(self.size)))
+    }
+
+    /// Writes the next segment to the start of `out` and returns its length; `None` after the last.
+    ///
+    /// # Errors
+    /// [`SegmentError::BufferTooSmall`]; the segment is still to come then.
+    pub fn next_into(&mut self, out: &mut [u8]) -> Result<Option<usize>, SegmentError> {
+        let Some(need) = self.next_len() else {
+            return Ok(None);
+        };
+        let too_small = SegmentError::BufferTooSmall { need, have: out.len() };
+        let segment = out.get_mut(..need).ok_or(too_small)?;
+        self.write(segment).ok_or(too_small)?;
+        let payload_len = need.saturating_sub(self.headers.len());
+        self.sent = self.sent.saturating_add(payload_len);
+        self.index = self.index.saturating_add(1);
+        Ok(Some(need))
+    }
+
+    /// Fills a segment that has exactly the length of the next. `None` only if it has not.
+    fn write(&self, segment: &mut [u8]) -> Option<()> {
+        let is_first = self.index == 0;
+        let is_last = self.remaining() == 1;
+        let (headers, payload) = segment.split_at_mut_checked(self.headers.len())?;
+        headers.copy_from_slice(self.headers);
+        let from = self.payload.get(self.sent..)?.get(..payload.len())?;
+        payload.copy_from_slice(from);
+
+        let (below, tcp) = headers.split_at_mut_checked(self.layout.l4)?;
+        let tcp_len = u16::try_from(tcp.len().checked_add(payload.len())?).ok()?;
+        let ip = below.get_mut(self.layout.l3..)?;
+        match self.layout.version {
+            IpVersion::V4 => self.finish_ipv4(ip, tcp_len)?,
+            IpVersion::V6 => {
+                let extensions = u16::try_from(ip.len().checked_sub(40)?).ok()?;
+                put(ip, 4, extensions.checked_add(tcp_len)?.to_be_bytes())?;
+            }
+        }
+
+        let sequence = u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?);
+        // Sequence numbers wrap.
+        let sequence = sequence.wrapping_add(u32::try_from(self.sent).ok()?);
+        put(tcp, 4, sequence.to_be_bytes())?;
+        let flags = tcp.get_mut(13)?;
+        if !is_first {
+            *flags &= !CWR;
+        }
+        if !is_last {
+            *flags &= !FIN_PSH;
+        }
+        put(tcp, 16, [0, 0])?;
+        let mut sum = self.pseudo;
+        sum.add_value(tcp_len);
+        sum.add(tcp);
+        sum.add(payload);
+        put(tcp, 16, sum.transport_checksum().to_be_bytes())
+    }
+
+    fn finish_ipv4(&self, ip: &mut [u8], tcp_len: u16) -> Option<()> {
+        let total = u16::try_from(ip.len()).ok()?.checked_add(tcp_len)?;
+        put(ip, 2, total.to_be_bytes())?;
+        let id = u16::from_be_bytes(*ip.get(4..)?.first_chunk()?);
+        // A frame has at most 65535 / MIN_SIZE segments, and identifications wrap.
+        let id = id.wrapping_add(u16::try_from(self.index).ok()?);
+        put(ip, 4, id.to_be_bytes())?;
+        put(ip, 10, [0, 0])?;
+        let sum = checksum(ip);
+        put(ip, 10, sum.to_be_bytes())
+    }
+}
+
+fn put<const N: usize>(bytes: &mut [u8], at: usize, value: [u8; N]) -> Option<()> {
+    *bytes.get_mut(at..)?.first_chunk_mut()? = value;
+    Some(())
+}
+
+#[cfg(test)]
+mod tests;
