@@ -223,9 +223,8 @@ fn start_workers(
     bridge: BridgeConfig,
 ) -> Result<(Vec<JoinHandle<()>>, Fleet), NodeError> {
     let count = configs.len();
-    let wakers: Vec<Arc<Waker>> = (0..count)
-        .map(|_| Ok(Arc::new(Waker::new(EventFd::new(EFD_NONBLOCK)?))))
-        .collect::<Result<_, io::Error>>()?;
+    let wakers: Vec<Arc<Waker>> =
+        (0..count).map(|_| Ok(Arc::new(Waker::new(EventFd::new(EFD_NONBLOCK)?)))).collect::<Result<_, io::Error>>()?;
     let mut inbound: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
     let mut outbound: Vec<Vec<_>> = (0..count).map(|_| Vec::new()).collect();
     for (from, senders) in outbound.iter_mut().enumerate() {

@@ -101,7 +101,8 @@ impl Routes {
             let own = |r: &Receiver| (r.worker == worker).then(|| local(PortId(index), r.pair)).flatten();
             let mut routes: Vec<Route> = entry.receivers.iter().filter_map(own).map(Route::Local).collect();
             if routes.is_empty() {
-                routes = entry.receivers.iter().filter(|r| r.worker != worker).map(|r| Route::Remote(r.worker)).collect();
+                routes =
+                    entry.receivers.iter().filter(|r| r.worker != worker).map(|r| Route::Remote(r.worker)).collect();
             }
             let forwarding = match topology.wires.forwarder(PortId(index)) {
                 Forwarder::Connected(peer) => Forwarding::Wired(peer),

@@ -4,18 +4,18 @@
 //! | file | job |
 //! |---|---|
 //! | `thread.rs` | the ports thread: one epoll loop over all sockets, and the node's requests |
-//! | `port.rs` | one port: its socket, its connection, its counters |
+//! | `member.rs` | one port: its socket, its connection, its counters |
 //! | `session.rs` | one connection: protocol, memory, rings |
 //! | `rings.rs` | a ring on its way to a worker and back |
 //! | `socket.rs` | listening and connecting |
 
-mod port;
+mod member;
 mod rings;
 mod session;
 mod socket;
 mod thread;
 
-pub use port::PortError;
+pub use member::PortError;
 pub use socket::SocketError;
 pub use thread::ChangeError;
 pub(crate) use thread::{PortsThread, Request, ThreadParts};

@@ -73,7 +73,8 @@ impl Rings {
         let vring = start.vring;
         let wrong = |source| StartError::Queue { vring, source };
         let (config, recovered) = configure(start, map, journal)?;
-        let record = journal.filter(|_| config.features.kind == RingKind::Packed).and_then(|journal| journal.queue(vring));
+        let record =
+            journal.filter(|_| config.features.kind == RingKind::Packed).and_then(|journal| journal.queue(vring));
         let map = Arc::clone(map);
         let queue = match Side::of_vring(vring) {
             Side::Transmit => Queue::Transmit(TxQueue::new(config, map, record).map_err(wrong)?),

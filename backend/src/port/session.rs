@@ -11,9 +11,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use packet::PortId;
-use vhost_user::{
-    Action, BackendConnection, Frame, MemoryAck, Offer, ProtocolError, Region, StopAck, VringStart,
-};
+use vhost_user::{Action, BackendConnection, Frame, MemoryAck, Offer, ProtocolError, Region, StopAck, VringStart};
 use virtqueue::{JournalFile, MapError, MemoryMap, RegionSpec, RingBase, RingKind};
 
 use super::rings::{EventKind, Rings};

@@ -19,7 +19,7 @@ use epoll::{ControlOptions, Event, Events};
 use packet::PortId;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::port::{Port, PortError};
+use super::member::{Port, PortError};
 use crate::config::{CrossConnect, MAX_PORTS, Name, PortConfig};
 use crate::fleet::Fleet;
 use crate::stats::PortStatus;
@@ -113,8 +113,7 @@ enum Token {
 impl PortsThread {
     pub(crate) fn new(parts: ThreadParts) -> io::Result<Self> {
         let epoll = epoll::create(true)?;
-        let thread =
-            Self { parts, epoll, ports: Vec::new(), by_name: BTreeMap::new(), next_id: 0, next_attempt: None };
+        let thread = Self { parts, epoll, ports: Vec::new(), by_name: BTreeMap::new(), next_id: 0, next_attempt: None };
         thread.watch(thread.parts.doorbell.as_raw_fd(), Token::Doorbell, Events::EPOLLIN)?;
         Ok(thread)
     }

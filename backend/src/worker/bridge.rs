@@ -11,6 +11,9 @@ use super::slots::RxSlot;
 use crate::counters::PortCounters;
 use crate::topology::{Forwarding, Route, Routes};
 
+/// Where the payload beyond a window begins in its frame.
+#[expect(clippy::cast_possible_truncation, reason = "256")]
+const PAYLOAD_AT: u32 = WINDOW as u32;
 /// Announcements told in one go.
 const ANNOUNCEMENTS: usize = 64;
 
@@ -151,7 +154,7 @@ impl Egress<'_> {
                 let Some((head, tail)) = room.split_at_mut_checked(window.len()) else { return 0 };
                 head.copy_from_slice(window);
                 let payload = match self.source {
-                    Some(queue) if !tail.is_empty() => queue.read(self.burst.handle(i) as usize, WINDOW as u32, tail),
+                    Some(queue) if !tail.is_empty() => queue.read(self.burst.handle(i) as usize, PAYLOAD_AT, tail),
                     _ => 0,
                 };
                 window.len() + payload
@@ -184,7 +187,7 @@ fn deliver_local(slot: &mut RxSlot, burst: &Burst, source: Option<&TxQueue>, at:
     for i in at..at + run {
         let tail = match source {
             Some(queue) if burst.payload_len(i) > 0 => {
-                Tail::Frame { queue, index: burst.handle(i) as usize, offset: WINDOW as u32 }
+                Tail::Frame { queue, index: burst.handle(i) as usize, offset: PAYLOAD_AT }
             }
             _ => Tail::None,
         };
@@ -210,64 +213,5 @@ fn deliver_local(slot: &mut RxSlot, burst: &Burst, source: Option<&TxQueue>, at:
     if without_buffers + too_big > 0 {
         slot.common.drop_packets(DropCause::NoBuffers, without_buffers);
         slot.common.drop_packets(DropCause::TooBig, too_big);
-    }
-}
-
-impl Worker {
-    /// Delivers what other workers handed over, a bounded number from each. Returns how many records there were.
-    #[inline]
-    pub(super) fn take_handovers(&mut self) -> usize {
-        let mut taken = 0;
-        for from in 0..self.inbound.len() {
-            taken += self.take_handovers_from(from);
-        }
-        taken
-    }
-
-    fn take_handovers_from(&mut self, from: usize) -> usize {
-        let Self { inbound, rxs, routes, bridge, topology, index, .. } = self;
-        let Some(ring) = inbound.get_mut(from) else { return 0 };
-        let mut taken = 0;
-        while taken < super::HANDOVER_BURST
-            && ring.next(|record| match record {
-                super::handover::Record::Packet { egress, pair, header, bytes } => {
-                    let slot = match routes.to(egress, pair) {
-                        Route::Local(receiver) => rxs.get_mut(receiver).filter(|slot| slot.common.usable()),
-                        Route::Remote(_) | Route::None => None,
-                    };
-                    match slot {
-                        Some(slot) => deliver_bytes(slot, &header, bytes),
-                        // The queue went away while the packet was between workers.
-                        None => {
-                            if let Some(counters) = topology.port(egress).and_then(|entry| entry.counters.get(*index)) {
-                                counters.drop_packets(DropCause::NotReady, 1);
-                            }
-                        }
-                    }
-                }
-                super::handover::Record::Learned(news) => bridge.learn_remote(news),
-            })
-        {
-            taken += 1;
-        }
-        taken
-    }
-}
-
-fn deliver_bytes(slot: &mut RxSlot, header: &NetHeader, bytes: &[u8]) {
-    let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
-    let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
-    match slot.queue.deliver(header, head, tail) {
-        Ok(Delivered::Ok) => {
-            slot.queue.publish();
-            slot.common.dirty = true;
-            slot.count_transmitted(1, bytes.len() as u64);
-        }
-        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, 1),
-        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, 1),
-        Err(error) => {
-            slot.common.fail(error);
-            slot.common.drop_packets(DropCause::QueueBroken, 1);
-        }
     }
 }

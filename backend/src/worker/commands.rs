@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use packet::EtherType;
 
+use super::Worker;
 use super::mailbox::{Attachment, Command, QueueId, Side};
 use super::slots::{Common, Queue, RxSlot, TxSlot};
-use super::Worker;
 use crate::sys::cycles;
 use crate::topology::Routes;
 
@@ -32,7 +32,7 @@ impl Worker {
                 let _ = reply.try_send(());
             }
             Command::SetCall { id, fd, reply } => {
-                let old = self.find(id).map_or(None, |common| std::mem::replace(&mut common.call, fd));
+                let old = self.find(id).and_then(|common| std::mem::replace(&mut common.call, fd));
                 // A driver that set its eventfd late must not miss what was used before.
                 if let Some(common) = self.find(id) {
                     common.notify();
@@ -40,7 +40,7 @@ impl Worker {
                 let _ = reply.try_send(old);
             }
             Command::SetError { id, fd, reply } => {
-                let old = self.find(id).map_or(None, |common| std::mem::replace(&mut common.error, fd));
+                let old = self.find(id).and_then(|common| std::mem::replace(&mut common.error, fd));
                 let _ = reply.try_send(old);
             }
             Command::SetKick { id, fd, reply } => {

@@ -78,6 +78,9 @@ impl Worker {
         }
         source.count_received(held);
         source.finish(held);
+        if let Some(counters) = self.counters.get(self.index) {
+            counters.handed_over.add((held - refused) as u64);
+        }
         if refused > 0 {
             source.common.drop_packets(DropCause::HandoverFull, refused);
         }

@@ -57,24 +57,65 @@ pub(crate) struct Attachment {
 /// A command; see the module's text for replies.
 #[derive(Debug)]
 pub(crate) enum Command {
-    Attach { attachment: Box<Attachment>, reply: SyncSender<()> },
+    Attach {
+        attachment: Box<Attachment>,
+        reply: SyncSender<()>,
+    },
     /// Takes a queue back; `None` if the worker does not have it.
-    Detach { id: QueueId, reply: SyncSender<Option<Box<Attachment>>> },
-    SetEnabled { id: QueueId, enabled: bool, reply: SyncSender<()> },
+    Detach {
+        id: QueueId,
+        reply: SyncSender<Option<Box<Attachment>>>,
+    },
+    SetEnabled {
+        id: QueueId,
+        enabled: bool,
+        reply: SyncSender<()>,
+    },
     /// Replaces the call eventfd; the old one comes back.
-    SetCall { id: QueueId, fd: Option<OwnedFd>, reply: SyncSender<Option<OwnedFd>> },
-    SetError { id: QueueId, fd: Option<OwnedFd>, reply: SyncSender<Option<OwnedFd>> },
-    SetKick { id: QueueId, fd: Option<OwnedFd>, reply: SyncSender<Option<OwnedFd>> },
+    SetCall {
+        id: QueueId,
+        fd: Option<OwnedFd>,
+        reply: SyncSender<Option<OwnedFd>>,
+    },
+    SetError {
+        id: QueueId,
+        fd: Option<OwnedFd>,
+        reply: SyncSender<Option<OwnedFd>>,
+    },
+    SetKick {
+        id: QueueId,
+        fd: Option<OwnedFd>,
+        reply: SyncSender<Option<OwnedFd>>,
+    },
     /// Moves a port's queues to another memory map; one whose ring it does not hold breaks.
-    SetMemory { port: PortId, map: Arc<MemoryMap>, reply: SyncSender<()> },
-    SetTopology { topology: Arc<Topology>, reply: SyncSender<Arc<Topology>> },
+    SetMemory {
+        port: PortId,
+        map: Arc<MemoryMap>,
+        reply: SyncSender<()>,
+    },
+    SetTopology {
+        topology: Arc<Topology>,
+        reply: SyncSender<Arc<Topology>>,
+    },
     /// A port has this id from now on.
-    AddPort { port: PortId, reply: SyncSender<()> },
+    AddPort {
+        port: PortId,
+        reply: SyncSender<()>,
+    },
     /// A port is gone: what the bridge learned of it goes too.
-    ForgetPort { port: PortId, reply: SyncSender<()> },
+    ForgetPort {
+        port: PortId,
+        reply: SyncSender<()>,
+    },
     /// Broadcasts a RARP request as the guest at `port` with this address would.
-    Announce { port: PortId, mac: [u8; 6], reply: SyncSender<()> },
-    BridgeStats { reply: SyncSender<(BridgeStats, usize)> },
+    Announce {
+        port: PortId,
+        mac: [u8; 6],
+        reply: SyncSender<()>,
+    },
+    BridgeStats {
+        reply: SyncSender<(BridgeStats, usize)>,
+    },
     Stop,
 }
 

@@ -13,6 +13,7 @@ mod bridge;
 mod commands;
 mod crossconnect;
 mod handover;
+mod incoming;
 mod mailbox;
 mod sleep;
 mod slots;
@@ -40,8 +41,6 @@ use crate::topology::{Forwarding, Routes, Topology};
 /// How long a cross-connected source waits for a destination without buffers before its packets are dropped: some ten
 /// bursts, so that a peer that is merely late loses nothing.
 const STALL_LIMIT: Duration = Duration::from_micros(100);
-/// Records taken from each other worker's ring in one turn.
-const HANDOVER_BURST: usize = 64;
 /// How often a part of the bridge's table is looked at for stations to forget.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// The whole table is looked at this often in the ageing time.

@@ -88,8 +88,7 @@ impl Port {
             Role::Server => Some(Listener::bind(config.socket.as_ref())),
             Role::Client => None,
         };
-        let listener =
-            listener.transpose().map_err(|source| PortError::Socket { port: name.clone(), source })?;
+        let listener = listener.transpose().map_err(|source| PortError::Socket { port: name.clone(), source })?;
         let journal = open_journal(state_dir, &name, config.queues * 2)
             .map_err(|source| PortError::Journal { port: name.clone(), source })?;
         Ok(Self {
