@@ -27,8 +27,11 @@ use virtqueue::{
     RxQueue, SharedMemory, TxQueue, forward, full_fence,
 };
 
-/// Bytes from one buffer to the next.
-const STRIDE: u32 = 2048;
+/// Bytes from one buffer to the next: an odd number of cache lines, so that the first lines of
+/// buffers fall into different sets of the cache.
+const STRIDE: u32 = 37 * 64;
+/// Bytes posted of a buffer that receives.
+const ROOM: u32 = 2048;
 
 fn main() -> ExitCode {
     match Options::parse().and_then(|options| run(&options)) {
@@ -108,7 +111,7 @@ impl Side {
         driver.set_calls(false);
         let pool = BufferPool::new(memory.map(), start + data, STRIDE, count)?;
         let header = u32::from(options.features.header_len);
-        let len = if writable { STRIDE - options.offset } else { header + options.frame };
+        let len = if writable { ROOM } else { header + options.frame };
         let buffers =
             (0..count).map(|i| Buffer { addr: pool.addr(i) + u64::from(options.offset), len }).collect::<Vec<_>>();
         for i in 0..count {

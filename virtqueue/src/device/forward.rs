@@ -9,6 +9,7 @@
 //! through [`RxQueue::deliver`], frame by frame, still with one copy.
 
 use super::MAX_BURST;
+use super::copy::copy_frame;
 use super::held::Held;
 use super::net_header::NetHeader;
 use super::pending::Pending;
@@ -17,7 +18,7 @@ use super::ring::{DeviceRing, FIRST_BYTES, on};
 use super::rx::{Delivered, RxQueue, Tail};
 use super::tx::TxQueue;
 use crate::error::RingError;
-use crate::mem::{HostPtr, copy_from_guest, copy_guest_to_guest, copy_to_guest, prefetch_read, prefetch_write};
+use crate::mem::{HostPtr, copy_from_guest, copy_to_guest, prefetch_read, prefetch_write};
 
 /// What one call of [`forward`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,7 +60,7 @@ pub fn forward(src: &mut TxQueue, dst: &mut RxQueue, max: usize) -> Result<Forwa
     if frames == 0 {
         return Ok(result);
     }
-    dst.queue.harvest_to(frames, 0).map_err(ForwardError::Destination)?;
+    dst.prefetch(frames + MAX_BURST).map_err(ForwardError::Destination)?;
     let mut done = 0;
     while done < frames {
         let run = run(&src.queue, &mut dst.queue, done, frames - done);
@@ -160,7 +161,7 @@ fn copy_run<R: DeviceRing>(
         // for its header is never held; the target has `total`, as just checked.
         unsafe {
             write_header(src, dst, headers);
-            copy_guest_to_guest(src.offset(headers.source), dst.offset(headers.target), len);
+            copy_frame(src.offset(headers.source), dst.offset(headers.target), len);
         }
         // A frame has at most 4 GiB, and `total` is below the target's length, a u32.
         #[expect(clippy::cast_possible_truncation, reason = "checked against a u32")]

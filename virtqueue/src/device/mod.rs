@@ -9,6 +9,7 @@
 //! | `ring.rs` | what both formats share |
 //! | `packed.rs`, `split.rs` | the two formats |
 //! | `chain.rs` | one chain of descriptors, direct or indirect |
+//! | `copy.rs` | the copy of a frame in the inner loop |
 //! | `held.rs` | chains harvested and not given back |
 //! | `pending.rs` | used elements decided and not yet visible |
 //! | `net_header.rs` | the header before each frame |
@@ -18,6 +19,7 @@
 //! is held.
 
 mod chain;
+mod copy;
 mod forward;
 mod held;
 mod net_header;

@@ -96,8 +96,9 @@ impl RxQueue {
         let count = self.queue.harvest_to(n, 0)?;
         for at in before..self.queue.held.tail {
             let ptr = self.queue.held.ptr.get(at);
-            prefetch_write(ptr);
-            prefetch_write(ptr.offset(FIRST_BYTES));
+            let start = ptr.offset(self.header_len());
+            prefetch_write(start);
+            prefetch_write(start.offset(FIRST_BYTES - 1));
         }
         Ok(count)
     }
