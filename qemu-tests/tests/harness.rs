@@ -91,3 +91,17 @@ fn qemu_guests_boot_talk_and_reboot() {
         a.ping_until_answered(&b.ip(), limit)
     });
 }
+
+#[test]
+fn a_shell_answers_each_time() {
+    scenario::run(|work| {
+        let backend = DpdkVhost::start(work)?;
+        let mut guest = Guest::spawn(work, &GuestConfig::new("a", 2, &backend.sockets[0], Ring::Packed))?;
+        guest.ready()?;
+        for i in 0..50 {
+            let text = guest.sh(&format!("echo {i}"), Duration::from_secs(10))?;
+            ensure!(text == format!("{i}\n"), "{text:?}");
+        }
+        Ok(())
+    });
+}

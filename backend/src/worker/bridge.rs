@@ -14,8 +14,6 @@ use crate::topology::{Forwarding, Route, Routes};
 /// Where the payload beyond a window begins in its frame.
 #[expect(clippy::cast_possible_truncation, reason = "256")]
 const PAYLOAD_AT: u32 = WINDOW as u32;
-/// Announcements told in one go.
-const ANNOUNCEMENTS: usize = 64;
 
 impl Worker {
     /// Switches one burst of transmit slot `index`. Returns the frames that left the source.
@@ -79,9 +77,9 @@ impl Worker {
     /// Tells the other workers' replicas what this one learned.
     #[inline]
     fn tell_learned(&mut self) {
-        for news in self.bridge.take_announcements(ANNOUNCEMENTS) {
+        let Some(room) = self.outbound.iter().flatten().map(Sender::room_for_news).min() else { return };
+        for news in self.bridge.take_announcements(room) {
             for sender in self.outbound.iter_mut().flatten() {
-                // A full ring loses it: the bridge announces the entry again when it refreshes it.
                 sender.learned(news);
             }
         }

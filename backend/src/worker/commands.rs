@@ -4,7 +4,8 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use packet::EtherType;
+use packet::MacAddr;
+use packet::synth::rarp_announcement;
 
 use super::Worker;
 use super::mailbox::{Attachment, Command, QueueId, Side};
@@ -69,7 +70,7 @@ impl Worker {
                 let _ = reply.try_send(());
             }
             Command::Announce { port, mac, reply } => {
-                self.inject(port, &rarp_request(mac), cycles());
+                self.inject(port, &rarp_announcement(MacAddr(mac)), cycles());
                 let _ = reply.try_send(());
             }
             Command::BridgeStats { reply } => {
@@ -139,39 +140,5 @@ impl Worker {
             rxs.iter().position(|slot| slot.common.id == id && slot.common.usable())
         };
         self.routes = Routes::compile(&self.topology, self.index, local);
-    }
-}
-
-/// A RARP request (RFC 903) by which switches learn where a station is now: what QEMU broadcasts for a guest that moved.
-fn rarp_request(mac: [u8; 6]) -> [u8; 60] {
-    let mut frame = [0; 60];
-    let fields: [&[u8]; 8] = [
-        &[0xff; 6],
-        &mac,
-        &EtherType::RARP.0.to_be_bytes(),
-        // Hardware Ethernet, protocol IPv4, their address lengths, operation "request reverse".
-        &[0, 1, 8, 0, 6, 4, 0, 3],
-        &mac,
-        &[0; 4],
-        &mac,
-        &[0; 4],
-    ];
-    for (to, from) in frame.iter_mut().zip(fields.concat()) {
-        *to = from;
-    }
-    frame
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_rarp_request_names_the_station_three_times() {
-        let mac = [2, 0, 0, 0, 0, 9];
-        let frame = rarp_request(mac);
-        assert_eq!(frame[..14], [255, 255, 255, 255, 255, 255, 2, 0, 0, 0, 0, 9, 0x80, 0x35]);
-        assert_eq!((&frame[22..28], &frame[32..38]), (&mac[..], &mac[..]));
-        assert_eq!(frame[42..], [0; 18]);
     }
 }

@@ -129,6 +129,12 @@ impl Sender {
         })
     }
 
+    /// How many announcements surely fit.
+    pub(crate) fn room_for_news(&self) -> usize {
+        // One of them may need padding of less than its own size.
+        (self.ring.slots() / HEADER).saturating_sub(1)
+    }
+
     /// Wakes the consumer if anything was appended since the last call; a full fence has been executed.
     pub(crate) fn notify(&mut self) {
         if std::mem::take(&mut self.dirty) {

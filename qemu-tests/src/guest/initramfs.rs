@@ -1,23 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The guest's user space: busybox, the virtio modules of the stock kernel, and a script that brings the network up and
-//! serves a shell on the serial line.
+//! serves a shell on a virtio console.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::READY;
 use super::archive::Archive;
 use super::kernel::Kernel;
+use super::{NO_NETWORK, READY};
 
 /// The modules, in the order in which they must be loaded.
-const MODULES: [&str; 8] = [
-    "drivers/virtio/virtio.ko",
+const MODULES: [&str; 9] = [
     "drivers/virtio/virtio_ring.ko",
+    "drivers/virtio/virtio.ko",
     "drivers/virtio/virtio_pci_legacy_dev.ko",
     "drivers/virtio/virtio_pci_modern_dev.ko",
     "drivers/virtio/virtio_pci.ko",
+    "drivers/char/virtio_console.ko",
     "net/core/failover.ko",
     "drivers/net/net_failover.ko",
     "drivers/net/virtio_net.ko",
@@ -51,16 +52,14 @@ mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 mount -t tmpfs tmp /tmp
-for module in 0 1 2 3 4 5 6 7; do insmod /modules/$module.ko; done
+for module in 0 1 2 3 4 5 6 7 8; do insmod /modules/$module.ko; done
 echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
 echo 1 > /proc/sys/kernel/sysrq
 ip link set lo up
 ip addr add \"$(sed -n 's/.*ip=\\([0-9.]*\\).*/\\1/p' /proc/cmdline)/24\" dev eth0
-ip link set eth0 up
-stty -echo -onlcr </dev/ttyS0
-echo {READY}
+ip link set eth0 up || echo {NO_NETWORK} >/dev/hvc0
 # through a pipe: a shell on a terminal would prompt
-cat /dev/ttyS0 | sh >/dev/ttyS0 2>&1
+{{ stty -echo -onlcr; echo echo {READY}; cat; }} </dev/hvc0 | sh >/dev/hvc0 2>&1
 "
     )
 }
