@@ -1,0 +1,201 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The generator: all queue pairs of all devices, driven by the thread that calls.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use backend::sys::{Clock, cycles};
+use cnf::Device;
+use hdrhistogram::Histogram;
+
+use super::frames;
+use super::lane::{BURST, Lane, Ledger};
+use super::latency::{Latency, Percentiles};
+use super::options::{HEADER, Options};
+use super::pace::Pace;
+use super::pvp::as_float;
+use super::stamp::Account;
+
+/// Before anything is measured.
+const WARM_UP: Duration = Duration::from_millis(500);
+
+/// When nothing has moved for so long after sending stopped, what is missing is lost.
+const QUIET: Duration = Duration::from_millis(100);
+
+/// The backend is asked so often whether it is still there.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// What was counted in a stretch of time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Count {
+    pub(super) seconds: f64,
+    pub(super) sent: u64,
+    pub(super) received: u64,
+    /// TSC cycles in all, and in rounds that found nothing to do.
+    pub(super) cycles: u64,
+    pub(super) idle_cycles: u64,
+    /// Cycles to send a packet and receive one, in the middle: half of the packets moved in rounds that were faster.
+    /// Not a mean, which would count the time this thread did not get the core.
+    pub(super) cycles_per_packet: f64,
+}
+
+impl Count {
+    pub(super) fn received_per_second(&self) -> f64 {
+        as_float(self.received) / self.seconds
+    }
+}
+
+/// Two attached devices as source and sink of each other's packets.
+#[derive(Debug)]
+pub(super) struct Engine {
+    // Dropping a device closes its connection.
+    devices: Vec<Device>,
+    lanes: Vec<Lane>,
+    ledger: Ledger,
+}
+
+impl Engine {
+    /// Writes the frames and posts the receive buffers.
+    pub(super) fn new(mut devices: Vec<Device>, options: &Options) -> anyhow::Result<Self> {
+        let mut lanes = Vec::new();
+        let numbers: Vec<u8> = (0..u8::try_from(devices.len())?).collect();
+        for (device, &number) in devices.iter_mut().zip(&numbers) {
+            let peer = numbers.iter().copied().find(|&other| other != number).unwrap_or(number);
+            for pair in device.take_pairs() {
+                for token in 0..pair.tx_buffers.count() {
+                    let frame = frames::frame(number, peer, token % options.flows, options.size);
+                    pair.tx_buffers.write(token, 0, &[0; HEADER as usize]);
+                    pair.tx_buffers.write(token, HEADER, &frame);
+                }
+                let source = u8::try_from(lanes.len()).context("more than 256 queue pairs")?;
+                lanes.push(Lane::new(pair, source, HEADER + options.size)?);
+            }
+        }
+        let ledger =
+            Ledger { accounts: vec![Account::default(); lanes.len()], latency: Latency::new(lanes.len())?, aliens: 0 };
+        Ok(Self { devices, lanes, ledger })
+    }
+
+    /// Sends and receives without counting.
+    pub(super) fn warm_up(&mut self, rate: Option<f64>) -> anyhow::Result<()> {
+        self.run(rate, WARM_UP).map(drop)
+    }
+
+    /// Sends and receives for so long.
+    pub(super) fn run(&mut self, rate: Option<f64>, length: Duration) -> anyhow::Result<Count> {
+        let clock = Clock::get();
+        let (length, look_after) = (clock.to_ticks(length), clock.to_ticks(LOOK));
+        let mut pace = Pace::new(rate.map(|pps| pps / as_float(clock.hertz())));
+        let mut rounds = Rounds::new()?;
+        let mut count = Count::default();
+        let start = cycles();
+        self.ledger.latency.restart(start);
+        let (mut now, mut look) = (start, start);
+        while now - start < length {
+            let (received, sent) = self.round(&mut pace, now)?;
+            let then = cycles();
+            count.received += received as u64;
+            count.sent += sent as u64;
+            if received + sent > 0 {
+                rounds.enter(then - now, received + sent);
+            } else {
+                count.idle_cycles += then - now;
+                if then - look > look_after {
+                    self.check_devices()?;
+                    look = then;
+                }
+            }
+            now = then;
+        }
+        count.cycles = now - start;
+        count.seconds = as_float(count.cycles) / as_float(clock.hertz());
+        count.cycles_per_packet = 2.0 * rounds.median();
+        Ok(count)
+    }
+
+    /// Receives until everything has arrived, or nothing more does.
+    pub(super) fn drain(&mut self) -> anyhow::Result<()> {
+        let quiet = Clock::get().to_ticks(QUIET);
+        let mut quiet_since = cycles();
+        while self.received() < self.sent() {
+            let now = cycles();
+            let mut received = 0;
+            for lane in &mut self.lanes {
+                received += lane.step(0, &mut self.ledger, now)?.0;
+            }
+            if received > 0 {
+                quiet_since = now;
+            } else if now - quiet_since > quiet {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Packets sent since the beginning.
+    pub(super) fn sent(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.sent).sum()
+    }
+
+    /// Packets received since the beginning.
+    pub(super) fn received(&self) -> u64 {
+        self.ledger.accounts.iter().map(|account| account.received).sum()
+    }
+
+    pub(super) fn reordered(&self) -> u64 {
+        self.ledger.accounts.iter().map(|account| account.late).sum()
+    }
+
+    pub(super) fn aliens(&self) -> u64 {
+        self.ledger.aliens
+    }
+
+    pub(super) fn kicks(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.kicks).sum()
+    }
+
+    pub(super) fn latency(&self) -> Percentiles {
+        self.ledger.latency.percentiles()
+    }
+
+    /// Every lane once; packets received and sent.
+    #[inline]
+    fn round(&mut self, pace: &mut Pace, now: u64) -> anyhow::Result<(usize, usize)> {
+        let mut all = (0, 0);
+        let limited = pace.is_limited();
+        for lane in &mut self.lanes {
+            // A rate is shared by the lanes in small pieces, else the first one would send everything.
+            let most = if limited { pace.allow(1, now) } else { BURST };
+            let (received, sent) = lane.step(most, &mut self.ledger, now)?;
+            pace.spend(sent);
+            all = (all.0 + received, all.1 + sent);
+        }
+        Ok(all)
+    }
+
+    fn check_devices(&self) -> anyhow::Result<()> {
+        match self.devices.iter().find(|device| !device.is_connected()) {
+            Some(device) => bail!("{}: the backend has closed the connection", device.socket().display()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How long rounds took, in thousandths of a cycle for each packet that was sent or received, weighed by packets.
+struct Rounds(Histogram<u64>);
+
+impl Rounds {
+    fn new() -> anyhow::Result<Self> {
+        Ok(Self(Histogram::new_with_bounds(1, 10_000_000_000, 2)?))
+    }
+
+    #[inline]
+    fn enter(&mut self, took: u64, packets: usize) {
+        let packets = packets as u64;
+        self.0.saturating_record_n((took.saturating_mul(1000) / packets).max(1), packets);
+    }
+
+    fn median(&self) -> f64 {
+        as_float(self.0.value_at_quantile(0.5)) / 1000.0
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What can be said to `shunt bench pvp`.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use clap::ValueEnum;
+use cnf::{DeviceConfig, Role};
+use virtqueue::RingKind;
+
+use super::frames;
+
+/// Memory that the frames of one queue pair may take.
+const MOST_FRAME_BYTES: u64 = 1 << 30;
+
+/// Bytes of the virtio-net header, with all features that are asked for here.
+pub(super) const HEADER: u32 = 12;
+
+/// Throughput and latency between two ports: one thread sends and receives on both.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Seconds to measure, after a warm-up of half a second
+    #[arg(long, default_value_t = 3.0, value_name = "N")]
+    pub(super) seconds: f64,
+    /// Bytes of each frame, without its checksum
+    #[arg(long, default_value_t = 64, value_name = "B")]
+    pub(super) size: u32,
+    /// Different five-tuples in each direction
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(super) flows: u32,
+    /// Ring format
+    #[arg(long, value_enum, default_value_t = Ring::Packed)]
+    pub(super) ring: Ring,
+    /// Do without VIRTIO_F_IN_ORDER
+    #[arg(long)]
+    pub(super) no_in_order: bool,
+    /// Mergeable receive buffers (VIRTIO_NET_F_MRG_RXBUF), of 2048 bytes
+    #[arg(long)]
+    pub(super) mergeable: bool,
+    /// Notifications by ring position (VIRTIO_RING_F_EVENT_IDX)
+    #[arg(long)]
+    pub(super) event_idx: bool,
+    /// Entries of each ring
+    #[arg(long, default_value_t = 256, value_name = "N")]
+    pub(super) queue_size: u16,
+    /// Queue pairs of each port
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    pub(super) pairs: u16,
+    /// Shared memory in huge pages
+    #[arg(long)]
+    pub(super) huge_pages: bool,
+    /// Send so many packets per second in all, instead of as many as go
+    #[arg(long, value_name = "PPS", conflicts_with = "load")]
+    pub(super) rate: Option<f64>,
+    /// Measure how many packets go, then measure at this share of it, as in 10%
+    #[arg(long, value_name = "PERCENT")]
+    pub(super) load: Option<Percent>,
+    /// Be the front end of the backend behind these two sockets, instead of a node of our own
+    #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "A,B")]
+    pub(super) sockets: Vec<PathBuf>,
+    /// Listen on the sockets, for a backend that connects
+    #[arg(long, requires = "sockets")]
+    pub(super) server: bool,
+    /// Our own node forwards by MAC address instead of wiring the two ports together
+    #[arg(long, conflicts_with = "sockets")]
+    pub(super) bridge: bool,
+    /// How our own node waits for packets
+    #[arg(long, value_enum, default_value_t = Poll::Busy, conflicts_with = "sockets")]
+    pub(super) poll: Poll,
+    /// Core of our own node
+    #[arg(long, default_value_t = 0, value_name = "CPU", conflicts_with = "sockets")]
+    pub(super) node_cpu: u16,
+    /// Core of the generator
+    #[arg(long, default_value_t = 1, value_name = "CPU")]
+    pub(super) cpu: u16,
+    /// Print one line of JSON
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Ring format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Ring {
+    /// One ring of descriptors
+    Packed,
+    /// Three rings
+    Split,
+}
+
+/// How the node waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Poll {
+    /// Always looks
+    Busy,
+    /// Looks, then sleeps
+    Adaptive,
+    /// Sleeps
+    Interrupt,
+}
+
+/// A share of the whole, from `10%` or `10`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Percent(pub(super) f64);
+
+impl FromStr for Percent {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let number: f64 = text.trim_end_matches('%').parse().context("not a number")?;
+        ensure!(number > 0.0 && number <= 100.0, "not between 0 and 100");
+        Ok(Self(number / 100.0))
+    }
+}
+
+impl Options {
+    /// Checks what clap cannot.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        let (shortest, longest) = (frames::SHORTEST, frames::LONGEST);
+        ensure!((shortest..=longest).contains(&self.size), "--size: {shortest} to {longest} bytes are possible");
+        ensure!(self.seconds > 0.0 && self.seconds <= 86_400.0, "--seconds: not between 0 and a day");
+        ensure!(self.flows > 0, "--flows: at least one is needed");
+        let bytes = u64::from(self.frame_buffers()) * u64::from(self.size + HEADER);
+        ensure!(
+            bytes <= MOST_FRAME_BYTES,
+            "--flows: {} frames of {} bytes are prepared, which is more than 1 GiB",
+            self.flows,
+            self.size
+        );
+        ensure!(self.sockets.is_empty() || self.sockets.len() == 2, "--sockets: two are needed, as A,B");
+        ensure!((1..=64).contains(&self.pairs), "--pairs: 1 to 64 are possible");
+        Ok(())
+    }
+
+    /// Frames that are prepared for each queue pair.
+    fn frame_buffers(&self) -> u32 {
+        self.flows.max(u32::from(self.queue_size))
+    }
+
+    pub(super) fn duration(&self) -> Duration {
+        Duration::from_secs_f64(self.seconds)
+    }
+
+    /// The device to attach to `socket`.
+    pub(super) fn device(&self, socket: PathBuf) -> DeviceConfig {
+        DeviceConfig {
+            role: if self.server { Role::Server } else { Role::Client },
+            rings: match self.ring {
+                Ring::Packed => RingKind::Packed,
+                Ring::Split => RingKind::Split,
+            },
+            in_order: !self.no_in_order,
+            mrg_rxbuf: self.mergeable,
+            event_idx: self.event_idx,
+            queue_pairs: self.pairs,
+            queue_size: self.queue_size,
+            tx_buffers: Some(self.frame_buffers()),
+            tx_buffer: self.size + HEADER,
+            rx_buffer: if self.mergeable { 2048 } else { (self.size + HEADER).max(1526) },
+            huge_pages: self.huge_pages,
+            ..DeviceConfig::new(socket)
+        }
+    }
+}

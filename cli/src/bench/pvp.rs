@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One run: attach, warm up, measure, drain, report.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use backend::config::PollMode;
+use backend::sys::Clock;
+use cnf::{Device, Endpoint};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use vhost_user::features;
+use virtqueue::RingKind;
+
+use super::engine::{Count, Engine};
+use super::options::{Options, Percent, Poll};
+use super::report::Report;
+use crate::embedded::{EmbeddedNode, Shape};
+use crate::output;
+
+/// How long to look for what goes, before a share of it is measured.
+const SURVEY: Duration = Duration::from_secs(1);
+
+/// Runs what the options say, and prints what it found.
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    options.check()?;
+    let report = measure(options)?;
+    let text = if options.json { serde_json::to_string(&report)? } else { report.to_string() };
+    output::print(&format!("{text}\n"))
+}
+
+fn measure(options: &Options) -> anyhow::Result<Report> {
+    let node = if options.sockets.is_empty() { Some(start_node(options)?) } else { None };
+    // After the node's threads were made, which would inherit it.
+    pin(options.cpu);
+    let sockets = node.as_ref().map_or(&*options.sockets, EmbeddedNode::sockets);
+    let devices = attach(options, sockets)?;
+    if let Some(node) = &node {
+        node.wait_until_up()?;
+    }
+    let (bits, ring) = devices.first().map(|one| (one.features(), one.queue_features())).context("no device")?;
+    let mut engine = Engine::new(devices, options)?;
+
+    let (rate, capacity) = match options.load {
+        None => (options.rate, None),
+        Some(Percent(share)) => {
+            engine.warm_up(None)?;
+            let capacity = engine.run(None, SURVEY)?.received_per_second();
+            (Some(capacity * share), Some(capacity))
+        }
+    };
+    engine.warm_up(rate)?;
+    let before = node.as_ref().map(Work::of).transpose()?;
+    let count = engine.run(rate, options.duration())?;
+    let after = node.as_ref().map(Work::of).transpose()?;
+    let latency_ns = engine.latency();
+    engine.drain()?;
+
+    let Count { sent, seconds, .. } = count;
+    let rx_pps = count.received_per_second();
+    Ok(Report {
+        ring: match ring.kind {
+            RingKind::Packed => "packed",
+            RingKind::Split => "split",
+        },
+        size: options.size,
+        flows: options.flows,
+        seconds,
+        rx_pps: rx_pps.round(),
+        tx_pps: (as_float(sent) / seconds).round(),
+        lost: engine.sent().saturating_sub(engine.received()),
+        cycles_per_packet: before.zip(after).and_then(|(before, after)| after.cycles_per_packet_since(before)),
+        latency_ns,
+        rx_gbps: rx_pps * f64::from(options.size) * 8.0 / 1e9,
+        rate,
+        capacity_pps: capacity,
+        reordered: engine.reordered(),
+        aliens: engine.aliens(),
+        kicks: engine.kicks(),
+        generator_cycles: count.cycles_per_packet,
+        generator_idle: as_float(count.idle_cycles) / as_float(count.cycles.max(1)),
+        tsc_hz: Clock::get().hertz(),
+        queue_pairs: options.pairs,
+        queue_size: options.queue_size,
+        features: features::names(bits),
+    })
+}
+
+fn start_node(options: &Options) -> anyhow::Result<EmbeddedNode> {
+    EmbeddedNode::start(&Shape {
+        ports: &["a", "b"],
+        queues: options.pairs,
+        crossconnect: !options.bridge,
+        poll: match options.poll {
+            Poll::Busy => PollMode::Busy,
+            Poll::Adaptive => PollMode::Adaptive,
+            Poll::Interrupt => PollMode::Interrupt,
+        },
+        cpu: Some(options.node_cpu.into()),
+    })
+}
+
+/// What the node's workers have done so far.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    packets: u64,
+    busy_cycles: u64,
+}
+
+impl Work {
+    fn of(node: &EmbeddedNode) -> anyhow::Result<Self> {
+        let workers = node.stats()?.workers;
+        Ok(Self {
+            packets: workers.iter().map(|worker| worker.packets).sum(),
+            busy_cycles: workers.iter().map(|worker| worker.busy_cycles).sum(),
+        })
+    }
+
+    fn cycles_per_packet_since(self, before: Self) -> Option<f64> {
+        let packets = self.packets.checked_sub(before.packets).filter(|&packets| packets > 0)?;
+        Some(as_float(self.busy_cycles.saturating_sub(before.busy_cycles)) / as_float(packets))
+    }
+}
+
+/// Attaches to every socket. All are listened on before any is waited for: a backend may connect in any order.
+fn attach(options: &Options, sockets: &[PathBuf]) -> anyhow::Result<Vec<Device>> {
+    let endpoints: Vec<Endpoint> =
+        sockets.iter().map(|socket| Endpoint::open(options.device(socket.clone()))).collect::<Result<_, _>>()?;
+    Ok(endpoints.iter().map(Endpoint::attach).collect::<Result<_, _>>()?)
+}
+
+/// Keeps this thread on one core, if there is such a core.
+fn pin(cpu: u16) {
+    let mut set = CpuSet::new();
+    set.set(usize::from(cpu));
+    if let Err(error) = sched_setaffinity(None, &set) {
+        log::warn!("the generator is not pinned to core {cpu}: {error}");
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts of packets stay far below 2^53")]
+pub(super) fn as_float(count: u64) -> f64 {
+    count as f64
+}

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A node in this process, for the demo and the benchmark: one worker, a few ports, everything in a directory of its own
+//! that goes with it.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use backend::config::{Config, ControlConfig, CrossConnect, Name, PollMode, PortConfig, SocketPath, WorkerConfig};
+use backend::stats::{PortState, Stats};
+use backend::{Node, NodeHandle};
+use tempfile::TempDir;
+
+/// How long a port may take from the end of its handshake until its rings run.
+const START: Duration = Duration::from_secs(5);
+
+/// What the node is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Shape<'a> {
+    /// Names of the ports.
+    pub(crate) ports: &'a [&'static str],
+    /// Queue pairs of each.
+    pub(crate) queues: u16,
+    /// Wire the first two ports back to back, instead of bridging all.
+    pub(crate) crossconnect: bool,
+    /// How the worker waits.
+    pub(crate) poll: PollMode,
+    /// Core of the worker.
+    pub(crate) cpu: Option<usize>,
+}
+
+/// A running node. Dropping it stops it and removes its files.
+#[derive(Debug)]
+pub(crate) struct EmbeddedNode {
+    handle: NodeHandle,
+    sockets: Vec<PathBuf>,
+    // The node before the directory its sockets are in.
+    _node: Node,
+    _dir: TempDir,
+}
+
+impl EmbeddedNode {
+    /// Starts it; its ports listen when this returns.
+    pub(crate) fn start(shape: &Shape<'_>) -> anyhow::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("shunt-").tempdir().context("no directory for the sockets")?;
+        let worker = Name::new("w0")?;
+        let names: Vec<Name> = shape.ports.iter().map(|port| Name::new(*port)).collect::<Result<_, _>>()?;
+        let sockets: Vec<PathBuf> = shape.ports.iter().map(|port| dir.path().join(format!("{port}.sock"))).collect();
+        let mut ports = Vec::new();
+        for (name, socket) in names.iter().zip(&sockets) {
+            ports.push(PortConfig { queues: shape.queues, ..PortConfig::vhost_user(name.clone(), socket)? });
+        }
+        let crossconnects = match (&*names, shape.crossconnect) {
+            ([first, second, ..], true) => vec![CrossConnect { ports: [first.clone(), second.clone()] }],
+            _ => Vec::new(),
+        };
+        let control = ControlConfig {
+            socket: SocketPath::new(dir.path().join("control.sock"))?,
+            state_dir: dir.path().join("state"),
+            ..ControlConfig::default()
+        };
+        let workers = vec![WorkerConfig { name: worker, cpu: shape.cpu, poll: shape.poll }];
+        let node = Node::start(&Config { control, workers, ports, crossconnects }).context("cannot start the node")?;
+        Ok(Self { handle: node.handle(), sockets, _node: node, _dir: dir })
+    }
+
+    /// Where the ports listen, in the order of their names.
+    pub(crate) fn sockets(&self) -> &[PathBuf] {
+        &self.sockets
+    }
+
+    /// What the node counts.
+    pub(crate) fn stats(&self) -> anyhow::Result<Stats> {
+        Ok(self.handle.stats()?)
+    }
+
+    /// Waits until the rings of every port run, after front ends were attached.
+    pub(crate) fn wait_until_up(&self) -> anyhow::Result<()> {
+        let end = Instant::now() + START;
+        loop {
+            let ports = self.handle.ports()?;
+            if ports.iter().all(|port| port.state == PortState::Up) {
+                return Ok(());
+            }
+            let slow: Vec<&str> =
+                ports.iter().filter(|port| port.state != PortState::Up).map(|port| port.name.as_str()).collect();
+            ensure!(Instant::now() < end, "{}: the rings do not start", slow.join(", "));
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
