@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! One request at a time to a node's control socket.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backend::config::{BadSocketPath, DEFAULT_SOCKET, SocketPath};
+use backend::control::ErrorBody;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Bytes;
+use hyper::client::conn::http1;
+use hyper::{Method, Request, StatusCode};
+use hyper_util::rt::TokioIo;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use tokio::net::UnixStream;
+use tokio::runtime::Runtime;
+
+/// How long a request may take: longer than the node gives itself.
+const LIMIT: Duration = Duration::from_secs(20);
+/// Longest answer that is read, in bytes.
+const MAX_ANSWER: usize = 64 << 20;
+
+/// Where the node is spoken to.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Control {
+    /// Control socket of the node
+    #[arg(long, env = "SHUNT_CONTROL", default_value = DEFAULT_SOCKET, value_name = "PATH")]
+    control: PathBuf,
+}
+
+/// Why a request was not done. Each message is one line that names the socket or the port.
+#[derive(Debug, Error)]
+pub(crate) enum ClientError {
+    #[error("control socket: {0}")]
+    BadSocket(#[from] BadSocketPath),
+    #[error("no node answers on {}: it does not exist; is \"shunt run\" running?", socket.display())]
+    NoSocket { socket: PathBuf },
+    #[error("no node answers on {}: nobody listens on it; is \"shunt run\" running?", socket.display())]
+    NobodyThere { socket: PathBuf },
+    #[error("no permission to connect to {}: it belongs to the user that runs the node", socket.display())]
+    Permission { socket: PathBuf },
+    #[error("cannot connect to {}: {source}", socket.display())]
+    Connect { socket: PathBuf, source: io::Error },
+    #[error("the node on {} did not answer within {} s", socket.display(), LIMIT.as_secs())]
+    Late { socket: PathBuf },
+    #[error("what answers on {} is not a Shunt node: {cause}", socket.display())]
+    NotANode { socket: PathBuf, cause: Box<dyn std::error::Error + Send + Sync> },
+    /// The node's own words, which name the port.
+    #[error("{0}")]
+    Refused(String),
+    #[error("cannot ask the node: {0}")]
+    Runtime(io::Error),
+}
+
+/// Speaks to one node.
+#[derive(Debug)]
+pub(crate) struct Client {
+    socket: SocketPath,
+    runtime: Runtime,
+}
+
+impl Client {
+    /// A client of the node behind a socket. Nothing is connected yet.
+    pub(crate) fn new(control: &Control) -> Result<Self, ClientError> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
+        Ok(Self { socket: SocketPath::new(&control.control)?, runtime: runtime.map_err(ClientError::Runtime)? })
+    }
+
+    /// `GET`, as text.
+    pub(crate) fn text(&self, path: &str) -> Result<String, ClientError> {
+        let body = self.ask(Method::GET, path, Vec::new())?;
+        String::from_utf8(body.into()).map_err(|cause| self.not_a_node(cause))
+    }
+
+    /// `GET`, as what its JSON means.
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        self.read(&self.ask(Method::GET, path, Vec::new())?)
+    }
+
+    /// `POST` of a value as JSON.
+    pub(crate) fn post<T: DeserializeOwned>(&self, path: &str, value: &impl Serialize) -> Result<T, ClientError> {
+        let body = serde_json::to_vec(value).map_err(|error| ClientError::Runtime(error.into()))?;
+        self.read(&self.ask(Method::POST, path, body)?)
+    }
+
+    /// `DELETE`.
+    pub(crate) fn delete(&self, path: &str) -> Result<(), ClientError> {
+        self.ask(Method::DELETE, path, Vec::new()).map(|_| ())
+    }
+
+    fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
+        let (status, body) = self.runtime.block_on(async {
+            tokio::time::timeout(LIMIT, self.exchange(method, path, body))
+                .await
+                .unwrap_or_else(|_| Err(ClientError::Late { socket: self.socket.to_path_buf() }))
+        })?;
+        if status.is_success() {
+            return Ok(body);
+        }
+        Err(ClientError::Refused(self.read::<ErrorBody>(&body)?.error))
+    }
+
+    async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
+        let stream = UnixStream::connect(&*self.socket).await.map_err(|error| unreachable(&self.socket, error))?;
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("Host", "shunt")
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|cause| self.not_a_node(cause))?;
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(|cause| self.not_a_node(cause))?;
+        // It ends with the request, and says nothing that the request does not say too.
+        let connection = tokio::spawn(connection);
+        let answer = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
+            Ok((status, body))
+        };
+        let answer = answer.await.map_err(|cause: Box<dyn std::error::Error + Send + Sync>| self.not_a_node(cause));
+        connection.abort();
+        answer
+    }
+
+    fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
+        serde_json::from_slice(body).map_err(|cause| self.not_a_node(cause))
+    }
+
+    fn not_a_node(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
+        ClientError::NotANode { socket: self.socket.to_path_buf(), cause: cause.into() }
+    }
+}
+
+fn unreachable(socket: &Path, source: io::Error) -> ClientError {
+    let socket = socket.to_path_buf();
+    match source.kind() {
+        io::ErrorKind::NotFound => ClientError::NoSocket { socket },
+        io::ErrorKind::ConnectionRefused => ClientError::NobodyThere { socket },
+        io::ErrorKind::PermissionDenied => ClientError::Permission { socket },
+        _ => ClientError::Connect { socket, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_way_to_reach_nobody_names_the_socket() {
+        let message = |kind| unreachable(Path::new("/run/c.sock"), io::Error::from(kind)).to_string();
+        assert_eq!(
+            message(io::ErrorKind::NotFound),
+            "no node answers on /run/c.sock: it does not exist; is \"shunt run\" running?"
+        );
+        assert_eq!(
+            message(io::ErrorKind::ConnectionRefused),
+            "no node answers on /run/c.sock: nobody listens on it; is \"shunt run\" running?"
+        );
+        assert_eq!(
+            message(io::ErrorKind::PermissionDenied),
+            "no permission to connect to /run/c.sock: it belongs to the user that runs the node"
+        );
+        assert_eq!(message(io::ErrorKind::OutOfMemory), "cannot connect to /run/c.sock: out of memory");
+    }
+
+    #[test]
+    fn a_socket_path_that_cannot_be_is_named_with_the_limit() {
+        let control = Control { control: "/".repeat(200).into() };
+        let message = Client::new(&control).expect_err("too long").to_string();
+        assert!(message.ends_with(" has 200 bytes; the longest that the system takes has 107"), "{message}");
+    }
+}

@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `shunt run`: a node until it is told to stop.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use anyhow::Context;
+use backend::Node;
+use backend::config::Config;
+use backend::control::ControlListener;
+use clap::builder::PossibleValuesParser;
+use log::LevelFilter;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::flag;
+use signal_hook::iterator::Signals;
+
+/// What tells the node to stop.
+const STOP: [i32; 3] = [SIGTERM, SIGINT, SIGHUP];
+/// Exit status when a second signal cuts the stopping short.
+const IMPATIENT: i32 = 1;
+
+/// What can be logged, from nothing to everything.
+const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+
+/// Runs a node
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The node's configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// What to log on standard error
+    #[arg(long, default_value = "info", value_name = "LEVEL", value_parser = PossibleValuesParser::new(LEVELS))]
+    log: String,
+}
+
+/// Starts the node and waits for a signal.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let level: LevelFilter = args.log.parse()?;
+    env_logger::Builder::new().filter_level(level).try_init().context("cannot log")?;
+    let config = Config::load(&args.config)?;
+    // From here on a signal stops in order; a second one, while that goes on, at once.
+    let mut signals = Signals::new(STOP).context("cannot wait for signals")?;
+    let told = Arc::new(AtomicBool::new(false));
+    for signal in STOP {
+        flag::register_conditional_shutdown(signal, IMPATIENT, Arc::clone(&told)).context("cannot wait for signals")?;
+        flag::register(signal, Arc::clone(&told)).context("cannot wait for signals")?;
+    }
+    let control = ControlListener::bind(&config.control)?;
+    let node = Node::start(&config)?;
+    let server = control.serve(Arc::new(node.handle()))?;
+    log::info!(
+        "shunt {} runs: {} workers, {} ports, control socket {}{}",
+        env!("CARGO_PKG_VERSION"),
+        config.workers.len(),
+        config.ports.len(),
+        config.control.socket,
+        server.http_address().map(|address| format!(", http://{address}")).unwrap_or_default(),
+    );
+    if let Some(signal) = signals.forever().next() {
+        let name = signal_hook::low_level::signal_name(signal).unwrap_or("a signal");
+        log::info!("stopping: {name}");
+    }
+    server.stop();
+    node.stop();
+    log::info!("stopped");
+    Ok(())
+}
