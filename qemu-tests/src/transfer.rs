@@ -25,9 +25,12 @@ impl Transfer {
     /// Makes `mib` MiB of random bytes in `from` and begins to send them to `to`.
     pub fn begin(from: &mut Guest, to: &mut Guest, mib: u64) -> Result<Self> {
         from.sh(&format!("dd if=/dev/urandom of=/tmp/sent bs=1M count={mib}"), LIMIT)?;
-        let receiving = to.begin(&format!(
-            "nc -l -p {PORT} > /tmp/received; stat -c %s /tmp/received; sha256sum < /tmp/received; rm /tmp/received"
-        ))?;
+        // The receiver's input is a pipe that never ends: nc would close the connection at the end of its input.
+        let receive = format!(
+            "rm -f /tmp/hold; mkfifo /tmp/hold; nc -l -p {PORT} <>/tmp/hold >/tmp/received; \
+             stat -c %s /tmp/received; sha256sum </tmp/received; rm /tmp/received"
+        );
+        let receiving = to.begin(&receive)?;
         // The receiver's shell is busy, so the sender tries until the port is open.
         let sending = from.begin(&format!(
             "until nc {} {PORT} < /tmp/sent; do usleep 100000; done; sha256sum < /tmp/sent; rm /tmp/sent",

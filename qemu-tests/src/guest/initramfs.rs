@@ -57,9 +57,11 @@ echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6
 echo 1 > /proc/sys/kernel/sysrq
 ip link set lo up
 ip addr add \"$(sed -n 's/.*ip=\\([0-9.]*\\).*/\\1/p' /proc/cmdline)/24\" dev eth0
-ip link set eth0 up || echo {NO_NETWORK} >/dev/hvc0
-# through a pipe: a shell on a terminal would prompt
-{{ stty -echo -onlcr; echo echo {READY}; cat; }} </dev/hvc0 | sh >/dev/hvc0 2>&1
+ip link set eth0 up || echo {NO_NETWORK}
+stty -echo -onlcr </dev/ttyS0
+echo {READY}
+# line by line: a shell that reads a terminal itself would prompt
+while IFS= read -r line; do eval \"$line\"; done </dev/ttyS0 >/dev/ttyS0 2>&1
 "
     )
 }
