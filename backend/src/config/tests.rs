@@ -83,6 +83,12 @@ fn the_contract_example_means_what_it_says() {
 }
 
 #[test]
+fn the_example_that_the_readme_runs_is_accepted() {
+    let config = parse(include_str!("../../../docs/examples/node.toml")).expect("accepted");
+    assert_eq!(config.ports.len(), 2);
+}
+
+#[test]
 fn an_empty_file_is_a_node_with_one_adaptive_worker() {
     let expected = Config { workers: vec![WorkerConfig::fallback()], ..Config::default() };
     assert_eq!(parse(""), Ok(expected));
