@@ -91,32 +91,45 @@ impl PackedDriver {
 
     /// Posts a chain of `slot.count <= free` buffers.
     pub(super) fn post<'a>(&mut self, chain: impl Iterator<Item = (&'a Buffer, u16)>, slot: Slot) {
-        let id = self.new_id();
+        let id = if self.in_order { self.avail.index } else { self.ids.take() };
+        let mut writer = self.writer();
         for (left, (buffer, flags)) in (0..slot.count).rev().zip(chain) {
             let next = if left > 0 { F_NEXT } else { 0 };
-            self.write(buffer, id, flags | next);
+            writer.write(buffer, id, flags | next);
         }
         if let Some(place) = self.slots.get_mut(usize::from(id)) {
             *place = slot;
         }
-        self.free -= slot.count;
-        self.written += slot.count;
+        self.wrote(&writer, slot.count);
     }
 
     #[inline]
     pub(super) fn post_burst(&mut self, buffers: &[Buffer], tokens: &[u32], flags: u16) -> usize {
+        if self.in_order {
+            self.burst::<true>(buffers, tokens, flags)
+        } else {
+            self.burst::<false>(buffers, tokens, flags)
+        }
+    }
+
+    /// Works on copies of the positions: the compiler cannot know that what is written to the ring
+    /// is not `self`, and would store and load every field for every descriptor.
+    #[inline(always)]
+    fn burst<const IN_ORDER: bool>(&mut self, buffers: &[Buffer], tokens: &[u32], flags: u16) -> usize {
+        let mut writer = self.writer();
+        let mut first_id = self.ids.first;
         let mut posted = 0;
         for (buffer, &token) in buffers.iter().zip(tokens).take(usize::from(self.free)) {
-            let id = self.new_id();
-            self.write(buffer, id, flags);
+            let id = if IN_ORDER { writer.at.index } else { self.ids.take_at(&mut first_id) };
+            writer.write(buffer, id, flags);
             if let Some(slot) = self.slots.get_mut(usize::from(id)) {
                 let writable = if flags & F_WRITE != 0 { buffer.len } else { 0 };
                 *slot = Slot { token, writable, count: 1, next: 0 };
             }
             posted += 1;
         }
-        self.free -= posted;
-        self.written += posted;
+        self.ids.first = first_id;
+        self.wrote(&writer, posted);
         usize::from(posted)
     }
 
@@ -149,25 +162,53 @@ impl PackedDriver {
 
     #[inline]
     pub(super) fn complete(&mut self, out: &mut [Completion]) -> Result<usize, RingError> {
+        if self.in_order { self.drain::<true>(out) } else { self.drain::<false>(out) }
+    }
+
+    /// Works on copies of the positions, as `burst`. After an error nothing is right any more, so
+    /// they are not written back.
+    #[inline(always)]
+    fn drain<const IN_ORDER: bool>(&mut self, out: &mut [Completion]) -> Result<usize, RingError> {
+        let (mut used, mut published, mut batch) = (self.used, self.published, self.batch);
         let mut done = 0;
         for place in out {
-            let next = match self.batch {
-                Some(batch) => Some(batch),
-                None => self.used_element()?,
+            let element = match batch {
+                Some(batch) => batch,
+                None => match self.used_element(used, published)? {
+                    Some(element) => element,
+                    None => break,
+                },
             };
-            let Some(element) = next else { break };
-            *place = if self.in_order {
-                self.next_in_order(element)?
-            } else {
-                self.retire(element.last, Some(element.len))?
+            let id = if IN_ORDER { used.index } else { element.last };
+            let last = id == element.last;
+            batch = (!last).then_some(element);
+            let Some(slot) = self.slots.get_mut(usize::from(id)) else {
+                return Err(RingError::UnknownId { id: u32::from(id), size: self.size });
             };
+            let Slot { token, writable, count, .. } = *slot;
+            if count == 0 {
+                return Err(RingError::NotOutstanding { id });
+            }
+            if count > published {
+                // Written, but not published: the device made it up.
+                return Err(RingError::DeviceRaced { used: count, outstanding: published });
+            }
+            slot.count = 0;
+            published -= count;
+            used.advance(count, self.size);
+            if !IN_ORDER {
+                self.ids.give(id);
+            }
+            *place = Completion { token, len: if last { element.len } else { writable } };
             done += 1;
         }
+        self.free += self.published - published;
+        (self.used, self.published, self.batch) = (used, published, batch);
         Ok(done)
     }
 
     pub(super) fn has_completions(&self) -> bool {
-        self.batch.is_some() || is_used(self.word_at_used().flags(), self.used.wrap)
+        self.batch.is_some() || is_used(self.word(self.used).flags(), self.used.wrap)
     }
 
     pub(super) fn set_calls(&mut self, enabled: bool) {
@@ -185,49 +226,37 @@ impl PackedDriver {
     }
 
     #[inline(always)]
-    fn new_id(&mut self) -> u16 {
-        if self.in_order { self.avail.index } else { self.ids.take() }
+    fn writer(&self) -> Writer {
+        Writer { ring: self.areas.desc, size: self.size, at: self.avail, withheld: self.withheld }
     }
 
-    /// Writes the next descriptor; the first since the last publish only by half.
+    /// Takes over what a writer did.
     #[inline(always)]
-    fn write(&mut self, buffer: &Buffer, id: u16, flags: u16) {
-        let desc = self.areas.desc.offset(usize::from(self.avail.index) * DESC_SIZE);
-        let word = PackedWord::new(buffer.len, id, flags | avail_bits(self.avail.wrap));
-        // SAFETY: positions stay below the size for which the area was resolved.
-        unsafe { desc.store_u64(buffer.addr) };
-        if self.withheld.is_none() {
-            self.withheld = Some((desc, word));
-        } else {
-            // SAFETY: as above.
-            unsafe { desc.offset(8).store_u64(word.0) };
-        }
-        if self.avail.index.is_multiple_of(DESCS_PER_LINE) {
-            // Lines to be written soon are the device's, which wrote them last: ask for them.
-            prefetch_write(desc.offset(AHEAD));
-        }
-        self.avail.advance(1, self.size);
+    fn wrote(&mut self, writer: &Writer, descriptors: u16) {
+        (self.avail, self.withheld) = (writer.at, writer.withheld);
+        self.free -= descriptors;
+        self.written += descriptors;
     }
 
     #[inline(always)]
-    fn word_at_used(&self) -> PackedWord {
-        let desc = self.areas.desc.offset(usize::from(self.used.index) * DESC_SIZE);
+    fn word(&self, at: PackedPos) -> PackedWord {
+        let desc = self.areas.desc.offset(usize::from(at.index) * DESC_SIZE);
         // SAFETY: positions stay below the size for which the area was resolved.
         PackedWord(unsafe { desc.offset(8).load_u64_acquire() })
     }
 
-    /// The used element at the used position, judged; `None`: there is none.
+    /// The used element at a position, judged; `None`: there is none.
     #[inline(always)]
-    fn used_element(&self) -> Result<Option<Batch>, RingError> {
-        let word = self.word_at_used();
-        if !is_used(word.flags(), self.used.wrap) {
+    fn used_element(&self, at: PackedPos, published: u16) -> Result<Option<Batch>, RingError> {
+        let word = self.word(at);
+        if !is_used(word.flags(), at.wrap) {
             return Ok(None);
         }
         let id = word.id();
         let Some(slot) = self.slots.get(usize::from(id)) else {
             return Err(RingError::UnknownId { id: u32::from(id), size: self.size });
         };
-        if self.published == 0 {
+        if published == 0 {
             return Err(RingError::DeviceRaced { used: 1, outstanding: 0 });
         }
         if slot.count == 0 {
@@ -240,38 +269,34 @@ impl PackedDriver {
         }
         Ok(Some(Batch { last: id, len }))
     }
+}
 
-    /// Retires the oldest chain, which a batch up to `batch.last` contains.
-    #[inline(always)]
-    fn next_in_order(&mut self, batch: Batch) -> Result<Completion, RingError> {
-        let id = self.used.index;
-        let last = id == batch.last;
-        self.batch = (!last).then_some(batch);
-        self.retire(id, last.then_some(batch.len))
-    }
+/// Writes descriptors; the first since the last publish only by half.
+struct Writer {
+    ring: HostPtr,
+    size: u16,
+    at: PackedPos,
+    withheld: Option<(HostPtr, PackedWord)>,
+}
 
-    /// Forgets a chain. `len`: what the device wrote; `None` if it did not say.
+impl Writer {
     #[inline(always)]
-    fn retire(&mut self, id: u16, len: Option<u32>) -> Result<Completion, RingError> {
-        let Some(slot) = self.slots.get_mut(usize::from(id)) else {
-            return Err(RingError::UnknownId { id: u32::from(id), size: self.size });
-        };
-        let Slot { token, writable, count, .. } = *slot;
-        if count == 0 {
-            return Err(RingError::NotOutstanding { id });
+    fn write(&mut self, buffer: &Buffer, id: u16, flags: u16) {
+        let desc = self.ring.offset(usize::from(self.at.index) * DESC_SIZE);
+        let word = PackedWord::new(buffer.len, id, flags | avail_bits(self.at.wrap));
+        // SAFETY: positions stay below the size for which the ring was resolved.
+        unsafe { desc.store_u64(buffer.addr) };
+        if self.withheld.is_none() {
+            self.withheld = Some((desc, word));
+        } else {
+            // SAFETY: as above.
+            unsafe { desc.offset(8).store_u64(word.0) };
         }
-        if count > self.published {
-            // Written, but not published: the device made it up.
-            return Err(RingError::DeviceRaced { used: count, outstanding: self.published });
+        if self.at.index.is_multiple_of(DESCS_PER_LINE) {
+            // Lines to be written soon are the device's, which wrote them last: ask for them.
+            prefetch_write(desc.offset(AHEAD));
         }
-        slot.count = 0;
-        self.published -= count;
-        self.free += count;
-        self.used.advance(count, self.size);
-        if !self.in_order {
-            self.ids.give(id);
-        }
-        Ok(Completion { token, len: len.unwrap_or(writable) })
+        self.at.advance(1, self.size);
     }
 }
 

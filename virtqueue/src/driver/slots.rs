@@ -24,7 +24,7 @@ pub(super) fn slots(size: u16) -> Box<[Slot]> {
 #[derive(Debug)]
 pub(super) struct FreeIds {
     ids: Box<[u16]>,
-    first: usize,
+    pub(super) first: usize,
     end: usize,
 }
 
@@ -37,10 +37,19 @@ impl FreeIds {
     /// Takes an id. The caller knows that one is free, because it counts free descriptors.
     #[inline(always)]
     pub(super) fn take(&mut self) -> u16 {
-        let id = self.ids.get(self.first).copied().unwrap_or(0);
-        self.first += 1;
-        if self.first == self.ids.len() {
-            self.first = 0;
+        let mut first = self.first;
+        let id = self.take_at(&mut first);
+        self.first = first;
+        id
+    }
+
+    /// As `take`, for a burst that keeps its own copy of `first`.
+    #[inline(always)]
+    pub(super) fn take_at(&self, first: &mut usize) -> u16 {
+        let id = self.ids.get(*first).copied().unwrap_or(0);
+        *first += 1;
+        if *first == self.ids.len() {
+            *first = 0;
         }
         id
     }

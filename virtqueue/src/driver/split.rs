@@ -18,7 +18,7 @@ use crate::layout::{
     AVAIL_ELEM, AVAIL_F_NO_INTERRUPT, DESC_SIZE, F_NEXT, F_WRITE, RING_ELEMS, RING_FLAGS, RING_IDX, SplitWord,
     USED_ELEM, USED_F_NO_NOTIFY, avail_event_offset, split_needs_event, used_event_offset,
 };
-use crate::mem::RingAreas;
+use crate::mem::{HostPtr, RingAreas};
 
 #[derive(Debug)]
 pub(super) struct SplitDriver {
@@ -84,7 +84,8 @@ impl SplitDriver {
         let mut at = head;
         for (left, (buffer, flags)) in (0..slot.count).rev().zip(chain) {
             let (flags, next) = if left > 0 { (flags | F_NEXT, self.take()) } else { (flags, 0) };
-            self.write(at, buffer, flags, next);
+            // SAFETY: ids are below the size for which the table was resolved.
+            unsafe { write_desc(self.areas.desc, at, buffer, flags, next) };
             if let Some(link) = self.slots.get_mut(usize::from(at)) {
                 link.next = next;
             }
@@ -94,22 +95,50 @@ impl SplitDriver {
             *place = Slot { next: place.next, ..slot };
         }
         self.free -= slot.count;
-        self.make_available(head);
+        let entry = self.after(self.avail, 0);
+        // SAFETY: the entry is below the size for which the ring was resolved.
+        unsafe { write_avail(self.areas.driver, entry, head) };
+        self.avail = self.avail.wrapping_add(1);
     }
 
     #[inline]
     pub(super) fn post_burst(&mut self, buffers: &[Buffer], tokens: &[u32], flags: u16) -> usize {
+        if self.in_order {
+            self.burst::<true>(buffers, tokens, flags)
+        } else {
+            self.burst::<false>(buffers, tokens, flags)
+        }
+    }
+
+    /// Works on copies of the positions: the compiler cannot know that what is written to the ring
+    /// is not `self`, and would store and load every field for every descriptor.
+    #[inline(always)]
+    fn burst<const IN_ORDER: bool>(&mut self, buffers: &[Buffer], tokens: &[u32], flags: u16) -> usize {
+        let (desc, driver, mask) = (self.areas.desc, self.areas.driver, self.size - 1);
+        let (mut avail, mut next, mut first_id) = (self.avail, self.next, self.ids.first);
         let mut posted = 0;
         for (buffer, &token) in buffers.iter().zip(tokens).take(usize::from(self.free)) {
-            let head = self.take();
-            self.write(head, buffer, flags, 0);
+            let head = if IN_ORDER {
+                let head = next;
+                next = (next + 1) & mask;
+                head
+            } else {
+                self.ids.take_at(&mut first_id)
+            };
+            // SAFETY: ids, and positions under the mask, are below the size for which the areas
+            // were resolved.
+            unsafe {
+                write_desc(desc, head, buffer, flags, 0);
+                write_avail(driver, avail & mask, head);
+            }
+            avail = avail.wrapping_add(1);
             if let Some(slot) = self.slots.get_mut(usize::from(head)) {
                 let writable = if flags & F_WRITE != 0 { buffer.len } else { 0 };
                 *slot = Slot { token, writable, count: 1, next: 0 };
             }
-            self.make_available(head);
             posted += 1;
         }
+        (self.avail, self.next, self.ids.first) = (avail, next, first_id);
         self.free -= posted;
         usize::from(posted)
     }
@@ -142,20 +171,56 @@ impl SplitDriver {
 
     #[inline]
     pub(super) fn complete(&mut self, out: &mut [Completion]) -> Result<usize, RingError> {
+        if self.in_order { self.drain::<true>(out) } else { self.drain::<false>(out) }
+    }
+
+    /// Works on copies of the positions, as `burst`. After an error nothing is right any more, so
+    /// they are not written back.
+    #[inline(always)]
+    fn drain<const IN_ORDER: bool>(&mut self, out: &mut [Completion]) -> Result<usize, RingError> {
+        let (mut used, mut seen, mut free) = (self.used, self.seen, self.free);
+        let (mut oldest, mut batch) = (self.oldest, self.batch);
         let mut done = 0;
         for place in out {
-            let next = match self.batch {
-                Some(batch) => Some(batch),
-                None => self.used_element()?,
+            let element = match batch {
+                Some(batch) => batch,
+                None => {
+                    if used == seen {
+                        seen = self.look(used)?;
+                    }
+                    if used == seen {
+                        break;
+                    }
+                    self.used_element(used)?
+                }
             };
-            let Some(element) = next else { break };
-            *place = if self.in_order {
-                self.next_in_order(element)?
+            let id = if IN_ORDER { oldest } else { element.last };
+            let last = id == element.last;
+            if IN_ORDER && !last && seen.wrapping_sub(used) <= 1 {
+                // The used index moved by fewer chains than the batch has.
+                return Err(RingError::NotOutstanding { id: element.last });
+            }
+            batch = (!last).then_some(element);
+            let Some(slot) = self.slots.get_mut(usize::from(id)) else {
+                return Err(RingError::UnknownId { id: u32::from(id), size: self.size });
+            };
+            let Slot { token, writable, count, next } = *slot;
+            if count == 0 {
+                return Err(RingError::NotOutstanding { id });
+            }
+            slot.count = 0;
+            used = used.wrapping_add(1);
+            free += count;
+            if IN_ORDER {
+                oldest = self.after(id, count);
             } else {
-                self.retire(element.last, Some(element.len))?
-            };
+                self.give(id, next, count);
+            }
+            *place = Completion { token, len: if last { element.len } else { writable } };
             done += 1;
         }
+        (self.used, self.seen, self.free) = (used, seen, free);
+        (self.oldest, self.batch) = (oldest, batch);
         Ok(done)
     }
 
@@ -195,102 +260,74 @@ impl SplitDriver {
     }
 
     #[inline(always)]
-    fn write(&mut self, at: u16, buffer: &Buffer, flags: u16, next: u16) {
-        let desc = self.areas.desc.offset(usize::from(at) * DESC_SIZE);
-        // SAFETY: ids are below the size for which the area was resolved.
-        unsafe {
-            desc.store_u64(buffer.addr);
-            desc.offset(8).store_u64(SplitWord::new(buffer.len, flags, next).0);
-        }
-    }
-
-    #[inline(always)]
-    fn make_available(&mut self, head: u16) {
-        let entry = usize::from(self.after(self.avail, 0));
-        // SAFETY: the entry is below the size for which the area was resolved.
-        unsafe { self.areas.driver.offset(RING_ELEMS + entry * AVAIL_ELEM).store_u16(head) };
-        self.avail = self.avail.wrapping_add(1);
-    }
-
-    #[inline(always)]
     fn used_index(&self) -> u16 {
         // SAFETY: the used ring has an index.
         unsafe { self.areas.device.offset(RING_IDX).load_u16_acquire() }
     }
 
-    /// The next used element, judged; `None`: there is none.
+    /// The used index, judged.
     #[inline(always)]
-    fn used_element(&mut self) -> Result<Option<Batch>, RingError> {
-        if self.used == self.seen {
-            let seen = self.used_index();
-            let used = seen.wrapping_sub(self.used);
-            let outstanding = self.visible.wrapping_sub(self.used);
-            if used > outstanding {
-                return Err(RingError::DeviceRaced { used, outstanding });
-            }
-            if used == 0 {
-                return Ok(None);
-            }
-            self.seen = seen;
-        }
-        let entry = usize::from(self.after(self.used, 0));
+    fn look(&self, known: u16) -> Result<u16, RingError> {
+        let seen = self.used_index();
+        let (used, outstanding) = (seen.wrapping_sub(known), self.visible.wrapping_sub(known));
+        if used > outstanding { Err(RingError::DeviceRaced { used, outstanding }) } else { Ok(seen) }
+    }
+
+    /// The used element at a position, judged.
+    #[inline(always)]
+    fn used_element(&self, at: u16) -> Result<Batch, RingError> {
+        let entry = usize::from(self.after(at, 0));
         let element = self.areas.device.offset(RING_ELEMS + entry * USED_ELEM);
         // SAFETY: the entry is below the size for which the area was resolved, 4-byte aligned.
         let (id, len) = unsafe { (element.load_u32(), element.offset(4).load_u32()) };
-        let size = self.size;
         let slot = usize::try_from(id).ok().and_then(|index| self.slots.get(index));
         let (Some(slot), Ok(last)) = (slot, u16::try_from(id)) else {
-            return Err(RingError::UnknownId { id, size });
+            return Err(RingError::UnknownId { id, size: self.size });
         };
         if slot.count == 0 {
             return Err(RingError::NotOutstanding { id: last });
         }
         if slot.writable == 0 {
             // Devices exist that report what they read.
-            return Ok(Some(Batch { last, len: 0 }));
+            return Ok(Batch { last, len: 0 });
         }
         if len > slot.writable {
             return Err(RingError::UsedTooLong { id: last, len, limit: slot.writable });
         }
-        Ok(Some(Batch { last, len }))
+        Ok(Batch { last, len })
     }
 
-    /// Retires the oldest chain, which a batch up to `batch.last` contains.
+    /// Gives back the descriptors of a chain.
     #[inline(always)]
-    fn next_in_order(&mut self, batch: Batch) -> Result<Completion, RingError> {
-        let id = self.oldest;
-        let last = id == batch.last;
-        if !last && self.seen.wrapping_sub(self.used) <= 1 {
-            // The used index moved by fewer chains than the batch has.
-            return Err(RingError::NotOutstanding { id: batch.last });
+    fn give(&mut self, head: u16, mut next: u16, count: u16) {
+        self.ids.give(head);
+        for _ in 1..count {
+            self.ids.give(next);
+            next = self.slots.get(usize::from(next)).map_or(0, |slot| slot.next);
         }
-        self.batch = (!last).then_some(batch);
-        self.retire(id, last.then_some(batch.len))
     }
+}
 
-    /// Forgets a chain. `len`: what the device wrote; `None` if it did not say.
-    #[inline(always)]
-    fn retire(&mut self, id: u16, len: Option<u32>) -> Result<Completion, RingError> {
-        let Some(slot) = self.slots.get_mut(usize::from(id)) else {
-            return Err(RingError::UnknownId { id: u32::from(id), size: self.size });
-        };
-        let Slot { token, writable, count, next } = *slot;
-        if count == 0 {
-            return Err(RingError::NotOutstanding { id });
-        }
-        slot.count = 0;
-        self.used = self.used.wrapping_add(1);
-        self.free += count;
-        if self.in_order {
-            self.oldest = self.after(id, count);
-        } else {
-            self.ids.give(id);
-            let mut link = next;
-            for _ in 1..count {
-                self.ids.give(link);
-                link = self.slots.get(usize::from(link)).map_or(0, |slot| slot.next);
-            }
-        }
-        Ok(Completion { token, len: len.unwrap_or(writable) })
+/// Writes a descriptor of the table.
+///
+/// # Safety
+/// `at` is below the size for which the table was resolved, and its memory is mapped.
+#[inline(always)]
+unsafe fn write_desc(table: HostPtr, at: u16, buffer: &Buffer, flags: u16, next: u16) {
+    let desc = table.offset(usize::from(at) * DESC_SIZE);
+    // SAFETY: by the caller's promise; tables are 16-byte aligned.
+    unsafe {
+        desc.store_u64(buffer.addr);
+        desc.offset(8).store_u64(SplitWord::new(buffer.len, flags, next).0);
     }
+}
+
+/// Writes an element of the available ring.
+///
+/// # Safety
+/// `at` is below the size for which the ring was resolved, and its memory is mapped.
+#[inline(always)]
+unsafe fn write_avail(ring: HostPtr, at: u16, head: u16) {
+    // SAFETY: by the caller's promise; available rings are 2-byte aligned.
+    unsafe { ring.offset(RING_ELEMS + usize::from(at) * AVAIL_ELEM).store_u16(head) };
 }
