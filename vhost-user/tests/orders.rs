@@ -335,6 +335,17 @@ fn a_running_ring_that_is_set_up_anew_waits_for_its_kick() {
     assert_eq!((host.log.len(), host.kicks[&0]), (0, Some(8)));
 }
 
+/// QEMU 7.2 writes status 0 first and asks for the bases then.
+#[test]
+fn bases_are_known_after_a_reset_by_status() {
+    let (_, mut host) = started(Order::Qemu, 1);
+    host.base = 0x0007_0007;
+    host.send(Request::SetStatus(0), false).unwrap();
+    assert!(host.running.is_empty());
+    let base = host.send(Request::GetVringBase { vring: 1 }, false).unwrap();
+    assert_eq!(value(&base, FrontendReq::GET_VRING_BASE), 0x0007_0007);
+}
+
 #[test]
 fn what_is_not_offered_is_refused_by_name() {
     let cases = [

@@ -88,6 +88,7 @@ impl<F> Backend<F> {
     pub(super) fn set_status(&mut self, value: u64, actions: &mut Vec<Action<F>>) -> Result<Progress, ProtocolError> {
         let status = u8::try_from(value).map_err(|_| ProtocolError::Status { status: value })?;
         if status == 0 {
+            // QEMU asks for the bases only after this, so they stay known.
             return self.stop_all(Then::Reset, actions);
         }
         self.status = status;
