@@ -8,8 +8,8 @@
 //!
 //! | target | what the bytes are |
 //! |---|---|
-//! | [`ring_contents`] | scribbles over all areas of a ring, while a device and a driver work on it |
-//! | [`chains`] | descriptors of one burst of chains and of an indirect table, in a well-formed ring |
+//! | [`ring_contents()`] | scribbles over all areas of a ring, while a device and a driver work on it |
+//! | [`chains()`] | descriptors of one burst of chains and of an indirect table, in a well-formed ring |
 //! | [`vhost_user_decode`] | a byte stream of vhost-user messages |
 //! | [`vhost_user_session`] | a sequence of vhost-user requests to a node |
 

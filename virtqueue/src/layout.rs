@@ -104,8 +104,15 @@ impl RingLayout {
     /// Lays out a ring of `size` entries, each area in cache lines of its own.
     #[must_use]
     pub const fn new(kind: RingKind, size: u16) -> Self {
-        let features =
-            QueueFeatures { kind, in_order: false, indirect: false, event_idx: true, mrg_rxbuf: false, header_len: 0, offloads: false };
+        let features = QueueFeatures {
+            kind,
+            in_order: false,
+            indirect: false,
+            event_idx: true,
+            mrg_rxbuf: false,
+            header_len: 0,
+            offloads: false,
+        };
         let [(desc, _), (driver, _), (device, _)] = areas(&features, size);
         let driver_at = desc.next_multiple_of(LINE);
         let device_at = (driver_at + driver).next_multiple_of(LINE);
