@@ -164,22 +164,30 @@ impl Port {
         true
     }
 
-    /// Serves the connection's events. `Err`: a worker is gone, and so is the node.
-    pub(super) fn serve(&mut self, writable: bool, readable: bool, fleet: &Fleet) -> Result<Changes, WorkerGone> {
+    /// Serves what the front end sent; the replies wait for [`Port::flush`]. `Err`: a worker is gone, and so is the node.
+    pub(super) fn serve(&mut self, fleet: &Fleet) -> Result<Changes, WorkerGone> {
         let mut changes = Changes::default();
         let Some(session) = &mut self.session else { return Ok(changes) };
-        let mut result = if writable { session.flush() } else { Ok(()) };
-        if result.is_ok() && readable {
-            result = session.readable(fleet, &mut changes);
-        }
+        let result = session.readable(fleet, &mut changes);
         for cause in &changes.refused {
             *self.errors.entry(cause).or_default() += 1;
         }
         if let Err(end) = result {
+            // The last reply may say what was wrong; one that cannot be sent changes nothing.
+            let _ = session.flush();
             self.disconnect(&end, fleet)?;
             changes.queues = true;
         }
         Ok(changes)
+    }
+
+    /// Sends replies. Returns whether receive queues changed, because the connection is gone.
+    pub(super) fn flush(&mut self, fleet: &Fleet) -> Result<bool, WorkerGone> {
+        let Some(session) = &mut self.session else { return Ok(false) };
+        match session.flush() {
+            Ok(()) => Ok(false),
+            Err(end) => self.disconnect(&end, fleet).map(|()| true),
+        }
     }
 
     fn disconnect(&mut self, end: &SessionEnd, fleet: &Fleet) -> Result<(), WorkerGone> {

@@ -114,7 +114,8 @@ impl Session {
         &self.socket
     }
 
-    /// Reads and serves what has come.
+    /// Reads and serves what has come. Replies wait for [`Session::flush`], so that what they acknowledge can take effect
+    /// everywhere before they are sent.
     pub(crate) fn readable(&mut self, fleet: &Fleet, changes: &mut Changes) -> Result<(), SessionEnd> {
         let mut buffer = [0; READ_BUFFER];
         for _ in 0..READS_PER_EVENT {
@@ -134,7 +135,7 @@ impl Session {
         Ok(())
     }
 
-    /// Sends what could not be sent before.
+    /// Sends the replies, as far as the socket takes them.
     pub(crate) fn flush(&mut self) -> Result<(), SessionEnd> {
         while let Some(frame) = self.unsent.front() {
             let rest = frame.bytes.get(self.sent_of_first..).unwrap_or_default();
@@ -232,10 +233,14 @@ impl Session {
 
     fn reply(&mut self, frame: Frame<OwnedFd>) -> Result<(), SessionEnd> {
         if self.unsent.len() >= MAX_UNSENT {
+            // A front end that sends many requests in one go may get the first answers early, but not none at all.
+            self.flush()?;
+        }
+        if self.unsent.len() >= MAX_UNSENT {
             return Err(SessionEnd::RepliesUnread);
         }
         self.unsent.push_back(frame);
-        self.flush()
+        Ok(())
     }
 
     /// Publishes a new memory map; the old one goes when every worker has left it.

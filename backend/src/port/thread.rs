@@ -5,7 +5,8 @@
 //!
 //! Each registered descriptor carries a token {port slot, what it is, generation of the connection}; an event of an earlier
 //! connection is recognised by its generation and ignored. Ports in client role that have no connection are tried on a
-//! timer, which runs only while there is one. Whatever changes the set of receive queues ends in one new topology per round.
+//! timer, which runs only while there is one. Whatever changes the set of receive queues ends in a new topology, and workers
+//! have it before the front end is told that its request was served.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,6 +21,7 @@ use packet::PortId;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::member::{Port, PortError};
+use super::session::Changes;
 use crate::config::{CrossConnect, MAX_PORTS, Name, PortConfig};
 use crate::fleet::Fleet;
 use crate::stats::PortStatus;
@@ -259,7 +261,7 @@ impl PortsThread {
         }
     }
 
-    /// Returns whether receive queues changed.
+    /// Returns whether receive queues changed and nobody was told of it.
     fn connection(&mut self, at: usize, generation: u32, events: u32) -> Result<bool, WorkerGone> {
         let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return Ok(false) };
         if port.generation != generation {
@@ -268,8 +270,17 @@ impl PortsThread {
         let events = Events::from_bits_truncate(events);
         let had_unsent = port.session.as_ref().is_some_and(|session| session.has_unsent());
         let readable = events.intersects(Events::EPOLLIN | Events::EPOLLHUP | Events::EPOLLERR);
-        let changes = port.serve(events.contains(Events::EPOLLOUT), readable, &self.parts.fleet)?;
+        let changes = if readable { port.serve(&self.parts.fleet)? } else { Changes::default() };
         let (id, worker) = (port.id, port.first_worker());
+        if changes.queues {
+            // Before the replies go out: a front end that is told that its ring is enabled may use it at once.
+            self.publish()?;
+        }
+        for mac in changes.rarp {
+            self.parts.fleet.announce(worker, id, mac)?;
+        }
+        let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return Ok(false) };
+        let lost = port.flush(&self.parts.fleet)?;
         if let Some(session) = &port.session
             && session.has_unsent() != had_unsent
         {
@@ -278,13 +289,7 @@ impl PortsThread {
             // The descriptor is registered: this cannot fail for want of anything.
             let _ = epoll::ctl(self.epoll, ControlOptions::EPOLL_CTL_MOD, session.socket().as_raw_fd(), event);
         }
-        if changes.queues && !changes.rarp.is_empty() {
-            self.publish()?;
-        }
-        for mac in changes.rarp {
-            self.parts.fleet.announce(worker, id, mac)?;
-        }
-        Ok(changes.queues)
+        Ok(lost)
     }
 
     /// Builds the topology from the ports as they are, and makes it that of all workers.
