@@ -18,17 +18,20 @@ pub(super) unsafe fn copy_frame(src: HostPtr, dst: HostPtr, len: usize) {
     #[cfg(target_arch = "x86_64")]
     if (16..=256).contains(&len) {
         let (from, to) = (src.as_ptr().cast_const(), dst.as_ptr());
-        // SAFETY: in each arm N <= len <= 2 * N, as `ends` asks.
+        // SAFETY: each arm has the lengths its function asks for.
         unsafe {
-            match len {
-                0..=32 => ends::<1>(from, to, len),
-                33..=64 => ends::<2>(from, to, len),
-                65..=128 => ends::<4>(from, to, len),
-                _ => {
-                    ends::<4>(from, to, 128);
-                    let rest = len - 128;
-                    ends::<4>(from.add(rest), to.add(rest), 128);
+            if len <= 64 {
+                if len >= 32 {
+                    ends_32(from, to, len);
+                } else {
+                    ends_16(from, to, len);
                 }
+            } else if len <= 128 {
+                ends_64(from, to, len);
+            } else {
+                let rest = len - 128;
+                ends_64(from, to, 128);
+                ends_64(from.add(rest), to.add(rest), 128);
             }
         }
         return;
@@ -37,32 +40,81 @@ pub(super) unsafe fn copy_frame(src: HostPtr, dst: HostPtr, len: usize) {
     unsafe { copy_guest_to_guest(src, dst, len) };
 }
 
-/// Moves `N` vectors of 16 bytes from the front and `N` that end at `len`.
+/// Moves one vector of 16 bytes from the front and one that ends at `len`.
 ///
 /// # Safety
-/// `16 * N <= len <= 32 * N`, with `len` mapped bytes on both sides.
+/// `16 <= len <= 32`, with `len` mapped bytes on both sides.
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-unsafe fn ends<const N: usize>(src: *const u8, dst: *mut u8, len: usize) {
-    use core::arch::x86_64::{_mm_loadu_si128, _mm_setzero_si128, _mm_storeu_si128};
-    // SAFETY: all offsets are below `len - 15` by the caller's promise; SSE2 is part of x86-64 and
-    // the moves need no alignment.
+unsafe fn ends_16(src: *const u8, dst: *mut u8, len: usize) {
+    let back = len - 16;
+    // SAFETY: both vectors lie within `len` bytes.
     unsafe {
-        let back = len - 16 * N;
-        let (mut head, mut tail) = ([_mm_setzero_si128(); N], [_mm_setzero_si128(); N]);
-        for (i, vector) in head.iter_mut().enumerate() {
-            *vector = _mm_loadu_si128(src.add(16 * i).cast());
-        }
-        for (i, vector) in tail.iter_mut().enumerate() {
-            *vector = _mm_loadu_si128(src.add(back + 16 * i).cast());
-        }
-        for (i, vector) in head.iter().enumerate() {
-            _mm_storeu_si128(dst.add(16 * i).cast(), *vector);
-        }
-        for (i, vector) in tail.iter().enumerate() {
-            _mm_storeu_si128(dst.add(back + 16 * i).cast(), *vector);
-        }
+        let (a, b) = (load(src), load(src.add(back)));
+        store(dst, a);
+        store(dst.add(back), b);
     }
+}
+
+/// Moves two vectors of 16 bytes from the front and two that end at `len`.
+///
+/// # Safety
+/// `32 <= len <= 64`, with `len` mapped bytes on both sides.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn ends_32(src: *const u8, dst: *mut u8, len: usize) {
+    let back = len - 32;
+    // SAFETY: all vectors lie within `len` bytes.
+    unsafe {
+        let (a, b) = (load(src), load(src.add(16)));
+        let (c, d) = (load(src.add(back)), load(src.add(back + 16)));
+        store(dst, a);
+        store(dst.add(16), b);
+        store(dst.add(back), c);
+        store(dst.add(back + 16), d);
+    }
+}
+
+/// Moves four vectors of 16 bytes from the front and four that end at `len`.
+///
+/// # Safety
+/// `64 <= len <= 128`, with `len` mapped bytes on both sides.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn ends_64(src: *const u8, dst: *mut u8, len: usize) {
+    let back = len - 64;
+    // SAFETY: all vectors lie within `len` bytes.
+    unsafe {
+        let (a, b, c, d) = (load(src), load(src.add(16)), load(src.add(32)), load(src.add(48)));
+        let (from, to) = (src.add(back), dst.add(back));
+        let (e, f, g, h) = (load(from), load(from.add(16)), load(from.add(32)), load(from.add(48)));
+        store(dst, a);
+        store(dst.add(16), b);
+        store(dst.add(32), c);
+        store(dst.add(48), d);
+        store(to, e);
+        store(to.add(16), f);
+        store(to.add(32), g);
+        store(to.add(48), h);
+    }
+}
+
+/// # Safety
+/// 16 mapped bytes, of any alignment.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn load(at: *const u8) -> core::arch::x86_64::__m128i {
+    // SAFETY: mapped by the caller's promise; SSE2 is part of x86-64.
+    unsafe { core::arch::x86_64::_mm_loadu_si128(at.cast()) }
+}
+
+/// # Safety
+/// 16 mapped bytes, of any alignment.
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+unsafe fn store(at: *mut u8, vector: core::arch::x86_64::__m128i) {
+    // SAFETY: mapped by the caller's promise; SSE2 is part of x86-64.
+    unsafe { core::arch::x86_64::_mm_storeu_si128(at.cast(), vector) }
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::ring::{DeviceRing, FIRST_BYTES, on};
 use super::rx::{Delivered, RxQueue, Tail};
 use super::tx::TxQueue;
 use crate::error::RingError;
-use crate::mem::{HostPtr, copy_from_guest, copy_to_guest, prefetch_read, prefetch_write};
+use crate::mem::{HostPtr, copy_from_guest, copy_to_guest, prefetch_write};
 
 /// What one call of [`forward`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -111,11 +111,16 @@ fn run(src: &Queue<false>, dst: &mut Queue<true>, from: usize, max: usize) -> Ru
         offloads,
     };
     let Queue { ring, held, pending, .. } = dst;
+    let plain = headers.target == NetHeader::MAX_LEN && !offloads;
     on!(ring, ring => {
         if pending.room() < frames {
             ring.publish(pending);
         }
-        copy_run(source, from, held, ring, pending, frames, headers)
+        if plain {
+            copy_run::<_, true>(source, from, held, ring, pending, frames, headers)
+        } else {
+            copy_run::<_, false>(source, from, held, ring, pending, frames, headers)
+        }
     })
 }
 
@@ -127,9 +132,10 @@ struct Headers {
     offloads: bool,
 }
 
-/// The inner loops, once per ring format. All chains held on both sides are simple.
+/// The inner loops, once per ring format, and once for the `PLAIN` header of 12 bytes without
+/// offloads. All chains held on both sides are simple.
 #[inline(always)]
-fn copy_run<R: DeviceRing>(
+fn copy_run<R: DeviceRing, const PLAIN: bool>(
     source: &Held,
     from: usize,
     target: &mut Held,
@@ -139,70 +145,84 @@ fn copy_run<R: DeviceRing>(
     headers: Headers,
 ) -> Run {
     let (src_at, dst_at) = (source.head + from, target.head);
-    for i in 0..frames {
-        let ptr = target.ptr.get(dst_at + i);
-        let len = source.len.get(src_at + i) as usize;
-        let first = len.saturating_sub(headers.source).min(FIRST_BYTES);
-        prefetch_write(ptr.offset(headers.target));
-        prefetch_write(ptr.offset((headers.target + first).saturating_sub(1)));
-        prefetch_read(ptr);
-    }
+    hint_long_frames(source, src_at, target, frames, headers);
     let mut bytes = 0_u64;
     let mut done = 0;
     while done < frames {
         let len = source.len.get(src_at + done) as usize - headers.source;
-        let total = len + headers.target;
-        if total > target.len.get(dst_at + done) as usize {
+        if len + headers.target > target.len.get(dst_at + done) as usize {
             break;
         }
         let (src, dst) = (source.ptr.get(src_at + done), target.ptr.get(dst_at + done));
         // SAFETY: both are the one piece of a held chain (`complex` is 0), mapped in full (see
         // `Queue::map`). The source has `headers.source + len` bytes, because a chain without room
-        // for its header is never held; the target has `total`, as just checked.
+        // for its header is never held; the target has room, as just checked.
         unsafe {
-            write_header(src, dst, headers);
+            if PLAIN {
+                write_plain_header(dst);
+            } else {
+                write_any_header(src, dst, headers);
+            }
             copy_frame(src.offset(headers.source), dst.offset(headers.target), len);
         }
-        // A frame has at most 4 GiB, and `total` is below the target's length, a u32.
-        #[expect(clippy::cast_possible_truncation, reason = "checked against a u32")]
-        ring.complete(pending, target.id.get(dst_at + done), total as u32, 1);
         bytes += len as u64;
         done += 1;
     }
+    ring.complete_simple(pending, done, |i| {
+        let len = source.len.get(src_at + i) as usize - headers.source + headers.target;
+        // Checked above against the target's length, a u32.
+        #[expect(clippy::cast_possible_truncation, reason = "checked against a u32")]
+        (target.id.get(dst_at + i), len as u32)
+    });
     target.drop_simple(done);
     #[expect(clippy::cast_possible_truncation, reason = "at most MAX_BURST")]
     Run { frames: done as u32, bytes }
 }
 
-/// Writes the header of a frame that takes one buffer.
-///
-/// The receiver seldom changes the header of a buffer it posts again, and where the header has a
-/// line of its own, not dirtying that line spares it the way between the cores. So the plain header
-/// is compared first and written only when it differs. Both in registers: a comparison in memory
-/// would wait for stores, and these for the lines of all frames before.
-///
-/// # Safety
-/// `src` has `headers.source` mapped bytes, `dst` has `headers.target`.
+/// Asks for ownership of the lines that were not asked for when the buffers were harvested.
 #[inline(always)]
-unsafe fn write_header(src: HostPtr, dst: HostPtr, headers: Headers) {
-    // SAFETY: within the headers of source and target, by the caller's promise; 12 bytes are the
-    // eight from 0 and the eight from 4.
-    unsafe {
-        if headers.target == NetHeader::MAX_LEN && !headers.offloads {
-            // All zeros but `num_buffers`, which is 1.
-            const TAIL: u64 = 1 << 48;
-            if dst.read_u64_unaligned() | (dst.offset(4).read_u64_unaligned() ^ TAIL) != 0 {
-                dst.write_u64_unaligned(0);
-                dst.offset(4).write_u64_unaligned(TAIL);
+fn hint_long_frames(source: &Held, src_at: usize, target: &Held, frames: usize, headers: Headers) {
+    if source.longest as usize <= headers.source + FIRST_BYTES {
+        return;
+    }
+    for i in 0..frames {
+        let len = source.len.get(src_at + i) as usize;
+        if len > headers.source + FIRST_BYTES {
+            let start = target.ptr.get(target.head + i).offset(headers.target);
+            let last = (len - headers.source).min(4 * FIRST_BYTES) - 1;
+            for at in (FIRST_BYTES..=last).step_by(FIRST_BYTES) {
+                prefetch_write(start.offset(at));
             }
-        } else {
-            write_any_header(src, dst, headers);
+            prefetch_write(start.offset(last));
         }
     }
 }
 
+/// Writes the header of a frame that takes one buffer: all zeros but `num_buffers`.
+///
+/// The receiver seldom changes the header of a buffer it posts again, and where the header has a
+/// line of its own, not dirtying that line spares it the way between the cores. So it is compared
+/// first and written only when it differs. In registers: a comparison in memory would wait for
+/// stores, and these for the lines of all frames before.
+///
 /// # Safety
-/// As [`write_header`].
+/// `dst` has 12 mapped bytes.
+#[inline(always)]
+unsafe fn write_plain_header(dst: HostPtr) {
+    const TAIL: u64 = 1 << 48;
+    // SAFETY: 12 bytes are the eight from 0 and the eight from 4.
+    unsafe {
+        if dst.read_u64_unaligned() | (dst.offset(4).read_u64_unaligned() ^ TAIL) != 0 {
+            dst.write_u64_unaligned(0);
+            dst.offset(4).write_u64_unaligned(TAIL);
+        }
+    }
+}
+
+/// Writes the header of a frame that takes one buffer, with offloads or without `num_buffers`.
+///
+/// # Safety
+/// `src` has `headers.source` mapped bytes, `dst` has `headers.target`.
 unsafe fn write_any_header(src: HostPtr, dst: HostPtr, headers: Headers) {
     let mut bytes = [0; NetHeader::MAX_LEN];
     if headers.offloads {

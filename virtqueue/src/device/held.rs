@@ -36,6 +36,21 @@ impl<T: Copy> Lane<T> {
     pub(super) const fn set(&mut self, at: usize, value: T) {
         self.0[at & Self::MASK] = value;
     }
+
+    /// Sets four values in a row.
+    #[inline(always)]
+    fn set_line(&mut self, at: usize, values: [T; 4]) {
+        let at = at & Self::MASK;
+        if at <= HELD - 4 {
+            // SAFETY: `at + 4 <= HELD`, as just checked; an array of four `T` has the alignment of
+            // one.
+            unsafe { self.0.as_mut_ptr().add(at).cast::<[T; 4]>().write(values) };
+        } else {
+            for (i, value) in values.into_iter().enumerate() {
+                self.set(at + i, value);
+            }
+        }
+    }
 }
 
 /// The list. Entries `head..tail` are filled; `tail - head <= HELD`.
@@ -44,6 +59,8 @@ pub(super) struct Held {
     pub(super) tail: usize,
     /// Filled entries that are not simple.
     pub(super) complex: usize,
+    /// At least as many bytes as any chain has that came since the list was last empty.
+    pub(super) longest: u32,
     /// First byte of the chain.
     pub(super) ptr: Lane<HostPtr>,
     /// Bytes in the chain, at least one header.
@@ -68,6 +85,7 @@ impl Held {
             head: 0,
             tail: 0,
             complex: 0,
+            longest: 0,
             ptr: Lane([HostPtr::DANGLING; HELD]),
             len: Lane([0; HELD]),
             id: Lane([0; HELD]),
@@ -91,7 +109,20 @@ impl Held {
         self.ptr.set(self.tail, ptr);
         self.len.set(self.tail, len);
         self.id.set(self.tail, id);
+        self.longest = self.longest.max(len);
         self.tail += 1;
+    }
+
+    /// Appends four simple chains. The caller has checked that there is room.
+    #[inline(always)]
+    pub(super) fn push_line(&mut self, ptrs: [HostPtr; 4], lens: [u32; 4], ids: [u16; 4]) {
+        debug_assert!(self.count() + 4 <= HELD);
+        self.ptr.set_line(self.tail, ptrs);
+        self.len.set_line(self.tail, lens);
+        self.id.set_line(self.tail, ids);
+        let [a, b, c, d] = lens;
+        self.longest = self.longest.max(a).max(b).max(c).max(d);
+        self.tail += 4;
     }
 
     /// Begins a chain piece by piece; what was begun and not finished is forgotten.
@@ -162,9 +193,7 @@ impl Held {
         debug_assert!(self.complex == 0 && n <= self.count());
         self.head += n;
         if self.head == self.tail {
-            // Begin again at the front, where the lanes are in the cache.
-            self.head = 0;
-            self.tail = 0;
+            self.rewind();
         }
     }
 
@@ -180,9 +209,16 @@ impl Held {
         }
         self.head += 1;
         if self.head == self.tail {
-            self.head = 0;
-            self.tail = 0;
+            self.rewind();
         }
+    }
+
+    /// Begins an empty list again at the front, where the lanes are in the cache.
+    #[inline(always)]
+    const fn rewind(&mut self) {
+        self.head = 0;
+        self.tail = 0;
+        self.longest = 0;
     }
 
     /// Removes everything.

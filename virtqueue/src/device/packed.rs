@@ -27,7 +27,7 @@ use crate::layout::{
 use crate::mem::{HostPtr, RingAreas, prefetch_read, prefetch_write};
 
 /// Lines of descriptors asked for ahead of the one being read.
-const LINES_AHEAD: u16 = 4;
+const LINES_AHEAD: usize = 4;
 
 /// A packed ring.
 #[derive(Debug)]
@@ -83,43 +83,58 @@ impl PackedRing {
         unsafe { self.descriptor(index).load_u64() }
     }
 
-    /// Takes the four descriptors at `next`, which begin at a multiple of four, if all are
-    /// available, simple and mapped.
+    /// Takes whole lines of four descriptors from `next` on, as long as all four are available,
+    /// simple and in the region of the last look-up; at most `room` descriptors. Whether there were
+    /// any. `next` is at the beginning of a line.
     #[inline(always)]
-    fn take_four<const RX: bool>(&mut self, rules: &mut Rules<'_>, held: &mut Held) -> bool {
-        let at = self.next.index;
-        let hint = self.descriptor(at).offset(usize::from(LINES_AHEAD) * 64);
-        if RX {
-            prefetch_write(hint);
-        } else {
-            prefetch_read(hint);
+    fn take_lines<const RX: bool>(&mut self, rules: &Rules<'_>, held: &mut Held, room: usize) -> bool {
+        const LINE: usize = DESCS_PER_LINE as usize;
+        const ASKED: u64 = (F_AVAIL | F_USED | F_NEXT | F_INDIRECT | F_WRITE) as u64;
+        let lines = room.min(usize::from(self.size - self.next.index)) / LINE;
+        let region = rules.map.entry(*rules.hint);
+        let due = u64::from(avail_bits(self.next.wrap) | if RX { F_WRITE } else { 0 });
+        let header = u32::from(rules.header_len);
+        let mut line = self.descriptor(self.next.index);
+        let mut taken = 0;
+        while taken < lines {
+            let ahead = line.offset(LINES_AHEAD * 64);
+            if RX {
+                prefetch_write(ahead);
+            } else {
+                prefetch_read(ahead);
+            }
+            // SAFETY: `lines` keeps all four below the size, so that these are 64 bytes of the
+            // descriptor area, which `ring_areas` found mapped and aligned to 16.
+            let words = [8, 24, 40, 56].map(|at| PackedWord(unsafe { line.offset(at).load_u64_acquire() }));
+            let differs = words.iter().fold(0, |differs, word| differs | (word.0 >> 48 ^ due));
+            let lens = words.map(PackedWord::len);
+            let [a, b, c, d] = lens;
+            if differs & ASKED != 0 || a.min(b).min(c.min(d)) < header {
+                break;
+            }
+            // SAFETY: as above.
+            let addrs = [0, 16, 32, 48].map(|at| unsafe { line.offset(at).load_u64() });
+            let [e, f, g, h] = addrs;
+            let (Some(e), Some(f), Some(g), Some(h)) = (
+                region.range(e, u64::from(a)),
+                region.range(f, u64::from(b)),
+                region.range(g, u64::from(c)),
+                region.range(h, u64::from(d)),
+            ) else {
+                break;
+            };
+            for (ptr, len) in [(e, a), (f, b), (g, c), (h, d)] {
+                hint_frame::<RX>(rules, ptr, len);
+            }
+            held.push_line([e, f, g, h], lens, words.map(PackedWord::id));
+            line = line.offset(64);
+            taken += 1;
         }
-        let words = [self.word(at), self.word(at + 1), self.word(at + 2), self.word(at + 3)];
-        let due = u64::from(avail_bits(self.next.wrap) | if RX { F_WRITE } else { 0 }) << 48;
-        let differs = words.iter().fold(0, |differs, word| differs | (word.0 ^ due));
-        if differs & (u64::from(F_AVAIL | F_USED | F_NEXT | F_INDIRECT | F_WRITE) << 48) != 0 {
-            return false;
-        }
-        let [a, b, c, d] = words;
-        let shortest = a.len().min(b.len()).min(c.len().min(d.len()));
-        if shortest < u32::from(rules.header_len) {
-            return false;
-        }
-        let mut find = |word: PackedWord, index: u16| {
-            let addr = self.addr(index);
-            rules.map.host_range(addr, u64::from(word.len()), rules.hint)
-        };
-        let (Some(w), Some(x), Some(y), Some(z)) = (find(a, at), find(b, at + 1), find(c, at + 2), find(d, at + 3))
-        else {
-            return false;
-        };
-        for (word, ptr) in [(a, w), (b, x), (c, y), (d, z)] {
-            hint_frame::<RX>(rules, ptr, word.len());
-            held.push(ptr, word.len(), word.id());
-        }
-        self.next.advance(DESCS_PER_LINE, self.size);
-        self.outstanding += DESCS_PER_LINE;
-        true
+        #[expect(clippy::cast_possible_truncation, reason = "at most the size")]
+        let descriptors = (taken * LINE) as u16;
+        self.next.advance(descriptors, self.size);
+        self.outstanding += descriptors;
+        taken > 0
     }
 
     /// Takes the chain at `next`, if it is available.
@@ -195,10 +210,7 @@ impl DeviceRing for PackedRing {
                 break;
             }
             let at = self.next.index;
-            let line = room >= usize::from(DESCS_PER_LINE)
-                && at.is_multiple_of(DESCS_PER_LINE)
-                && at + DESCS_PER_LINE <= self.size;
-            if line && self.take_four::<RX>(rules, held) {
+            if at.is_multiple_of(DESCS_PER_LINE) && self.take_lines::<RX>(rules, held, room) {
                 continue;
             }
             if !self.take_one::<RX>(rules, held)? {
@@ -214,6 +226,29 @@ impl DeviceRing for PackedRing {
         pending.push(PackedWord::new(len, id, flags).0, self.done.index);
         self.done.advance(entries, self.size);
         self.unpublished += entries;
+    }
+
+    #[inline(always)]
+    fn complete_simple(&mut self, pending: &mut Pending, count: usize, chain: impl Fn(usize) -> (u16, u32)) {
+        let mut writer = pending.writer();
+        let mut at = 0;
+        while at < count {
+            // Up to the end of the ring, so that flags are the same for all.
+            let run = (count - at).min(usize::from(self.size - self.done.index));
+            let used = used_bits(self.done.wrap);
+            #[expect(clippy::cast_possible_truncation, reason = "at most the size")]
+            let run = run as u16;
+            for slot in self.done.index..self.done.index + run {
+                let (id, len) = chain(at);
+                let flags = used | if len > 0 { F_WRITE } else { 0 };
+                writer.push(PackedWord::new(len, id, flags).0, slot);
+                at += 1;
+            }
+            self.done.advance(run, self.size);
+            self.unpublished += run;
+        }
+        let written = writer.written();
+        pending.written(written);
     }
 
     #[inline(always)]

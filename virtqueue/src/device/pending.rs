@@ -54,6 +54,21 @@ impl Pending {
         self.len += 1;
     }
 
+    /// Appends many, see [`Writer`]; [`Pending::written`] ends it.
+    #[inline(always)]
+    pub(super) fn writer(&mut self) -> Writer {
+        let elements = self.elements.as_ptr();
+        // SAFETY: `elements` is valid; nothing is read or written yet.
+        let (words, slots) = unsafe { (&raw mut (*elements).words, &raw mut (*elements).slots) };
+        Writer { words: words.cast(), slots: slots.cast(), len: self.len }
+    }
+
+    /// Takes over what a writer appended.
+    #[inline(always)]
+    pub(super) const fn written(&mut self, len: usize) {
+        self.len = len;
+    }
+
     /// Makes this the only element.
     #[inline(always)]
     pub(super) fn replace(&mut self, word: u64, slot: u16) {
@@ -92,6 +107,36 @@ impl Pending {
     #[inline(always)]
     pub(super) const fn truncate(&mut self, len: usize) {
         self.len = len;
+    }
+}
+
+/// Appends elements with everything it needs in registers.
+pub(super) struct Writer {
+    words: *mut u64,
+    slots: *mut u16,
+    len: usize,
+}
+
+impl Writer {
+    /// As [`Pending::push`].
+    #[inline(always)]
+    pub(super) fn push(&mut self, word: u64, slot: u16) {
+        step();
+        debug_assert!(self.len < BATCH);
+        let at = self.len & (BATCH - 1);
+        // SAFETY: as in `Pending::set`: the arrays are those of the pending elements, which the
+        // caller holds for as long as this.
+        unsafe {
+            self.words.add(at).write(word);
+            self.slots.add(at).write(slot);
+        }
+        self.len += 1;
+    }
+
+    /// How many elements there are now.
+    #[inline(always)]
+    pub(super) const fn written(self) -> usize {
+        self.len
     }
 }
 

@@ -19,6 +19,9 @@ pub(super) trait DeviceRing {
     fn harvest<const RX: bool>(&mut self, rules: &mut Rules<'_>, held: &mut Held, want: usize) -> Result<(), Stop>;
     /// Completes the oldest chain not completed, into which `len` bytes were written.
     fn complete(&mut self, pending: &mut Pending, id: u16, len: u32, entries: u16);
+    /// Completes the `count` oldest chains not completed, all simple; `chain` gives the id of each
+    /// and the bytes written into it. There must be room for so many.
+    fn complete_simple(&mut self, pending: &mut Pending, count: usize, chain: impl Fn(usize) -> (u16, u32));
     /// Completes the `chains` oldest chains not completed with one element (IN_ORDER); used by
     /// queues that complete in no other way. Nothing was written into them.
     fn complete_batch(&mut self, pending: &mut Pending, last_id: u16, chains: u16, entries: u16);

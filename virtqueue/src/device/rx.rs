@@ -11,7 +11,7 @@ use super::tx::TxQueue;
 use crate::config::{QueueConfig, RingBase};
 use crate::error::{QueueError, RingError};
 use crate::journal::{BATCH, QueueJournal};
-use crate::mem::{HostPtr, MemoryMap, copy_guest_to_guest, copy_to_guest, prefetch_write};
+use crate::mem::{HostPtr, MemoryMap, copy_guest_to_guest, copy_to_guest, prefetch_read, prefetch_write};
 
 /// Buffers harvested at a time when a frame finds none held.
 const AHEAD: usize = 32;
@@ -99,6 +99,7 @@ impl RxQueue {
             let start = ptr.offset(self.header_len());
             prefetch_write(start);
             prefetch_write(start.offset(FIRST_BYTES - 1));
+            prefetch_read(ptr);
         }
         Ok(count)
     }

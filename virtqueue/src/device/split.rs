@@ -208,6 +208,14 @@ impl DeviceRing for SplitRing {
     }
 
     #[inline(always)]
+    fn complete_simple(&mut self, pending: &mut Pending, count: usize, chain: impl Fn(usize) -> (u16, u32)) {
+        for at in 0..count {
+            let (id, len) = chain(at);
+            self.complete(pending, id, len, 1);
+        }
+    }
+
+    #[inline(always)]
     fn complete_batch(&mut self, pending: &mut Pending, last_id: u16, chains: u16, _: u16) {
         #[expect(clippy::cast_possible_truncation, reason = "a slot is below 32768")]
         pending.replace(u64::from(last_id), self.slot(self.used) as u16);

@@ -31,7 +31,7 @@ pub struct MemoryMap {
 /// One region, as a look-up wants it.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(32))]
-struct Entry {
+pub(crate) struct Entry {
     guest: u64,
     size: u64,
     host: HostPtr,
@@ -179,13 +179,14 @@ impl MemoryMap {
     /// `hint` is the caller's memory of where it found the last one; any value will do.
     #[inline(always)]
     pub(crate) fn host_range(&self, guest_addr: u64, len: u64, hint: &mut usize) -> Option<HostPtr> {
-        if let Some(entry) = self.table.get(*hint) {
-            let offset = guest_addr.wrapping_sub(entry.guest);
-            if offset < entry.size && len <= entry.size - offset {
-                return Some(entry.at(offset));
-            }
-        }
-        self.host_range_cold(guest_addr, len, hint)
+        let hit = self.table.get(*hint).and_then(|entry| entry.range(guest_addr, len));
+        hit.or_else(|| self.host_range_cold(guest_addr, len, hint))
+    }
+
+    /// The region a hint stands for, by value: for loops over many ranges. Valid as long as the map.
+    #[inline(always)]
+    pub(crate) fn entry(&self, hint: usize) -> Entry {
+        self.table.get(hint).copied().unwrap_or(Entry { guest: 0, size: 0, host: HostPtr::DANGLING })
     }
 
     #[cold]
@@ -276,6 +277,13 @@ impl MemoryMap {
 }
 
 impl Entry {
+    /// Where `len` bytes at a guest address are, if this region holds all of them.
+    #[inline(always)]
+    pub(crate) fn range(&self, guest_addr: u64, len: u64) -> Option<HostPtr> {
+        let offset = guest_addr.wrapping_sub(self.guest);
+        (offset < self.size && len <= self.size - offset).then(|| self.at(offset))
+    }
+
     /// The byte at an offset below the size, which `usize` can hold: the region is mapped.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "usize has 64 bits, see lib.rs")]
