@@ -4,6 +4,7 @@
 //! | module | job |
 //! |---|---|
 //! | `run` | `shunt run`: a node until it is told to stop |
+//! | `demo` | `shunt demo`: a node and two CNFs in one process |
 //! | `bench` | `shunt bench`: the load generator |
 //! | `embedded` | a node in this process, for `demo` and `bench` |
 //! | `port` | `shunt port`: list, add, remove |
@@ -21,6 +22,7 @@
 mod bench;
 mod client;
 mod columns;
+mod demo;
 mod embedded;
 mod output;
 mod port;
@@ -48,6 +50,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Run(run::Args),
+    Demo(demo::Args),
     Bench(bench::Args),
     Port(port::Args),
     Stats(stats::Args),
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(args) => run::run(&args),
+        Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Port(args) => port::run(&args),
         Command::Stats(args) => stats::run(&args),
