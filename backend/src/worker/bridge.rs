@@ -8,7 +8,7 @@ use virtqueue::{Delivered, NetHeader, Tail, TxQueue};
 use super::Worker;
 use super::handover::Sender;
 use super::slots::RxSlot;
-use crate::counters::PortCounters;
+use crate::counters::{PortCounters, WorkerCounters};
 use crate::topology::{Forwarding, Route, Routes};
 
 /// Where the payload beyond a window begins in its frame.
@@ -40,6 +40,7 @@ impl Worker {
             rxs: &mut self.rxs,
             outbound: &mut self.outbound,
             ingress: source.common.counters(),
+            own: self.counters.get(self.index),
         };
         out.deliver_all();
         source.count_received(held);
@@ -68,6 +69,7 @@ impl Worker {
             rxs: &mut self.rxs,
             outbound: &mut self.outbound,
             ingress,
+            own: self.counters.get(self.index),
         };
         out.deliver_all();
         self.tell_learned();
@@ -96,6 +98,8 @@ struct Egress<'a> {
     rxs: &'a mut [RxSlot],
     outbound: &'a mut [Option<Sender>],
     ingress: Option<&'a PortCounters>,
+    /// This worker's.
+    own: Option<&'a WorkerCounters>,
 }
 
 impl Egress<'_> {
@@ -133,11 +137,16 @@ impl Egress<'_> {
     fn flood(&mut self, at: usize, run: usize) {
         let ingress = self.burst.ingress(at);
         let routes = self.routes;
+        let mut reached = false;
         for port in routes.bridged().filter(|&port| port != ingress) {
             // A port without a guest is no loss to a flood.
             if routes.to(port, self.pair) != Route::None {
                 self.deliver_run(port, at, run);
+                reached = true;
             }
+        }
+        if !reached {
+            self.count_drop(DropCause::NoDestination, run);
         }
     }
 
@@ -158,12 +167,15 @@ impl Egress<'_> {
                 window.len() + payload
             };
             let length = self.burst.frame_len(i) as usize;
-            if !sender.packet(port, self.pair, NetHeader::default(), length, fill) {
+            if let Err(cause) = sender.packet(port, self.pair, NetHeader::default(), length, fill) {
+                if let Some(ingress) = self.ingress {
+                    ingress.drop_packets(cause, 1);
+                }
                 refused += 1;
             }
         }
-        if refused > 0 {
-            self.count_drop(DropCause::HandoverFull, refused);
+        if let Some(own) = self.own {
+            own.handed_over.add((run - refused) as u64);
         }
     }
 

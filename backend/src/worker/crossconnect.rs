@@ -72,7 +72,9 @@ impl Worker {
         let mut refused = 0;
         for i in 0..held {
             let length = source.queue.frame_len(i) as usize;
-            if !sender.packet(egress, pair, NetHeader::default(), length, |room| source.queue.read(i, 0, room)) {
+            let fill = |room: &mut [u8]| source.queue.read(i, 0, room);
+            if let Err(cause) = sender.packet(egress, pair, NetHeader::default(), length, fill) {
+                source.common.drop_packets(cause, 1);
                 refused += 1;
             }
         }
@@ -80,9 +82,6 @@ impl Worker {
         source.finish(held);
         if let Some(counters) = self.counters.get(self.index) {
             counters.handed_over.add((held - refused) as u64);
-        }
-        if refused > 0 {
-            source.common.drop_packets(DropCause::HandoverFull, refused);
         }
         held
     }

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use packet::{MacAddr, PortId};
+use packet::{DropCause, MacAddr, PortId};
 use rtrb::{Consumer, Producer, RingBuffer};
 use switch::Announcement;
 use virtqueue::NetHeader;
@@ -94,7 +94,10 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Appends a packet of `len` bytes that `fill` writes. `false`: no room.
+    /// Appends a packet of `len` bytes that `fill` writes.
+    ///
+    /// # Errors
+    /// Why the packet must be dropped: there is no room, or it is longer than a frame may be.
     pub(crate) fn packet(
         &mut self,
         egress: PortId,
@@ -102,11 +105,11 @@ impl Sender {
         header: NetHeader,
         len: usize,
         fill: impl FnOnce(&mut [u8]) -> usize,
-    ) -> bool {
+    ) -> Result<(), DropCause> {
         if len > MAX_PACKET {
-            return false;
+            return Err(DropCause::TooBig);
         }
-        self.append(KIND_PACKET, len, |record| {
+        let appended = self.append(KIND_PACKET, len, |record| {
             let Some((head, body)) = record.split_at_mut_checked(HEADER) else { return false };
             put(head, 8, &egress.0.to_le_bytes());
             put(head, 10, &pair.to_le_bytes());
@@ -116,7 +119,8 @@ impl Sender {
             put(head, 18, &header.csum_start.to_le_bytes());
             put(head, 20, &header.csum_offset.to_le_bytes());
             body.get_mut(..len).is_some_and(|body| fill(body) == len)
-        })
+        });
+        if appended { Ok(()) } else { Err(DropCause::HandoverFull) }
     }
 
     /// Appends what a bridge learned. `false`: no room (the bridge says it again when it refreshes the entry).
@@ -265,7 +269,7 @@ mod tests {
         ring_of(bytes, Arc::new(Waker::new(event)))
     }
 
-    fn send(sender: &mut Sender, bytes: &[u8]) -> bool {
+    fn send(sender: &mut Sender, bytes: &[u8]) -> Result<(), DropCause> {
         let header = NetHeader { gso_size: 7, ..NetHeader::default() };
         sender.packet(PortId(3), 1, header, bytes.len(), |room| {
             room.copy_from_slice(bytes);
@@ -289,7 +293,7 @@ mod tests {
     fn a_full_ring_refuses_and_loses_nothing() {
         let (mut sender, mut receiver) = pair();
         let mut sent = 0u32;
-        while send(&mut sender, &[sent.to_le_bytes()[0]; 1500]) {
+        while send(&mut sender, &[sent.to_le_bytes()[0]; 1500]) == Ok(()) {
             sent += 1;
         }
         assert!(sent > 1_000);
@@ -297,7 +301,7 @@ mod tests {
             assert_eq!(receive(&mut receiver), Some(vec![n.to_le_bytes()[0]; 1500]));
         }
         assert_eq!(receive(&mut receiver), None);
-        assert!(send(&mut sender, b"room again"));
+        assert_eq!(send(&mut sender, b"room again"), Ok(()));
     }
 
     #[test]
@@ -315,7 +319,7 @@ mod tests {
 
     #[test]
     fn an_oversize_packet_is_refused() {
-        assert!(!send(&mut pair().0, &vec![0; MAX_PACKET + 1]));
+        assert_eq!(send(&mut pair().0, &vec![0; MAX_PACKET + 1]), Err(DropCause::TooBig));
     }
 
     proptest! {
@@ -325,7 +329,7 @@ mod tests {
             let mut expected = std::collections::VecDeque::new();
             for (n, &size) in sizes.iter().enumerate() {
                 let bytes = vec![n.to_le_bytes()[0]; size];
-                if send(&mut sender, &bytes) {
+                if send(&mut sender, &bytes).is_ok() {
                     expected.push_back(bytes);
                 }
                 if n % burst == 0 {
