@@ -93,11 +93,10 @@ impl Rings {
         Ok(config)
     }
 
-    /// Takes a ring back from its worker; `None` if it did not run. The kick eventfd goes with it.
+    /// Takes a ring back from its worker; `None` if it did not run. Its eventfds stay: a front end may start it again with them.
     pub(crate) fn stop(&mut self, vring: u16, fleet: &Fleet) -> Result<Option<RingBase>, WorkerGone> {
         let (id, worker) = (self.id(vring), self.worker(vring));
         let Some(ring) = self.rings.get_mut(usize::from(vring)) else { return Ok(None) };
-        ring.kick = None;
         if !std::mem::take(&mut ring.running) {
             return Ok(None);
         }
