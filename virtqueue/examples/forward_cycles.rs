@@ -118,7 +118,7 @@ impl Side {
             pool.write(i, 0, &vec![0x5a; STRIDE as usize]);
         }
         let done = vec![Completion::default(); options.burst];
-        Ok((Self { driver, pool, tokens: Vec::new(), buffers, free: (0..count).collect(), done }, config, memory))
+        Ok((Self { driver, pool, tokens: Vec::new(), buffers, free: shuffled(count), done }, config, memory))
     }
 
     /// Takes back what was used and posts it again, touching the first line of each frame.
@@ -148,6 +148,13 @@ impl Side {
         self.driver.publish();
         done as u64
     }
+}
+
+/// Numbers below `count` in no order that a cache could guess, as buffers of a busy pool are.
+fn shuffled(count: u32) -> Vec<u32> {
+    let mut all: Vec<_> = (0..count).collect();
+    all.sort_by_key(|i| (u64::from(*i) + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    all
 }
 
 /// Both drivers: what each guest sends and receives.

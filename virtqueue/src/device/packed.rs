@@ -26,8 +26,10 @@ use crate::layout::{
 };
 use crate::mem::{HostPtr, RingAreas, prefetch_read, prefetch_write};
 
-/// Lines of descriptors asked for ahead of the one being read.
-const LINES_AHEAD: usize = 4;
+/// Lines of descriptors asked for ahead of the one being read, of frames.
+const TX_AHEAD: usize = 4;
+/// The same of buffers.
+const RX_AHEAD: usize = 16;
 
 /// A packed ring.
 #[derive(Debug)]
@@ -97,7 +99,7 @@ impl PackedRing {
         let mut line = self.descriptor(self.next.index);
         let mut taken = 0;
         while taken < lines {
-            let ahead = line.offset(LINES_AHEAD * 64);
+            let ahead = line.offset(if RX { RX_AHEAD } else { TX_AHEAD } * 64);
             if RX {
                 prefetch_write(ahead);
             } else {
