@@ -75,8 +75,8 @@ impl Exchange {
     pub fn begin(work: &WorkDir, traffic: Traffic, left: &VirtioUser, right: &VirtioUser) -> Result<Self> {
         let mut guests = Self {
             traffic,
-            left: Testpmd::spawn(work, "left", left, traffic.mode())?,
-            right: Testpmd::spawn(work, "right", right, traffic.mode())?,
+            left: Testpmd::spawn(work, "left", &[left], traffic.mode())?,
+            right: Testpmd::spawn(work, "right", &[right], traffic.mode())?,
             base: Counts::default(),
         };
         guests.left.ready()?;

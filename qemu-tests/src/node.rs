@@ -105,6 +105,9 @@ pub struct PortStats {
     /// Names of the negotiated features.
     #[serde(default)]
     pub features: Vec<String>,
+    /// Queue pairs that the front end enabled.
+    #[serde(default)]
+    pub queue_pairs: u16,
     /// Frames received from the guest.
     pub rx_packets: u64,
     /// Frames delivered to the guest.
@@ -168,6 +171,17 @@ impl Node {
             control.as_os_str(),
         ])?;
         serde_json::from_str(&text).with_context(|| format!("not the statistics we know: {text}"))
+    }
+
+    /// What one port counts now.
+    pub fn port(&self, name: &str) -> Result<PortStats> {
+        Ok(self.stats()?.port(name)?.clone())
+    }
+
+    /// Waits until a port has received `frames` more frames from its guest.
+    pub fn wait_received(&self, port: &str, frames: u64) -> Result<()> {
+        let goal = self.port(port)?.rx_packets + frames;
+        wait_until(&format!("{frames} frames from {port}"), UP_LIMIT, || Ok(self.port(port)?.rx_packets >= goal))
     }
 
     /// Waits until the named ports are up.

@@ -54,15 +54,22 @@ impl Drop for WorkDir {
 }
 
 /// Runs a test in a fresh directory. When it fails, the ends of all logs are printed before the panic that names the
-/// cause; the children are dead by then, because they belong to `body`.
+/// cause.
 pub fn run(body: impl FnOnce(&WorkDir) -> Result<()>) {
-    let work = WorkDir::create().expect("a working directory");
-    if let Err(error) = body(&work) {
-        eprintln!("{}", work.logs());
-        drop(work);
-        let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
-        panic!("{}", causes.join("\n  because: "));
+    if let Err(causes) = attempt(body) {
+        panic!("{causes}");
     }
+}
+
+/// As [`run`], for one of several things that a test tries: returns the causes of a failure instead of panicking. The
+/// children are dead by the time that the logs are printed, because they belong to `body`.
+pub fn attempt(body: impl FnOnce(&WorkDir) -> Result<()>) -> Result<(), String> {
+    let work = WorkDir::create().map_err(|e| format!("{e:#}"))?;
+    body(&work).map_err(|error| {
+        eprintln!("{}", work.logs());
+        let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+        causes.join("\n  because: ")
+    })
 }
 
 /// True when the full product of options was asked for (`cargo xtask test --full`).

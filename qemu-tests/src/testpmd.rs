@@ -72,10 +72,10 @@ impl VirtioUser {
         }
     }
 
-    fn vdev(&self) -> String {
+    fn vdev(&self, index: usize) -> String {
         let flag = u8::from;
         format!(
-            "net_virtio_user0,path={},mac={},queues={},cq={},queue_size={},packed_vq={},mrg_rxbuf={},in_order={},vectorized={}{}",
+            "net_virtio_user{index},path={},mac={},queues={},cq={},queue_size={},packed_vq={},mrg_rxbuf={},in_order={},vectorized={}{}",
             self.socket.display(),
             self.mac,
             self.pairs,
@@ -88,20 +88,31 @@ impl VirtioUser {
             if self.server { ",server=1" } else { "" },
         )
     }
+}
 
-    fn arguments(&self, mode: &str) -> Vec<String> {
-        let memory =
-            if self.hugepages { vec!["-m", "128", "--single-file-segments"] } else { vec!["-m", "128", "--no-huge"] };
-        let queues = [format!("--rxq={}", self.pairs), format!("--txq={}", self.pairs)];
-        let mut args =
-            vec!["--force-max-simd-bitwidth=512".to_owned(), "--log-level=pmd.net.virtio.*:debug".to_owned()];
-        args.extend(memory.into_iter().map(str::to_owned));
-        args.extend(["--vdev".to_owned(), self.vdev(), "--".to_owned()]);
-        args.extend(queues);
-        args.extend(["-i", "--total-num-mbufs=16384", "--nb-cores=1"].map(str::to_owned));
-        args.extend([format!("--forward-mode={mode}"), format!("--eth-peer=0,{}", self.peer_mac)]);
-        args
+impl Ring {
+    /// The layout as the node names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Split => "split",
+            Self::Packed => "packed",
+        }
     }
+}
+
+/// The arguments of one testpmd that has all of `ports`; the first decides about memory and queues.
+fn arguments(ports: &[&VirtioUser], mode: &str) -> Vec<String> {
+    let Some(first) = ports.first() else { return Vec::new() };
+    let mut args = vec!["--force-max-simd-bitwidth=512".to_owned(), "--log-level=pmd.net.virtio.*:debug".to_owned()];
+    let memory = if first.hugepages { "--single-file-segments" } else { "--no-huge" };
+    args.extend(["-m", "128", memory].map(str::to_owned));
+    for (index, port) in ports.iter().enumerate() {
+        args.extend(["--vdev".to_owned(), port.vdev(index)]);
+    }
+    args.extend(["--", "-i", "--total-num-mbufs=16384", "--nb-cores=1"].map(str::to_owned));
+    args.extend([format!("--rxq={}", first.pairs), format!("--txq={}", first.pairs), format!("--forward-mode={mode}")]);
+    args.extend(ports.iter().enumerate().map(|(index, port)| format!("--eth-peer={index},{}", port.peer_mac)));
+    args
 }
 
 /// The MAC address of guest `number` in these tests.
@@ -134,10 +145,11 @@ pub struct Testpmd {
 }
 
 impl Testpmd {
-    /// Starts a guest with one virtio-user port; `mode` is its forwarding mode. Does not wait: call
+    /// Starts a guest with these virtio-user ports; `mode` is its forwarding mode. Does not wait: call
     /// [`ready`](Self::ready), so that several can start at once.
-    pub fn spawn(work: &WorkDir, name: &str, port: &VirtioUser, mode: &str) -> Result<Self> {
-        Self::spawn_with(work, name, &[], port.cpu, &port.arguments(mode))
+    pub fn spawn(work: &WorkDir, name: &str, ports: &[&VirtioUser], mode: &str) -> Result<Self> {
+        let cpu = ports.first().map_or(0, |port| port.cpu);
+        Self::spawn_with(work, name, &[], cpu, &arguments(ports, mode))
     }
 
     /// Starts a testpmd of any arguments (what follows the EAL arguments that all of them need), through the command line
