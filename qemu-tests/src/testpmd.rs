@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::netns::NetNs;
 use crate::process::Process;
 use crate::scenario::WorkDir;
 
@@ -100,16 +101,27 @@ impl Ring {
     }
 }
 
+/// How much memory a testpmd gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    Usual,
+    Small,
+}
+
 /// The arguments of one testpmd that has all of `ports`; the first decides about memory and queues.
-fn arguments(ports: &[&VirtioUser], mode: &str) -> Vec<String> {
+fn arguments(ports: &[&VirtioUser], size: Size, mode: &str) -> Vec<String> {
     let Some(first) = ports.first() else { return Vec::new() };
     let mut args = vec!["--force-max-simd-bitwidth=512".to_owned(), "--log-level=pmd.net.virtio.*:debug".to_owned()];
     let memory = if first.hugepages { "--single-file-segments" } else { "--no-huge" };
-    args.extend(["-m", "128", memory].map(str::to_owned));
+    let (mib, buffers) = match size {
+        Size::Usual => ("128", "--total-num-mbufs=16384"),
+        Size::Small => ("32", "--total-num-mbufs=2048"),
+    };
+    args.extend(["-m", mib, memory].map(str::to_owned));
     for (index, port) in ports.iter().enumerate() {
         args.extend(["--vdev".to_owned(), port.vdev(index)]);
     }
-    args.extend(["--", "-i", "--total-num-mbufs=16384", "--nb-cores=1"].map(str::to_owned));
+    args.extend(["--", "-i", buffers, "--nb-cores=1"].map(str::to_owned));
     args.extend([format!("--rxq={}", first.pairs), format!("--txq={}", first.pairs), format!("--forward-mode={mode}")]);
     args.extend(ports.iter().enumerate().map(|(index, port)| format!("--eth-peer={index},{}", port.peer_mac)));
     args
@@ -149,7 +161,19 @@ impl Testpmd {
     /// [`ready`](Self::ready), so that several can start at once.
     pub fn spawn(work: &WorkDir, name: &str, ports: &[&VirtioUser], mode: &str) -> Result<Self> {
         let cpu = ports.first().map_or(0, |port| port.cpu);
-        Self::spawn_with(work, name, &[], cpu, &arguments(ports, mode))
+        Self::spawn_with(work, name, &[], cpu, &arguments(ports, Size::Usual, mode))
+    }
+
+    /// As [`spawn`](Self::spawn), with one port and little memory: starts in half the time.
+    pub fn spawn_small(work: &WorkDir, name: &str, port: &VirtioUser, mode: &str) -> Result<Self> {
+        Self::spawn_with(work, name, &[], port.cpu, &arguments(&[port], Size::Small, mode))
+    }
+
+    /// Starts a testpmd in `host` that forwards between a virtio-user port and a tap device, which it makes there.
+    pub fn spawn_bridge_to_tap(work: &WorkDir, name: &str, host: &NetNs, port: &VirtioUser, tap: &str) -> Result<Self> {
+        let mut args = vec!["--vdev".to_owned(), format!("net_tap0,iface={tap}")];
+        args.extend(arguments(&[port], Size::Usual, "io"));
+        Self::spawn_with(work, name, &host.command(&[]), port.cpu, &args)
     }
 
     /// Starts a testpmd of any arguments (what follows the EAL arguments that all of them need), through the command line
