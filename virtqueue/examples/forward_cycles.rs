@@ -81,6 +81,9 @@ impl Options {
                 _ => return Err(format!("unknown key {key}").into()),
             }
         }
+        if options.offset + 12 + options.frame > STRIDE || options.offset > STRIDE - ROOM {
+            return Err(format!("a frame of {} bytes at {} does not fit", options.frame, options.offset).into());
+        }
         Ok(options)
     }
 }

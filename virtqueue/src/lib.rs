@@ -16,21 +16,9 @@
 //! | `journal` | the record from which a packed ring is resumed after the device died |
 //! | `driver` | the driver side: posts buffers, completes them; buffer pools |
 
-#![cfg_attr(
-    not(test),
-    deny(
-        clippy::unwrap_used,
-        clippy::expect_used,
-        clippy::panic,
-        clippy::indexing_slicing
-    )
-)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
-#[cfg(not(all(
-    target_os = "linux",
-    target_endian = "little",
-    target_pointer_width = "64"
-)))]
+#[cfg(not(all(target_os = "linux", target_endian = "little", target_pointer_width = "64")))]
 compile_error!("virtqueue supports little-endian 64-bit Linux only");
 
 mod config;
@@ -43,14 +31,10 @@ mod mem;
 
 pub use config::{MAX_RING_SIZE, QueueConfig, QueueFeatures, RingAddresses, RingBase, RingKind};
 pub use device::{
-    Delivered, ForwardError, Forwarded, MAX_BURST, NetHeader, RxQueue, Tail, TxQueue, forward,
-    recover_split_base,
+    Delivered, ForwardError, Forwarded, MAX_BURST, NetHeader, RxQueue, Tail, TxQueue, forward, recover_split_base,
 };
 pub use driver::{Buffer, BufferPool, Completion, DriverQueue, PoolError, PostError};
 pub use error::{QueueError, RingError};
 pub use journal::{JournalError, JournalFile, QueueJournal};
 pub use layout::RingLayout;
-pub use mem::{
-    MapError, MemError, MemoryMap, RegionId, RegionSpec, SharedMemory, full_fence,
-    install_sigbus_guard,
-};
+pub use mem::{MapError, MemError, MemoryMap, RegionId, RegionSpec, SharedMemory, full_fence, install_sigbus_guard};

@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn every_length_copies_exactly() {
-        let mut source: Vec<u8> = (0..4000_u32).map(|i| (i * 7 + i / 256) as u8).collect();
+        let byte = |i: u32| u8::try_from((i * 7 + i / 256) % 256).unwrap();
+        let mut source: Vec<u8> = (0..4000).map(byte).collect();
         for len in (0..600).chain([1500, 1514, 2048, 3999]) {
             for skew in [0, 1] {
                 let mut target = vec![0xa5_u8; 4010];

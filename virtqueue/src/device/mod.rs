@@ -32,6 +32,7 @@ mod split;
 mod tx;
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 pub(crate) mod tests;
 
 pub use forward::{ForwardError, Forwarded, forward};

@@ -70,8 +70,9 @@ impl World {
     /// Fills the ring with chains of one to `longest` descriptors.
     fn post(&mut self) {
         loop {
-            let pieces = 1 + self.numbers.below(self.longest).min(u64::from(self.guest.config.size) - 1) as usize;
-            let buffers = vec![self.guest.buffer(0, 100); pieces];
+            let most = self.longest.min(u64::from(self.guest.config.size));
+            let pieces = 1 + self.numbers.below(most);
+            let buffers: Vec<_> = (0..pieces).map(|_| self.guest.buffer(0, 100)).collect();
             let (out, into): (&[_], &[_]) = if self.rx { (&[], &buffers) } else { (&buffers, &[]) };
             if self.driver.post(out, into, self.posted).is_err() {
                 break;
