@@ -32,5 +32,5 @@ mod topology;
 mod worker;
 
 pub use node::{Node, NodeError, NodeGone, NodeHandle};
-pub use port::{ChangeError, PortError, SocketError};
+pub use port::{ChangeError, PortError};
 pub use worker::WorkerGone;

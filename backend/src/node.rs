@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use switch::BridgeConfig;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
-use crate::config::{Config, Name, PortConfig, WorkerConfig};
+use crate::config::{Config, Fault, Machine, Name, PortConfig, WorkerConfig};
 use crate::counters::WorkerCounters;
 use crate::fleet::Fleet;
 use crate::port::{ChangeError, PortsThread, Request, ThreadParts};
@@ -27,6 +27,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
+    /// A configuration that was built in code and cannot be.
+    #[error(transparent)]
+    Config(#[from] Fault),
     /// The directory of ring records.
     #[error("state directory {path}: {source}")]
     StateDir {
@@ -84,6 +87,7 @@ impl Node {
     /// # Errors
     /// The first thing that cannot be had; nothing is left running then.
     pub fn start(config: &Config) -> Result<Self, NodeError> {
+        config.check(&Machine::current())?;
         virtqueue::install_sigbus_guard().map_err(NodeError::Thread)?;
         make_state_dir(&config.control.state_dir)?;
         let bridge = BridgeConfig { seed: RandomState::new().hash_one(0), ..BridgeConfig::default() };

@@ -12,7 +12,6 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `server.rs` | the thread, connections and their bounds |
-//! | `socket.rs` | the UNIX socket: replaced when stale, refused when live |
 //! | `routes.rs` | one function per path and method |
 //! | `openapi.rs` | the description at `/openapi.json` |
 //! | `metrics.rs` | [`Stats`] as Prometheus text |
@@ -25,7 +24,6 @@ mod node;
 mod openapi;
 mod routes;
 mod server;
-mod socket;
 
 #[cfg(test)]
 mod tests;
@@ -33,7 +31,7 @@ mod tests;
 pub use self::error::{ControlError, ErrorBody};
 pub use self::routes::Version;
 pub use self::server::{ControlListener, ControlServer, ServerError};
-pub use self::socket::{DirectoryFault, SocketError};
+pub use crate::sys::{DirectoryFault, SocketError};
 
 use crate::config::PortConfig;
 use crate::stats::{PortStatus, Stats};

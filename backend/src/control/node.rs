@@ -42,7 +42,7 @@ fn refusal(name: String, error: ChangeError) -> ControlError {
         }
         ChangeError::TooMany => ControlError::TooManyPorts,
         ChangeError::Worker(_) => ControlError::Gone,
-        cause @ (ChangeError::Port(_) | ChangeError::Watch { .. }) => {
+        cause @ (ChangeError::Port(_) | ChangeError::SocketTaken { .. } | ChangeError::Watch { .. }) => {
             ControlError::Open { name, cause: Box::new(cause) }
         }
     }

@@ -20,8 +20,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::Controlled;
 use super::routes::{Access, router};
-use super::socket::{PrivateSocket, SocketError};
 use crate::config::ControlConfig;
+use crate::sys::{SocketError, SocketListener, SocketMode};
 
 /// Connections served at once on each address; further ones wait in the backlog.
 const MAX_CONNECTIONS: u32 = 32;
@@ -63,7 +63,7 @@ pub enum ServerError {
 /// Binding before the node starts makes a second node with the same configuration fail before it touches anything.
 #[derive(Debug)]
 pub struct ControlListener {
-    socket: PrivateSocket,
+    socket: SocketListener,
     unix: UnixListener,
     tcp: Option<(TcpListener, SocketAddr)>,
     runtime: Runtime,
@@ -75,7 +75,7 @@ impl ControlListener {
     /// # Errors
     /// If either cannot be listened on.
     pub fn bind(config: &ControlConfig) -> Result<Self, ServerError> {
-        let socket = PrivateSocket::listen(&config.socket)?;
+        let socket = SocketListener::listen(&config.socket, SocketMode::Owner)?;
         let runtime = Builder::new_current_thread()
             .enable_io()
             .enable_time()
@@ -116,7 +116,7 @@ pub struct ControlServer {
     stop: watch::Sender<bool>,
     thread: Option<JoinHandle<()>>,
     // Last, so that the file goes when nobody serves it any more.
-    _socket: PrivateSocket,
+    _socket: SocketListener,
 }
 
 impl ControlServer {

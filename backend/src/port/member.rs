@@ -11,13 +11,14 @@ use vhost_user::Offer;
 use vhost_user::features;
 use virtqueue::{JournalError, JournalFile, RingKind};
 
+use super::dial::connect;
 use super::rings::open_journal;
 use super::session::{Changes, Session, SessionEnd};
-use super::socket::{Listener, SocketError, connect};
 use crate::config::{PortConfig, Role};
 use crate::counters::PortCounters;
 use crate::fleet::Fleet;
 use crate::stats::{PortState, PortStatus, RingLayout};
+use crate::sys::{SocketError, SocketListener, SocketMode};
 use crate::topology::PortEntry;
 use crate::worker::WorkerGone;
 
@@ -62,7 +63,7 @@ pub(super) struct Port {
     name: Arc<str>,
     /// The other end of its wire, by name; `None`: it is on the bridge.
     pub(super) wired_to: Option<String>,
-    pub(super) listener: Option<Listener>,
+    pub(super) listener: Option<SocketListener>,
     pub(super) session: Option<Session>,
     /// Grows with each connection, so that events of an earlier one are told apart.
     pub(super) generation: u32,
@@ -85,7 +86,7 @@ impl Port {
     ) -> Result<Self, PortError> {
         let name = config.name.to_string();
         let listener = match config.role {
-            Role::Server => Some(Listener::bind(config.socket.as_ref())),
+            Role::Server => Some(SocketListener::listen(&config.socket, SocketMode::Umask)),
             Role::Client => None,
         };
         let listener = listener.transpose().map_err(|source| PortError::Socket { port: name.clone(), source })?;

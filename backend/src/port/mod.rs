@@ -7,15 +7,14 @@
 //! | `member.rs` | one port: its socket, its connection, its counters |
 //! | `session.rs` | one connection: protocol, memory, rings |
 //! | `rings.rs` | a ring on its way to a worker and back |
-//! | `socket.rs` | listening and connecting |
+//! | `dial.rs` | connecting to a front end that listens |
 
+mod dial;
 mod member;
 mod rings;
 mod session;
-mod socket;
 mod thread;
 
 pub use member::PortError;
-pub use socket::SocketError;
 pub use thread::ChangeError;
 pub(crate) use thread::{PortsThread, Request, ThreadParts};

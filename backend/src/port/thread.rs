@@ -42,6 +42,16 @@ pub enum ChangeError {
     /// There is no port of that name.
     #[error("no port {0:?}")]
     Unknown(String),
+    /// Another port has that socket.
+    #[error("port {:?}: socket {} is that of port {other:?}", .port.as_str(), .socket.display())]
+    SocketTaken {
+        /// The port.
+        port: Name,
+        /// Its socket.
+        socket: PathBuf,
+        /// The port that has it.
+        other: String,
+    },
     /// A worker that the port names does not exist.
     #[error("port {:?} names worker {:?}, which does not exist", .port.as_str(), .worker.as_str())]
     UnknownWorker {
@@ -189,6 +199,11 @@ impl PortsThread {
     fn add(&mut self, config: PortConfig) -> Result<(), ChangeError> {
         if self.by_name.contains_key(config.name.as_str()) {
             return Err(ChangeError::Exists(config.name));
+        }
+        let same = |port: &&Port| port.config.socket == config.socket;
+        if let Some(other) = self.ports.iter().flatten().find(same) {
+            let (socket, other) = (config.socket.to_path_buf(), other.config.name.to_string());
+            return Err(ChangeError::SocketTaken { port: config.name, socket, other });
         }
         let at = self.free_id().ok_or(ChangeError::TooMany)?;
         let id = PortId(u16::try_from(at).map_err(|_| ChangeError::TooMany)?);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The listening UNIX socket of the API.
+//! A listening UNIX socket: the API's, and those of ports.
 //!
 //! A file that nobody answers on was left by a process that died, and is replaced; a live one belongs to somebody, and is
 //! an error. Between finding it stale and replacing it, another node could do the same and lose its new socket to us, so
@@ -76,33 +76,47 @@ pub enum DirectoryFault {
     Missing,
 }
 
-/// A listening socket that only its owner may connect to. Its file goes away with it.
+/// A listening socket. Its file goes away with it.
 #[derive(Debug)]
-pub(super) struct PrivateSocket {
+pub(crate) struct SocketListener {
     listener: UnixListener,
     path: PathBuf,
     /// Device and inode of the file: another process may have put its own there since.
     identity: Option<(u64, u64)>,
 }
 
-impl PrivateSocket {
-    /// Listens on `path`, without blocking, with mode 0600 from the first moment on.
-    pub(super) fn listen(path: &SocketPath) -> Result<Self, SocketError> {
+/// Who may connect to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SocketMode {
+    /// Its owner: mode 0600 from the first moment on.
+    Owner,
+    /// Whom the process's umask allows: front ends run as other users.
+    Umask,
+}
+
+impl SocketListener {
+    /// Listens on `path`, without blocking.
+    pub(crate) fn listen(path: &SocketPath, mode: SocketMode) -> Result<Self, SocketError> {
         let dir = directory(path)?;
         let _lock = lock(dir);
         remove_stale(path)?;
-        let listener = bind(path).map_err(|error| refused(path, "create it", error))?;
+        let listener = bind(path, mode).map_err(|error| refused(path, "create it", error))?;
         let identity = fs::symlink_metadata(path).ok().map(|file| (file.dev(), file.ino()));
         Ok(Self { listener, path: path.to_path_buf(), identity })
     }
 
+    /// The socket to accept from.
+    pub(crate) fn socket(&self) -> &UnixListener {
+        &self.listener
+    }
+
     /// A second handle to accept from.
-    pub(super) fn listener(&self) -> io::Result<UnixListener> {
+    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
         self.listener.try_clone()
     }
 }
 
-impl Drop for PrivateSocket {
+impl Drop for SocketListener {
     fn drop(&mut self) {
         let now = fs::symlink_metadata(&self.path).ok().map(|file| (file.dev(), file.ino()));
         if now.is_some() && now == self.identity {
@@ -164,10 +178,12 @@ fn knock(path: &Path) -> Result<(), Errno> {
     rustix::net::connect(&socket()?, &SocketAddrUnix::new(path)?)
 }
 
-fn bind(path: &Path) -> io::Result<UnixListener> {
+fn bind(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
     let socket = socket()?;
-    // Linux creates the file with the mode that the unbound socket has, so there is no moment at which others may connect.
-    rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    if mode == SocketMode::Owner {
+        // Linux creates the file with the mode that the unbound socket has, so there is no moment at which others may connect.
+        rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
+    }
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
