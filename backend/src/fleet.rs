@@ -47,9 +47,11 @@ impl Fleet {
         self.mailbox(worker)?.ask(command)
     }
 
-    /// Moves all queues of `port` to another memory map. When this returns no ring that works uses the old one.
-    pub(crate) fn set_memory(&self, port: PortId, map: &Arc<MemoryMap>) -> Result<(), WorkerGone> {
-        self.ask_all(|reply| Command::SetMemory { port, map: Arc::clone(map), reply }).map(drop)
+    /// Moves all queues of `port` to another memory map, and returns those that it does not hold. No worker uses the old
+    /// one any more.
+    pub(crate) fn set_memory(&self, port: PortId, map: &Arc<MemoryMap>) -> Result<Vec<Attachment>, WorkerGone> {
+        let lost = self.ask_all(|reply| Command::SetMemory { port, map: Arc::clone(map), reply })?;
+        Ok(lost.into_iter().flatten().collect())
     }
 
     /// Publishes a topology. When this returns every worker forwards by it.

@@ -38,6 +38,8 @@ struct Ring {
     error: Option<OwnedFd>,
     running: bool,
     enabled: bool,
+    /// Where a ring stands that was started and does not run: it could not be, or it lost its memory.
+    fallen_at: Option<RingBase>,
 }
 
 /// Which of a ring's eventfds.
@@ -70,6 +72,23 @@ impl Rings {
         journal: Option<&JournalFile>,
         fleet: &Fleet,
     ) -> Result<QueueConfig, StartError> {
+        let result = self.try_start(start, map, journal, fleet);
+        if result.is_err()
+            && let Some(ring) = self.rings.get_mut(usize::from(start.vring))
+        {
+            let kind = QueueFeatures::from_bits(start.features).kind;
+            ring.fallen_at = start.base.and_then(|word| RingBase::from_wire(kind, start.size, word).ok());
+        }
+        result
+    }
+
+    fn try_start(
+        &mut self,
+        start: &VringStart,
+        map: &Arc<MemoryMap>,
+        journal: Option<&JournalFile>,
+        fleet: &Fleet,
+    ) -> Result<QueueConfig, StartError> {
         let vring = start.vring;
         let wrong = |source| StartError::Queue { vring, source };
         let (config, recovered) = configure(start, map, journal)?;
@@ -88,6 +107,7 @@ impl Rings {
         let clone = |fd: &Option<OwnedFd>| fd.as_ref().and_then(|fd| fd.try_clone().ok());
         let (kick, call, error) = (clone(&ring.kick), clone(&ring.call), clone(&ring.error));
         ring.running = true;
+        ring.fallen_at = None;
         ring.enabled = start.enabled;
         fleet.attach(worker, Attachment { id, queue, enabled: start.enabled, kick, call, error })?;
         Ok(config)
@@ -98,9 +118,23 @@ impl Rings {
         let (id, worker) = (self.id(vring), self.worker(vring));
         let Some(ring) = self.rings.get_mut(usize::from(vring)) else { return Ok(None) };
         if !std::mem::take(&mut ring.running) {
-            return Ok(None);
+            return Ok(ring.fallen_at.take());
         }
         Ok(fleet.detach(worker, id)?.map(|attachment| attachment.queue.base()))
+    }
+
+    /// Moves all rings to another memory map. Those that it does not hold broke and stand still until they are described
+    /// anew. Returns whether there were such.
+    pub(crate) fn set_memory(&mut self, map: &Arc<MemoryMap>, fleet: &Fleet) -> Result<bool, WorkerGone> {
+        let lost = fleet.set_memory(self.port, map)?;
+        for attachment in &lost {
+            let vring = usize::from(attachment.id.pair) * 2 + usize::from(attachment.id.side == Side::Transmit);
+            if let Some(ring) = self.rings.get_mut(vring) {
+                ring.running = false;
+                ring.fallen_at = Some(attachment.queue.base());
+            }
+        }
+        Ok(!lost.is_empty())
     }
 
     /// Takes all rings back.

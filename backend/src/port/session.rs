@@ -73,7 +73,6 @@ pub(crate) struct Changes {
 #[derive(Debug)]
 pub(crate) struct Session {
     name: Arc<str>,
-    port: PortId,
     socket: UnixStream,
     connection: BackendConnection<OwnedFd>,
     map: Arc<MemoryMap>,
@@ -97,7 +96,6 @@ impl Session {
         let rings = Rings::new(port, workers, offer.max_queues);
         Self {
             name,
-            port,
             socket,
             connection: BackendConnection::new(offer),
             map: Arc::new(MemoryMap::empty()),
@@ -191,15 +189,15 @@ impl Session {
             Action::SetMemory { regions, same_layout: _, ack } => {
                 let regions = regions.into_iter().map(|(region, fd)| (spec(&region), fd)).collect();
                 let map = self.map.replace(regions);
-                self.change_memory(map, ack, fleet)?;
+                self.change_memory(map, ack, fleet, changes)?;
             }
             Action::AddRegion { region, fd, ack } => {
                 let map = self.map.with_region(spec(&region), fd);
-                self.change_memory(map, ack, fleet)?;
+                self.change_memory(map, ack, fleet, changes)?;
             }
             Action::RemoveRegion { region, ack } => {
                 let map = self.map.without_region(&spec(&region));
-                self.change_memory(map, ack, fleet)?;
+                self.change_memory(map, ack, fleet, changes)?;
             }
             Action::Start(start) => {
                 self.start(&start, fleet, changes)?;
@@ -249,11 +247,12 @@ impl Session {
         map: Result<MemoryMap, MapError>,
         ack: MemoryAck,
         fleet: &Fleet,
+        changes: &mut Changes,
     ) -> Result<(), SessionEnd> {
         let done = match map {
             Ok(map) => {
                 let map = Arc::new(map);
-                fleet.set_memory(self.port, &map)?;
+                changes.queues |= self.rings.set_memory(&map, fleet)?;
                 self.map = map;
                 true
             }

@@ -4,8 +4,9 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use packet::MacAddr;
 use packet::synth::rarp_announcement;
+use packet::{MacAddr, PortId};
+use virtqueue::MemoryMap;
 
 use super::Worker;
 use super::mailbox::{Attachment, Command, QueueId, Side};
@@ -48,13 +49,7 @@ impl Worker {
                 let _ = reply.try_send(self.replace_kick(id, fd));
             }
             Command::SetMemory { port, map, reply } => {
-                for slot in self.txs.iter_mut().filter(|slot| slot.common.port() == port) {
-                    slot.set_memory(&map);
-                }
-                for slot in self.rxs.iter_mut().filter(|slot| slot.common.port() == port) {
-                    slot.set_memory(&map);
-                }
-                let _ = reply.try_send(());
+                let _ = reply.try_send(self.set_memory(port, &map));
             }
             Command::SetTopology { topology, reply } => {
                 let old = std::mem::replace(&mut self.topology, topology);
@@ -116,6 +111,22 @@ impl Worker {
         };
         self.compile_routes();
         Some(attachment)
+    }
+
+    /// Returns the queues that cannot follow.
+    fn set_memory(&mut self, port: PortId, map: &Arc<MemoryMap>) -> Vec<Attachment> {
+        let mut lost = Vec::new();
+        for slot in self.txs.iter_mut().filter(|slot| slot.common.port() == port) {
+            if !slot.set_memory(map) {
+                lost.push(slot.common.id);
+            }
+        }
+        for slot in self.rxs.iter_mut().filter(|slot| slot.common.port() == port) {
+            if !slot.set_memory(map) {
+                lost.push(slot.common.id);
+            }
+        }
+        lost.into_iter().filter_map(|id| self.detach(id)).collect()
     }
 
     fn replace_kick(&mut self, id: QueueId, fd: Option<OwnedFd>) -> Option<OwnedFd> {

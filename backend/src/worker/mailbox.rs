@@ -87,11 +87,12 @@ pub(crate) enum Command {
         fd: Option<OwnedFd>,
         reply: SyncSender<Option<OwnedFd>>,
     },
-    /// Moves a port's queues to another memory map; one whose ring it does not hold breaks.
+    /// Moves a port's queues to another memory map; those whose rings it does not hold break and come back, so that
+    /// nothing keeps the old map.
     SetMemory {
         port: PortId,
         map: Arc<MemoryMap>,
-        reply: SyncSender<()>,
+        reply: SyncSender<Vec<Attachment>>,
     },
     SetTopology {
         topology: Arc<Topology>,

@@ -110,12 +110,13 @@ impl Common {
         }
     }
 
-    /// A ring that the new memory map does not hold breaks; it is detached, and its old map goes, when it is stopped.
-    fn check_move(&mut self, moved: Result<(), QueueError>, addresses: &RingAddresses) {
+    /// A ring that the new memory map does not hold breaks. Returns whether it could follow.
+    fn check_move(&mut self, moved: Result<(), QueueError>, addresses: &RingAddresses) -> bool {
         if let Err(error) = moved {
             log::warn!("{:?}: {error}", self.id);
             self.fail(RingError::Unmapped { addr: addresses.desc, len: 0 });
         }
+        moved.is_ok()
     }
 
     #[inline]
@@ -160,9 +161,10 @@ impl TxSlot {
         }
     }
 
-    pub(crate) fn set_memory(&mut self, map: &Arc<MemoryMap>) {
+    /// `false`: the ring is not in `map`, and broke.
+    pub(crate) fn set_memory(&mut self, map: &Arc<MemoryMap>) -> bool {
         let moved = self.queue.set_memory(Arc::clone(map));
-        self.common.check_move(moved, &self.queue.config().addresses);
+        self.common.check_move(moved, &self.queue.config().addresses)
     }
 }
 
@@ -176,9 +178,10 @@ impl RxSlot {
         }
     }
 
-    pub(crate) fn set_memory(&mut self, map: &Arc<MemoryMap>) {
+    /// `false`: the ring is not in `map`, and broke.
+    pub(crate) fn set_memory(&mut self, map: &Arc<MemoryMap>) -> bool {
         let moved = self.queue.set_memory(Arc::clone(map));
-        self.common.check_move(moved, &self.queue.config().addresses);
+        self.common.check_move(moved, &self.queue.config().addresses)
     }
 }
 
