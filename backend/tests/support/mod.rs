@@ -17,7 +17,7 @@ pub(crate) use guest::{Guest, Shape, exchange, exchange_shaped, guest_config};
 pub(crate) use node::{NodeSpec, TestNode, port};
 pub(crate) use process::{alone, cpu_of, mappings_of, open_files, process_cpu};
 pub(crate) use raw::{Raw, eventfd, fired, ring_up};
-pub(crate) use rings::{Layout, RawDevice, SIZE};
+pub(crate) use rings::{Layout, MEMORY as RAW_MEMORY, RawDevice, SIZE};
 
 /// How long anything may take on a loaded machine. Nothing waits for so long unless it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -51,6 +51,8 @@ pub(crate) struct RawDevice {
     pub(crate) kicks: [OwnedFd; 2],
     pub(crate) calls: [OwnedFd; 2],
     pub(crate) errors: [OwnedFd; 2],
+    /// Of ring 0 on the wire: the node knows the rings by other numbers than this file.
+    first: u8,
     /// Next place in the ring, counted without end.
     posted: [u16; 2],
 }
@@ -79,11 +81,18 @@ impl RawDevice {
 
     #[track_caller]
     pub(crate) fn attach(socket: &Path, layout: Layout) -> Self {
+        Self::attach_pair(socket, layout, 0)
+    }
+
+    /// Sets up one queue pair only.
+    #[track_caller]
+    pub(crate) fn attach_pair(socket: &Path, layout: Layout, pair: u8) -> Self {
         let (file, memory) = Self::new_memory();
         let bells = || [eventfd(), eventfd()];
         let raw = Raw::connect(socket);
+        let first = pair * 2;
         let mut device =
-            Self { raw, layout, memory, file, kicks: bells(), calls: bells(), errors: bells(), posted: [0; 2] };
+            Self { raw, layout, memory, file, kicks: bells(), calls: bells(), errors: bells(), first, posted: [0; 2] };
         let bits = Self::features(layout) | VHOST_USER_F_PROTOCOL_FEATURES;
         device.raw.tell(Request::SetOwner);
         let offered = device.raw.value(Request::GetFeatures);
@@ -106,15 +115,16 @@ impl RawDevice {
 
     #[track_caller]
     pub(crate) fn describe(&self, ring: u8, base: u32) {
-        let (vring, at) = (u32::from(ring), usize::from(ring));
+        let (index, at) = (self.first + ring, usize::from(ring));
+        let vring = u32::from(index);
         let addresses = Self::addresses(ring);
         for request in [
             Request::SetVringNum { vring, num: u32::from(SIZE) },
             Request::SetVringBase { vring, base },
             Request::SetVringAddr { vring, flags: 0, addresses, log: 0 },
-            Request::SetVringCall { vring: ring, fd: Some(copy(&self.calls[at])) },
-            Request::SetVringErr { vring: ring, fd: Some(copy(&self.errors[at])) },
-            Request::SetVringKick { vring: ring, fd: Some(copy(&self.kicks[at])) },
+            Request::SetVringCall { vring: index, fd: Some(copy(&self.calls[at])) },
+            Request::SetVringErr { vring: index, fd: Some(copy(&self.errors[at])) },
+            Request::SetVringKick { vring: index, fd: Some(copy(&self.kicks[at])) },
             Request::SetVringEnable { vring, enable: 1 },
         ] {
             assert_eq!(self.raw.value(request), 0);
@@ -124,7 +134,7 @@ impl RawDevice {
     /// Stops a ring and returns its base.
     #[track_caller]
     pub(crate) fn stop(&self, ring: u8) -> u32 {
-        let answer = self.raw.ask(Request::GetVringBase { vring: u32::from(ring) });
+        let answer = self.raw.ask(Request::GetVringBase { vring: u32::from(self.first + ring) });
         u32::from_le_bytes(answer[4..8].try_into().expect("four bytes"))
     }
 
