@@ -7,8 +7,10 @@
 //! ```
 //!
 //! Keys and defaults: `ring=packed in_order=1 mergeable=0 event_idx=0 size=256 frame=60 offset=52
-//! seconds=2 burst=64 threads=1`. `offset` is where in a cache line a buffer begins; 52 puts the
-//! frame on a line of its own, as DPDK does. `threads=0` runs both sides in turn on one core, for
+//! seconds=2 burst=64 threads=1 copied=0
+//! journal=0`. `offset` is where in a cache line a buffer begins; 52 puts the
+//! frame on a line of its own, as DPDK does. `copied=1` takes the way of frames that are looked at:
+//! the first 256 bytes through private memory. `threads=0` runs both sides in turn on one core, for
 //! counting instructions: `valgrind --tool=callgrind --toggle-collect='*Device::turn*'`.
 //!
 //! Prints percentiles over short windows, because other work on the machine comes and goes. On a
@@ -23,8 +25,8 @@ use std::time::Instant;
 
 use rustix::thread::{CpuSet, sched_setaffinity};
 use virtqueue::{
-    Buffer, BufferPool, Completion, DriverQueue, QueueConfig, QueueFeatures, RingAddresses, RingBase, RingKind,
-    RxQueue, SharedMemory, TxQueue, forward, full_fence,
+    Buffer, BufferPool, Completion, Delivered, DriverQueue, JournalFile, MAX_BURST, NetHeader, QueueConfig,
+    QueueFeatures, RingAddresses, RingBase, RingKind, RxQueue, SharedMemory, Tail, TxQueue, forward, full_fence,
 };
 
 /// Bytes from one buffer to the next: an odd number of cache lines, so that the first lines of
@@ -52,6 +54,8 @@ struct Options {
     seconds: f64,
     burst: usize,
     threads: bool,
+    copied: bool,
+    journal: bool,
 }
 
 impl Options {
@@ -64,6 +68,8 @@ impl Options {
             seconds: 2.0,
             burst: 64,
             threads: true,
+            copied: false,
+            journal: false,
         };
         for argument in std::env::args().skip(1) {
             let (key, value) = argument.split_once('=').ok_or("arguments are key=value")?;
@@ -77,6 +83,8 @@ impl Options {
                 "offset" => options.offset = value.parse()?,
                 "seconds" => options.seconds = value.parse()?,
                 "burst" => options.burst = value.parse()?,
+                "copied" => options.copied = value == "1",
+                "journal" => options.journal = value == "1",
                 "threads" => options.threads = value == "1",
                 _ => return Err(format!("unknown key {key}").into()),
             }
@@ -179,6 +187,7 @@ impl Drivers {
 struct Device {
     pairs: [(TxQueue, RxQueue); 2],
     burst: usize,
+    windows: Option<Box<[[u8; 256]; MAX_BURST]>>,
 }
 
 impl Device {
@@ -186,8 +195,10 @@ impl Device {
     fn turn(&mut self) -> u32 {
         let mut frames = 0;
         for (tx, rx) in &mut self.pairs {
-            let result = forward(tx, rx, self.burst).unwrap_or_else(|error| panic!("{error}"));
-            frames += result.frames;
+            frames += match &mut self.windows {
+                Some(windows) => by_hand(tx, rx, self.burst, windows),
+                None => forward(tx, rx, self.burst).unwrap_or_else(|error| panic!("{error}")).frames,
+            };
             rx.publish();
             tx.publish();
         }
@@ -202,6 +213,30 @@ impl Device {
     }
 }
 
+/// What a bridge does: reads the heads of a burst into windows, would judge them, and delivers.
+fn by_hand(tx: &mut TxQueue, rx: &mut RxQueue, burst: usize, windows: &mut [[u8; 256]; MAX_BURST]) -> u32 {
+    let held = tx.harvest(burst).unwrap_or_else(|error| panic!("{error}"));
+    if held == 0 {
+        return 0;
+    }
+    rx.prefetch(held + MAX_BURST).unwrap_or_else(|error| panic!("{error}"));
+    for (i, window) in windows.iter_mut().enumerate().take(held) {
+        tx.read(i, 0, &mut window[..(tx.frame_len(i) as usize).min(256)]);
+    }
+    let mut done = 0;
+    for (i, window) in windows.iter().enumerate().take(held) {
+        let len = (tx.frame_len(i) as usize).min(256);
+        let tail = Tail::Frame { queue: tx, index: i, offset: 256 };
+        let tail = if tx.frame_len(i) > 256 { tail } else { Tail::None };
+        match rx.deliver(&NetHeader::default(), &window[..len], tail).unwrap_or_else(|error| panic!("{error}")) {
+            Delivered::Ok => done += 1,
+            _ => break,
+        }
+    }
+    tx.release(done as usize);
+    done
+}
+
 fn run(options: &Options) -> Result<(), Box<dyn Error>> {
     let mut memories = Vec::new();
     let mut side = |writable| -> Result<(Side, QueueConfig, Arc<virtqueue::MemoryMap>), Box<dyn Error>> {
@@ -210,13 +245,17 @@ fn run(options: &Options) -> Result<(), Box<dyn Error>> {
         memories.push(memory);
         Ok((side, config, map))
     };
+    let path = std::path::Path::new("/dev/shm/forward_cycles");
+    let journal = options.journal.then(|| JournalFile::open(path, 4)).transpose()?;
+    let journal = |i| journal.as_ref().and_then(|file| file.queue(i));
     let (a_tx, b_rx, b_tx, a_rx) = (side(false)?, side(true)?, side(false)?, side(true)?);
     let mut device = Device {
         pairs: [
-            (TxQueue::new(a_tx.1, a_tx.2, None)?, RxQueue::new(b_rx.1, b_rx.2, None)?),
-            (TxQueue::new(b_tx.1, b_tx.2, None)?, RxQueue::new(a_rx.1, a_rx.2, None)?),
+            (TxQueue::new(a_tx.1, a_tx.2, journal(0))?, RxQueue::new(b_rx.1, b_rx.2, journal(1))?),
+            (TxQueue::new(b_tx.1, b_tx.2, journal(2))?, RxQueue::new(a_rx.1, a_rx.2, journal(3))?),
         ],
         burst: options.burst,
+        windows: options.copied.then(|| Box::new([[0; 256]; MAX_BURST])),
     };
     for (tx, rx) in &mut device.pairs {
         tx.set_kicks(false);

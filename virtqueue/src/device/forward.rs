@@ -9,7 +9,7 @@
 //! through [`RxQueue::deliver`], frame by frame, still with one copy.
 
 use super::MAX_BURST;
-use super::copy::copy_frame;
+use super::copy::{copy_frame, write_plain_header};
 use super::held::Held;
 use super::net_header::NetHeader;
 use super::pending::Pending;
@@ -163,7 +163,7 @@ fn copy_run<R: DeviceRing, const PLAIN: bool>(
             } else {
                 write_any_header(src, dst, headers);
             }
-            copy_frame(src.offset(headers.source), dst.offset(headers.target), len);
+            copy_frame(src.offset(headers.source).as_ptr(), dst.offset(headers.target).as_ptr(), len);
         }
         bytes += len as u64;
         done += 1;
@@ -194,27 +194,6 @@ fn hint_long_frames(source: &Held, src_at: usize, target: &Held, frames: usize, 
                 prefetch_write(start.offset(at));
             }
             prefetch_write(start.offset(last));
-        }
-    }
-}
-
-/// Writes the header of a frame that takes one buffer: all zeros but `num_buffers`.
-///
-/// The receiver seldom changes the header of a buffer it posts again, and where the header has a
-/// line of its own, not dirtying that line spares it the way between the cores. So it is compared
-/// first and written only when it differs. In registers: a comparison in memory would wait for
-/// stores, and these for the lines of all frames before.
-///
-/// # Safety
-/// `dst` has 12 mapped bytes.
-#[inline(always)]
-unsafe fn write_plain_header(dst: HostPtr) {
-    const TAIL: u64 = 1 << 48;
-    // SAFETY: 12 bytes are the eight from 0 and the eight from 4.
-    unsafe {
-        if dst.read_u64_unaligned() | (dst.offset(4).read_u64_unaligned() ^ TAIL) != 0 {
-            dst.write_u64_unaligned(0);
-            dst.offset(4).write_u64_unaligned(TAIL);
         }
     }
 }

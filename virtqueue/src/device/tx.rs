@@ -2,9 +2,11 @@
 //! The guest's transmit queue: frames come from the guest, the device reads them.
 
 use core::cell::Cell;
+use core::sync::atomic::{Ordering, compiler_fence};
 use std::sync::Arc;
 
 use super::MAX_BURST;
+use super::copy::copy_frame;
 use super::held::Segment;
 use super::net_header::NetHeader;
 use super::queue::Queue;
@@ -12,7 +14,7 @@ use super::ring::{DeviceRing, on};
 use crate::config::{QueueConfig, RingBase};
 use crate::error::{QueueError, RingError};
 use crate::journal::QueueJournal;
-use crate::mem::{MemoryMap, copy_from_guest};
+use crate::mem::{HostPtr, MemoryMap, copy_from_guest};
 
 /// A queue of frames that the guest sends.
 ///
@@ -44,7 +46,7 @@ impl TxQueue {
     /// Goes on with another memory map, which must map the ring's areas, too.
     ///
     /// # Errors
-    /// [`QueueError::Held`] while frames are held; or the ring is not mapped in the new map. The
+    /// [`QueueError::Held`] while frames are held ([`forget`](Self::forget) lets go of them); or the ring is not mapped in the new map. The
     /// queue then stays with the old one.
     pub fn set_memory(&mut self, memory: Arc<MemoryMap>) -> Result<(), QueueError> {
         let held = self.held();
@@ -128,7 +130,9 @@ impl TxQueue {
             let (now, _) = dst.split_at_mut(count);
             let from = self.queue.held.ptr.get(at).offset(start);
             // SAFETY: the piece has `len` mapped bytes (see `Queue::map`), `start + count <= len`.
-            unsafe { copy_from_guest(from, now) };
+            unsafe { copy_frame(from.as_ptr(), now.as_mut_ptr(), count) };
+            // What is decided from now on is decided on the copy.
+            compiler_fence(Ordering::SeqCst);
             return count;
         }
         self.gather(i, start, dst)
@@ -154,6 +158,13 @@ impl TxQueue {
         } else {
             self.release_each(n);
         }
+    }
+
+    /// Lets go of all held frames without giving them back: the next harvest finds them again.
+    /// For who must leave the burst half done, for example to exchange the memory.
+    pub fn forget(&mut self) {
+        self.headers.iter().for_each(|slot| slot.set(None));
+        self.queue.forget();
     }
 
     /// Makes released frames visible to the driver, all at once.
@@ -197,6 +208,19 @@ impl TxQueue {
     #[inline(always)]
     pub(super) fn header_len(&self) -> usize {
         usize::from(self.queue.config.features.header_len)
+    }
+
+    /// The bytes of held frame `i` from `offset` on, if they are one piece: mapped as long as the
+    /// frame is held.
+    #[inline(always)]
+    pub(super) fn contiguous(&self, i: usize, offset: u32) -> Option<(HostPtr, usize)> {
+        let at = self.queue.held.head + i;
+        if i >= self.held() || !self.queue.held.is_contiguous(at) {
+            return None;
+        }
+        let start = self.header_len() + offset as usize;
+        let len = (self.queue.held.len.get(at) as usize).checked_sub(start)?;
+        Some((self.queue.held.ptr.get(at).offset(start), len))
     }
 
     /// The pieces of held frame `i` from byte `start` of its chain on.

@@ -354,6 +354,9 @@ fn memory_is_exchanged_between_bursts() {
         driver.publish();
         assert_eq!(tx.harvest(64), Ok(1));
         assert_eq!(tx.set_memory(guest.map()), Err(QueueError::Held { held: 1 }));
+        tx.forget();
+        tx.set_memory(guest.map()).unwrap();
+        assert_eq!(tx.harvest(64), Ok(1), "found again");
         tx.release(1);
         tx.publish();
         tx.set_memory(guest.map()).unwrap();
