@@ -55,6 +55,17 @@ pub enum PortError {
     },
 }
 
+/// What came of a look at the listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepted {
+    /// A connection that is to be watched.
+    Opened,
+    /// Nobody waits, or whoever did was refused.
+    None,
+    /// Somebody waits and cannot be taken: this process is out of descriptors.
+    Failed,
+}
+
 /// A port.
 #[derive(Debug)]
 pub(super) struct Port {
@@ -109,20 +120,26 @@ impl Port {
     }
 
     /// Takes the next waiting connection. A second one is refused while the first lives.
-    pub(super) fn accept(&mut self) -> bool {
-        let Some(listener) = &self.listener else { return false };
+    pub(super) fn accept(&mut self) -> Accepted {
+        let Some(listener) = &self.listener else { return Accepted::None };
         match listener.socket().accept() {
-            Ok((stream, _)) if self.session.is_none() => self.open(stream),
+            Ok((stream, _)) if self.session.is_none() => {
+                if self.open(stream) {
+                    Accepted::Opened
+                } else {
+                    Accepted::None
+                }
+            }
             Ok(_) => {
                 log::warn!("port {}: a second connection is refused", self.name);
                 *self.errors.entry("second_connection").or_default() += 1;
-                false
+                Accepted::None
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => false,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => Accepted::None,
             Err(error) => {
                 log::warn!("port {}: accept: {error}", self.name);
                 *self.errors.entry("accept").or_default() += 1;
-                false
+                Accepted::Failed
             }
         }
     }

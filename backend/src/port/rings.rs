@@ -96,8 +96,8 @@ impl Rings {
             journal.filter(|_| config.features.kind == RingKind::Packed).and_then(|journal| journal.queue(vring));
         let map = Arc::clone(map);
         let queue = match Side::of_vring(vring) {
-            Side::Transmit => Queue::Transmit(TxQueue::new(config, map, record).map_err(wrong)?),
-            Side::Receive => Queue::Receive(RxQueue::new(config, map, record).map_err(wrong)?),
+            Side::Transmit => Queue::Transmit(TxQueue::new(config, Arc::clone(&map), record).map_err(wrong)?),
+            Side::Receive => Queue::Receive(RxQueue::new(config, Arc::clone(&map), record).map_err(wrong)?),
         };
         if recovered {
             log::info!("{:?} ring {vring} resumes at {:?}", self.port, queue.base());
@@ -109,7 +109,7 @@ impl Rings {
         ring.running = true;
         ring.fallen_at = None;
         ring.enabled = start.enabled;
-        fleet.attach(worker, Attachment { id, queue, enabled: start.enabled, kick, call, error })?;
+        fleet.attach(worker, Attachment { id, queue, map, enabled: start.enabled, kick, call, error })?;
         Ok(config)
     }
 

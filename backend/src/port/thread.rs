@@ -20,7 +20,7 @@ use epoll::{ControlOptions, Event, Events};
 use packet::PortId;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::member::{Port, PortError};
+use super::member::{Accepted, Port, PortError};
 use super::session::Changes;
 use crate::config::{CrossConnect, MAX_PORTS, Name, PortConfig};
 use crate::fleet::Fleet;
@@ -30,6 +30,8 @@ use crate::worker::WorkerGone;
 
 /// How often an unconnected port in client role tries: well within the 50 ms promised.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(20);
+/// How long a listening socket is left alone whose connections cannot be accepted: it would be readable all the time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Events taken in one go.
 const EVENTS: usize = 64;
 
@@ -112,7 +114,13 @@ pub(crate) struct PortsThread {
     by_name: BTreeMap<String, usize>,
     /// Where the search for a free id begins: ids are re-used as late as possible.
     next_id: usize,
+    /// Not before this do ports in client role try again, whatever became of the last attempt.
     next_attempt: Option<Instant>,
+    /// Whether a port in client role has no connection.
+    clients_wait: bool,
+    /// Ports whose listening sockets are left alone, until when.
+    paused: Vec<usize>,
+    resume_at: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,7 +133,17 @@ enum Token {
 impl PortsThread {
     pub(crate) fn new(parts: ThreadParts) -> io::Result<Self> {
         let epoll = epoll::create(true)?;
-        let thread = Self { parts, epoll, ports: Vec::new(), by_name: BTreeMap::new(), next_id: 0, next_attempt: None };
+        let thread = Self {
+            parts,
+            epoll,
+            ports: Vec::new(),
+            by_name: BTreeMap::new(),
+            next_id: 0,
+            next_attempt: None,
+            clients_wait: false,
+            paused: Vec::new(),
+            resume_at: None,
+        };
         thread.watch(thread.parts.doorbell.as_raw_fd(), Token::Doorbell, Events::EPOLLIN)?;
         Ok(thread)
     }
@@ -157,13 +175,14 @@ impl PortsThread {
                             return Ok(());
                         }
                     }
-                    Token::Listener { port } => self.accept(port),
+                    Token::Listener { port } => queues_changed |= self.accept(port)?,
                     Token::Connection { port, generation } => {
                         queues_changed |= self.connection(port, generation, event.events)?;
                     }
                 }
             }
             self.connect_clients();
+            self.resume_listeners();
             if queues_changed {
                 self.publish()?;
             }
@@ -240,21 +259,31 @@ impl PortsThread {
         Ok(())
     }
 
-    fn accept(&mut self, at: usize) {
-        let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return };
-        if port.accept() {
-            self.watch_connection(at);
+    /// Returns whether receive queues changed and nobody was told of it.
+    fn accept(&mut self, at: usize) -> Result<bool, WorkerGone> {
+        let Some(port) = self.ports.get(at).and_then(Option::as_ref) else { return Ok(false) };
+        let changed = match &port.session {
+            // A front end that went and came back at once may be seen coming before it is seen going.
+            Some(_) => self.connection(at, port.generation, Events::EPOLLIN.bits())?,
+            None => false,
+        };
+        match self.ports.get_mut(at).and_then(Option::as_mut).map(Port::accept) {
+            Some(Accepted::Opened) => self.watch_connection(at),
+            Some(Accepted::Failed) => self.pause_listener(at),
+            Some(Accepted::None) | None => {}
         }
+        Ok(changed)
     }
 
     /// Tries ports in client role when their time has come, and sets the next time.
     fn connect_clients(&mut self) {
         let wanting = |port: &Option<Port>| port.as_ref().is_some_and(Port::wants_connection);
         if !self.ports.iter().any(wanting) {
-            self.next_attempt = None;
+            self.clients_wait = false;
             return;
         }
         let now = Instant::now();
+        self.clients_wait = true;
         if self.next_attempt.is_some_and(|at| at > now) {
             return;
         }
@@ -264,7 +293,34 @@ impl PortsThread {
                 self.watch_connection(at);
             }
         }
-        self.next_attempt = self.ports.iter().any(wanting).then(|| now + CONNECT_INTERVAL);
+        // Also after a success: a peer that hangs up at once must not keep us busy.
+        self.next_attempt = Some(now + CONNECT_INTERVAL);
+        self.clients_wait = self.ports.iter().any(wanting);
+    }
+
+    fn pause_listener(&mut self, at: usize) {
+        self.listen(at, Events::empty());
+        self.paused.push(at);
+        self.resume_at.get_or_insert_with(|| Instant::now() + ACCEPT_PAUSE);
+    }
+
+    fn resume_listeners(&mut self) {
+        if self.resume_at.is_some_and(|at| at <= Instant::now()) {
+            self.resume_at = None;
+            for at in std::mem::take(&mut self.paused) {
+                self.listen(at, Events::EPOLLIN);
+            }
+        }
+    }
+
+    /// Sets what a listening socket is watched for.
+    fn listen(&self, at: usize, events: Events) {
+        let listener = self.ports.get(at).and_then(Option::as_ref).and_then(|port| port.listener.as_ref());
+        if let Some(listener) = listener {
+            let event = Event::new(events, Token::Listener { port: at }.data());
+            // The descriptor is registered: this cannot fail for want of anything.
+            let _ = epoll::ctl(self.epoll, ControlOptions::EPOLL_CTL_MOD, listener.socket().as_raw_fd(), event);
+        }
     }
 
     fn watch_connection(&mut self, at: usize) {
@@ -343,7 +399,8 @@ impl PortsThread {
     }
 
     fn timeout(&self) -> i32 {
-        let Some(at) = self.next_attempt else { return -1 };
+        let next_attempt = self.next_attempt.filter(|_| self.clients_wait);
+        let Some(at) = next_attempt.into_iter().chain(self.resume_at).min() else { return -1 };
         let wait = at.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
         i32::try_from(wait).unwrap_or(i32::MAX)
     }

@@ -3,7 +3,7 @@
 //! what it judged is what is delivered; payload beyond the window goes from guest to guest.
 
 use packet::{Burst, DropCause, Offload, PortId, Verdict, WINDOW};
-use virtqueue::{Delivered, NetHeader, Tail, TxQueue};
+use virtqueue::{Delivered, MAX_BURST, NetHeader, Tail, TxQueue};
 
 use super::Worker;
 use super::handover::Sender;
@@ -190,7 +190,7 @@ impl Egress<'_> {
 #[inline]
 fn deliver_local(slot: &mut RxSlot, burst: &Burst, source: Option<&TxQueue>, at: usize, run: usize) {
     let (mut packets, mut bytes, mut without_buffers, mut too_big) = (0, 0, 0, 0);
-    if let Err(error) = slot.queue.prefetch(run) {
+    if let Err(error) = slot.queue.prefetch(run + MAX_BURST) {
         slot.common.fail(error);
         return slot.common.drop_packets(DropCause::QueueBroken, run);
     }

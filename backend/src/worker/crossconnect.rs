@@ -30,7 +30,7 @@ impl Worker {
                     }
                 };
                 if forwarded.left > 0 {
-                    source.queue.rewind();
+                    source.queue.forget();
                 }
                 let frames = forwarded.frames as usize;
                 let too_big = forwarded.too_big as usize;

@@ -46,6 +46,8 @@ pub(crate) enum Side {
 pub(crate) struct Attachment {
     pub(crate) id: QueueId,
     pub(crate) queue: Queue,
+    /// The memory that the queue works in.
+    pub(crate) map: Arc<MemoryMap>,
     pub(crate) enabled: bool,
     /// `None`: the driver asked to be polled, so the worker looks at the ring on a timer while it sleeps.
     pub(crate) kick: Option<OwnedFd>,

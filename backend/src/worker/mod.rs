@@ -199,9 +199,14 @@ impl Worker {
         }
     }
 
-    /// Forgets stations that fell silent, in a part of the table that grows with the time since the last look.
+    /// Forgets stations that fell silent, in a part of the table that grows with the time since the last look; finds
+    /// queues whose memory was truncated.
     #[cold]
     fn sweep(&mut self, now: u64) {
+        let txs = self.txs.iter_mut().map(|slot| &mut slot.common);
+        for common in txs.chain(self.rxs.iter_mut().map(|slot| &mut slot.common)) {
+            common.check_memory();
+        }
         let elapsed = self.clock.to_nanos(now.wrapping_sub(self.last_sweep));
         self.last_sweep = now;
         let share = u128::from(elapsed) * u128::from(SWEEPS_PER_AGEING) * self.bridge.buckets() as u128;

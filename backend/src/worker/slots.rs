@@ -39,6 +39,8 @@ pub(crate) struct Common {
     pub(crate) kick: Option<OwnedFd>,
     pub(crate) call: Option<OwnedFd>,
     pub(crate) error: Option<OwnedFd>,
+    /// The memory that the queue works in.
+    map: Arc<MemoryMap>,
     /// This worker's counter block of the port.
     pub(crate) counters: Arc<[PortCounters]>,
     pub(crate) worker: usize,
@@ -62,14 +64,14 @@ pub(crate) struct RxSlot {
 
 impl Common {
     pub(crate) fn new(attachment: Attachment, counters: Arc<[PortCounters]>, worker: usize) -> (Queue, Self) {
-        let Attachment { id, queue, enabled, kick, call, error } = attachment;
-        let common = Self { id, enabled, broken: None, dirty: false, kick, call, error, counters, worker };
+        let Attachment { id, queue, map, enabled, kick, call, error } = attachment;
+        let common = Self { id, enabled, broken: None, dirty: false, kick, call, error, map, counters, worker };
         (queue, common)
     }
 
     pub(crate) fn into_attachment(self, queue: Queue) -> Attachment {
-        let Self { id, enabled, kick, call, error, .. } = self;
-        Attachment { id, queue, enabled, kick, call, error }
+        let Self { id, enabled, kick, call, error, map, .. } = self;
+        Attachment { id, queue, map, enabled, kick, call, error }
     }
 
     #[inline]
@@ -111,12 +113,24 @@ impl Common {
     }
 
     /// A ring that the new memory map does not hold breaks. Returns whether it could follow.
-    fn check_move(&mut self, moved: Result<(), QueueError>, addresses: &RingAddresses) -> bool {
-        if let Err(error) = moved {
-            log::warn!("{:?}: {error}", self.id);
-            self.fail(RingError::Unmapped { addr: addresses.desc, len: 0 });
+    fn check_move(&mut self, moved: Result<(), QueueError>, map: &Arc<MemoryMap>, addresses: &RingAddresses) -> bool {
+        match moved {
+            Ok(()) => self.map = Arc::clone(map),
+            Err(error) => {
+                log::warn!("{:?}: {error}", self.id);
+                self.fail(RingError::Unmapped { addr: addresses.desc, len: 0 });
+            }
         }
         moved.is_ok()
+    }
+
+    /// A guest that truncated the file behind its memory works in zeros now: its queue is of no more use.
+    pub(crate) fn check_memory(&mut self) {
+        if self.broken.is_none()
+            && let Some(addr) = self.map.poisoned()
+        {
+            self.fail(RingError::Poisoned { addr });
+        }
     }
 
     #[inline]
@@ -164,7 +178,7 @@ impl TxSlot {
     /// `false`: the ring is not in `map`, and broke.
     pub(crate) fn set_memory(&mut self, map: &Arc<MemoryMap>) -> bool {
         let moved = self.queue.set_memory(Arc::clone(map));
-        self.common.check_move(moved, &self.queue.config().addresses)
+        self.common.check_move(moved, map, &self.queue.config().addresses)
     }
 }
 
@@ -181,7 +195,7 @@ impl RxSlot {
     /// `false`: the ring is not in `map`, and broke.
     pub(crate) fn set_memory(&mut self, map: &Arc<MemoryMap>) -> bool {
         let moved = self.queue.set_memory(Arc::clone(map));
-        self.common.check_move(moved, &self.queue.config().addresses)
+        self.common.check_move(moved, map, &self.queue.config().addresses)
     }
 }
 

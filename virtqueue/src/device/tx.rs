@@ -67,15 +67,6 @@ impl TxQueue {
         self.queue.harvest_to(max.min(MAX_BURST), skip)
     }
 
-    /// Lets go of all held frames without returning them: the next harvest reads them anew, so that nothing read from
-    /// guest memory outlives the burst that read it.
-    pub fn rewind(&mut self) {
-        for slot in self.headers.iter() {
-            slot.set(None);
-        }
-        self.queue.forget();
-    }
-
     /// How many frames are held.
     #[must_use]
     #[inline]
