@@ -6,6 +6,7 @@ mod frames;
 mod guest;
 mod node;
 mod process;
+mod random;
 mod raw;
 mod rings;
 
@@ -16,6 +17,7 @@ pub(crate) use frames::{BROADCAST, Numbered, frame, number_of};
 pub(crate) use guest::{Guest, Shape, exchange, exchange_shaped, guest_config};
 pub(crate) use node::{NodeSpec, TestNode, port};
 pub(crate) use process::{alone, cpu_of, mappings_of, open_files, process_cpu};
+pub(crate) use random::Random;
 pub(crate) use raw::{Raw, eventfd, fired, ring_up};
 pub(crate) use rings::{Layout, MEMORY as RAW_MEMORY, RawDevice, SIZE};
 
