@@ -26,7 +26,7 @@ struct Wire<'a> {
 }
 
 impl Wire<'_> {
-    fn to_guest(&mut self) -> Result<()> {
+    fn host_to_guest(&mut self) -> Result<()> {
         let file = self.work.file("to-guest");
         self.host.sh(&format!("dd if=/dev/urandom of={} bs=1M count={MIB} status=none", file.display()))?;
         let sent = self.host.sh(&format!("sha256sum < {}", file.display()))?;
@@ -39,7 +39,7 @@ impl Wire<'_> {
         Ok(())
     }
 
-    fn from_guest(&mut self) -> Result<()> {
+    fn guest_to_host(&mut self) -> Result<()> {
         let hold = self.work.file("hold");
         self.host.sh(&format!("mkfifo {}", hold.display()))?;
         let command = format!("busybox nc -l -p 5002 <>{} | sha256sum", hold.display());
@@ -74,8 +74,8 @@ fn kernels_talk(work: &WorkDir, ring: Ring) -> Result<()> {
         Ok(host.sh(&format!("busybox ping -c 1 -W 1 {}", guest.ip())).is_ok())
     })?;
     let mut wire = Wire { work, host: &host, guest: &mut guest };
-    wire.to_guest().context("host to guest")?;
-    wire.from_guest().context("guest to host")?;
+    wire.host_to_guest().context("host to guest")?;
+    wire.guest_to_host().context("guest to host")?;
     node.terminate()
 }
 

@@ -1,80 +1,89 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! `cargo xtask`: the developer's front door. Always works on the whole workspace.
+//! `cargo xtask`: the developer's front door. It always works on the whole workspace.
 //!
 //! | module | job |
 //! |---|---|
-//! | `stage` | running a named step and saying how long it took |
-//! | `setup` | Debian packages, hugepages and a guest kernel for the end-to-end tests |
-//! | `house` | dependency arrows, licence lines, file lengths |
-//! | `checks` | formatting, lints, documentation, tests |
-//! | `readme` | the README's commands |
-//! | `peers` | benchmarks side by side with DPDK and OVS |
+//! | `stages` | what `test` does, in order, each stage with its name and time |
+//! | `command` | running other programs |
+//! | `arrows` | the dependency arrows between the crates |
+//! | `sources` | what every source file must look like |
+//! | `setup` | Debian packages, hugepages and the guest kernel that end-to-end tests need |
+//! | `bench` | Shunt and its peers side by side |
 
 #![forbid(unsafe_code)]
 
-mod checks;
-mod house;
-mod peers;
-mod readme;
+mod arrows;
+mod bench;
+mod command;
 mod setup;
-mod stage;
+mod sources;
+mod stages;
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use clap::Parser;
 
-const HELP: &str = "\
-cargo xtask COMMAND
-
-  test [--full]     everything: setup, lint, docs, unit tests, end-to-end tests, the README's commands
-                    --full: the end-to-end tests as the full product, not a cover of all pairs
-  ci                what CI runs: the same as test
-  setup             installs what the end-to-end tests need (as root), or says what is missing
-  fmt               formats the sources
-  lint              formatting, clippy, dependency arrows, licence lines, file lengths
-  unit              unit and property tests, fuzz targets briefly
-  e2e [NAME] [--full]
-                    end-to-end tests, those whose name contains NAME
-  docs              builds the documentation, warnings are errors
-  fuzz TARGET [SECONDS]
-                    coverage-guided fuzzing (needs cargo-fuzz and a nightly toolchain)
-  bench peers [--pairs N] [--seconds N] [--only NAME]
-                    the benchmark, interleaved with DPDK and OVS-DPDK
-";
-
-fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    match run(&words) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("xtask: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// The developer's front door: checks, tests and benchmarks of the whole workspace
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+enum Task {
+    /// Everything: set-up, checks, tests of all kinds
+    Test {
+        /// All combinations of options in the end-to-end tests, instead of a cover of all pairs
+        #[arg(long)]
+        full: bool,
+    },
+    /// The same as `test`: what .ci/run runs
+    Ci,
+    /// Format all sources
+    Fmt {
+        /// Only say what would change, and fail
+        #[arg(long)]
+        check: bool,
+    },
+    /// Clippy without warnings, dependency arrows, rules of source files
+    Lint,
+    /// The documentation of all crates, without warnings
+    Docs,
+    /// Unit and property tests only
+    Unit,
+    /// End-to-end tests only; FILTER is part of their names
+    E2e {
+        /// Run only tests whose names contain this
+        filter: Option<String>,
+        /// All combinations of options
+        #[arg(long)]
+        full: bool,
+    },
+    /// Every fuzz target, on pseudo-random bytes and on its corpus
+    Fuzz,
+    /// Benchmarks
+    Bench {
+        #[command(subcommand)]
+        what: bench::What,
+    },
+    /// Make this machine ready for the end-to-end tests (as root), or say what is missing
+    Setup,
 }
 
-fn run(words: &[&str]) -> Result<()> {
-    match words {
-        ["test" | "ci"] => checks::all(false),
-        ["test" | "ci", "--full"] => checks::all(true),
-        ["setup"] => setup::ensure(),
-        ["fmt"] => checks::format(),
-        ["lint"] => checks::lint(),
-        ["unit"] => checks::unit(),
-        ["docs"] => checks::docs(),
-        ["e2e", rest @ ..] => {
-            let full = rest.contains(&"--full");
-            let name = rest.iter().find(|word| !word.starts_with("--"));
-            checks::end_to_end(full, name.copied())
+fn main() -> ExitCode {
+    let outcome = match Task::parse() {
+        Task::Test { full } => stages::test(full),
+        Task::Ci => stages::test(false),
+        Task::Fmt { check } => stages::fmt(check),
+        Task::Lint => stages::lint(),
+        Task::Docs => stages::docs(),
+        Task::Unit => stages::unit(),
+        Task::E2e { filter, full } => setup::run(&setup::TESTS).and_then(|()| stages::e2e(filter.as_deref(), full)),
+        Task::Fuzz => stages::fuzz(),
+        Task::Bench { what } => bench::run(&what),
+        Task::Setup => setup::run(&setup::TESTS),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("cargo xtask: {error:#}");
+            ExitCode::FAILURE
         }
-        ["fuzz", target] => checks::fuzz(target, "60"),
-        ["fuzz", target, seconds] => checks::fuzz(target, seconds),
-        ["bench", "peers", rest @ ..] => peers::run(rest),
-        [] | ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
-            Ok(())
-        }
-        other => bail!("unknown command {:?}; `cargo xtask help` lists them", other.join(" ")),
     }
 }
