@@ -26,7 +26,8 @@ impl Worker {
                     }
                     Err(ForwardError::Destination(error)) => {
                         destination.common.fail(error);
-                        return 0;
+                        // What was harvested for it must not stay held: a worker that holds frames finds no others, and sleeps.
+                        return discard_burst(source, DropCause::QueueBroken);
                     }
                 };
                 if forwarded.left > 0 {
