@@ -25,7 +25,8 @@ fn a_node_without_descriptors_waits() {
 
     let before = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, rustix::process::Rlimit { current: Some(256), ..before }).expect("setrlimit");
-    let mut hoard: Vec<OwnedFd> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok().map(Into::into)).collect();
+    let mut hoard: Vec<OwnedFd> =
+        std::iter::from_fn(|| std::fs::File::open("/dev/null").ok().map(Into::into)).collect();
     // One for this end of the connection, none for the node's.
     hoard.pop();
     let raw = Raw::connect(&node.socket("c"));
