@@ -8,23 +8,22 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::stage::{cargo, root, sh, target_dir};
+use crate::command::{cargo, root, run as execute, target_dir};
 
 pub(crate) fn run() -> Result<()> {
     let readme = std::fs::read_to_string(root().join("README.md"))?;
     for command in ["cargo run --release -- demo", "cargo xtask test", "cargo run --release -- bench pvp --seconds 2"] {
         ensure!(readme.lines().any(|line| line == command), "the README no longer has `{command}`");
     }
-    sh(&cargo(), &["run", "--release", "--quiet", "--", "demo", "--seconds", "2"])?;
+    execute(&mut cargo(&["run", "--release", "--quiet", "--", "demo", "--seconds", "2"]))?;
     demo_json()?;
-    sh(&cargo(), &["run", "--release", "--quiet", "--", "bench", "pvp", "--seconds", "2"])?;
+    execute(&mut cargo(&["run", "--release", "--quiet", "--", "bench", "pvp", "--seconds", "2"]))?;
     a_node()
 }
 
 /// The demo's JSON is a contract.
 fn demo_json() -> Result<()> {
-    let args = ["run", "--release", "--quiet", "--", "demo", "--seconds", "2", "--json"];
-    let output = Command::new(cargo()).args(args).current_dir(root()).output()?;
+    let output = cargo(&["run", "--release", "--quiet", "--", "demo", "--seconds", "2", "--json"]).output()?;
     ensure!(output.status.success(), "demo --json ended with {}", output.status);
     let report: Value = serde_json::from_slice(&output.stdout).context("demo --json does not print JSON")?;
     for key in ["seconds", "forwarded", "verified", "corrupted", "lost", "ports"] {

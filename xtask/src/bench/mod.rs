@@ -1,30 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Shunt and its peers side by side.
+//! Benchmarks side by side: one generator, the backend under test on the other core, runs of two sides interleaved.
 //!
-//! The speed of a shared machine drifts by a factor of two within minutes. So nothing here is an absolute figure: a run of
-//! ours and a run of the peer's make a pair, pairs follow each other at once, and what counts is the median of the ratios
-//! within pairs. Each run starts its backend anew, because a backend that polls while another is measured takes its core.
-//! Cycles per packet are the least of all runs: noise only ever adds to them.
+//! A shared machine's speed drifts by a factor of two within minutes, so no single run and no absolute figure means
+//! anything: each pair of runs gives one ratio, the order within pairs alternates, and the median of ratios is reported
+//! with its spread. Beside it stands the least number of TSC cycles per packet that each side counted of itself.
 
-mod figures;
-mod generator;
-mod ovs;
-mod testpmd;
+mod backend;
+mod scenarios;
 
-use std::path::Path;
+use std::io::{Write, stdout};
 
 use anyhow::{Result, ensure};
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 
-use crate::command::{cargo, run as execute, target_dir};
+use crate::command::{cargo, run as execute};
 use crate::setup;
-use figures::Series;
-use generator::{Backend, Outcome};
+use backend::{Sample, measure};
+use scenarios::{SCENARIOS, Scenario};
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum What {
-    /// Shunt against DPDK's vhost library and OVS-DPDK, and packed rings against split ones
+    /// Shunt against DPDK's vhost library and OVS-DPDK, packed rings against split ones, bridge against cross-connect
     Peers(Options),
 }
 
@@ -33,106 +30,85 @@ pub(crate) enum What {
 pub(crate) struct Options {
     /// Pairs of runs in each comparison
     #[arg(long, default_value_t = 7)]
-    pairs: u32,
+    pairs: usize,
     /// Seconds of each run
-    #[arg(long, default_value_t = 2)]
-    seconds: u32,
-    /// Bytes of each frame
-    #[arg(long, default_value_t = 64)]
-    size: u32,
-    /// Only these comparisons
-    #[arg(long, value_enum, value_delimiter = ',')]
-    only: Vec<Comparison>,
-    /// More options for the generator, as in `-- --mergeable --queue-size 1024`
-    #[arg(last = true)]
-    generator: Vec<String>,
+    #[arg(long, default_value = "2")]
+    seconds: String,
+    /// Only comparisons whose name contains this
+    #[arg(long)]
+    only: Option<String>,
 }
 
-/// Two ways to forward.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Comparison {
-    /// Packed rings, DPDK's net_vhost back to back without any switching
-    NetVhost,
-    /// Packed rings, OVS-DPDK with port-to-port flows
-    Ovs,
-    /// Our packed rings against our own split rings
-    Split,
-    /// Split rings, DPDK's net_vhost
-    NetVhostSplit,
-    /// Our bridge against our cross-connect
-    Bridge,
-}
-
-impl Comparison {
-    /// Ours, theirs.
-    fn sides(self) -> (Backend, Backend) {
-        let packed = Backend::Shunt { split: false, bridge: false };
-        let split = Backend::Shunt { split: true, bridge: false };
-        match self {
-            Self::NetVhost => (packed, Backend::NetVhost { split: false }),
-            Self::Ovs => (packed, Backend::Ovs),
-            Self::Split => (packed, split),
-            Self::NetVhostSplit => (split, Backend::NetVhost { split: true }),
-            Self::Bridge => (Backend::Shunt { split: false, bridge: true }, packed),
-        }
-    }
-
-    /// The least ratio that the project promises.
-    fn promised(self) -> f64 {
-        match self {
-            Self::NetVhost | Self::NetVhostSplit => 1.0,
-            Self::Ovs => 1.3,
-            Self::Split => 1.1,
-            Self::Bridge => 0.9,
-        }
-    }
-}
-
-/// Measures and prints one line per comparison.
 pub(crate) fn run(what: &What) -> Result<()> {
     let What::Peers(options) = what;
-    ensure!(options.pairs > 0 && options.seconds > 0, "nothing to measure");
+    ensure!(options.pairs > 0, "--pairs: at least one is needed");
     setup::run(&setup::PEERS)?;
-    execute(&mut cargo(&["build", "--release", "--package", "shunt-cli"]))?;
-    let binary = target_dir().join("release/shunt");
-    let chosen = if options.only.is_empty() { Comparison::value_variants() } else { &options.only };
-    println!(
-        "{} B, {} pairs of runs of {} s; pps are the sum of both directions",
-        options.size, options.pairs, options.seconds
-    );
-    for comparison in chosen {
-        compare(*comparison, options, &binary)?;
+    execute(&mut cargo(&["build", "--release", "--package", "shunt-cli", "--quiet"]))?;
+    let wanted = |scenario: &&Scenario| options.only.as_ref().is_none_or(|name| scenario.name.contains(name.as_str()));
+    println!("| scenario | what | first | second | median ratio | spread | cycles per packet |");
+    println!("|---|---|---|---|---|---|---|");
+    let mut any = false;
+    for scenario in SCENARIOS.iter().filter(wanted) {
+        compare(scenario, options)?;
+        any = true;
     }
+    ensure!(any, "no scenario has that name");
     Ok(())
 }
 
-fn compare(comparison: Comparison, options: &Options, binary: &Path) -> Result<()> {
-    let (ours, theirs) = comparison.sides();
-    let mut series = Series::default();
+fn compare(scenario: &Scenario, options: &Options) -> Result<()> {
+    let [first, second] = &scenario.sides;
+    let (mut firsts, mut seconds, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..options.pairs {
-        // who goes first alternates, so that a drift of the machine's speed favours neither
-        let measure = |backend: Backend| generator::measure(backend, binary, options);
-        let (a, b): (Outcome, Outcome) = if pair % 2 == 0 {
-            let a = measure(ours)?;
-            (a, measure(theirs)?)
+        let (a, b) = if pair % 2 == 0 {
+            let a = measure(first, scenario, &options.seconds)?;
+            (a, measure(second, scenario, &options.seconds)?)
         } else {
-            let b = measure(theirs)?;
-            (measure(ours)?, b)
+            let b = measure(second, scenario, &options.seconds)?;
+            (measure(first, scenario, &options.seconds)?, b)
         };
-        eprintln!("  {}: {:.2} Mpps, {}: {:.2} Mpps", ours.name(), a.pps / 1e6, theirs.name(), b.pps / 1e6);
-        series.add(a, b);
+        ratios.push(scenario.metric.of(&a) / scenario.metric.of(&b));
+        firsts.push(a);
+        seconds.push(b);
+        eprint!(".");
     }
-    let verdict = if series.ratio() >= comparison.promised() { "kept" } else { "MISSED" };
+    eprintln!();
+    let values = |samples: &[Sample]| median(samples.iter().map(|sample| scenario.metric.of(sample)).collect());
+    let least = |samples: &[Sample]| {
+        let least = samples.iter().filter_map(|sample| sample.cycles).min_by(f64::total_cmp);
+        least.map_or_else(|| "–".to_owned(), |cycles| format!("{cycles:.0}"))
+    };
+    let (low, high) = (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
     println!(
-        "{} / {}: {:.2} x (promised {:.2}: {verdict}); best {:.2} / {:.2} Mpps; least cycles per packet {} / {}",
-        ours.name(),
-        theirs.name(),
-        series.ratio(),
-        comparison.promised(),
-        series.best().0 / 1e6,
-        series.best().1 / 1e6,
-        figures::shown(series.least_cycles().0),
-        figures::shown(series.least_cycles().1),
+        "| {} | {} | {} {} | {} {} | {:.2} | {low:.2}–{high:.2} | {} / {} |",
+        scenario.name,
+        scenario.metric.unit(),
+        first.label,
+        scenario.metric.show(values(&firsts)),
+        second.label,
+        scenario.metric.show(values(&seconds)),
+        median(ratios),
+        least(&firsts),
+        least(&seconds),
     );
+    stdout().flush()?;
     Ok(())
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
+    if values.len() % 2 == 1 { at(middle) } else { f64::midpoint(at(middle.saturating_sub(1)), at(middle)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_median_of_an_even_number_lies_between() {
+        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
+        assert!((median(vec![9.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
+    }
 }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::scenarios::{Kind, Scenario, Side};
-use crate::stage::target_dir;
+use crate::command::target_dir;
 
 /// How long a peer may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
