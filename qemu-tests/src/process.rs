@@ -33,20 +33,30 @@ impl Process {
     /// The child runs under `setpriv --pdeathsig KILL`: should the thread that started it end without dropping it, the
     /// kernel ends it.
     pub fn spawn<S: AsRef<OsStr>>(work: &WorkDir, name: &str, argv: &[S]) -> Result<Self> {
-        let log = work.file(&format!("{name}.log"));
-        let out = File::options().create(true).append(true).open(&log)?;
+        Self::spawn_into(work, name, name, argv)
+    }
+
+    /// As [`spawn`](Self::spawn), but its error output goes to `<name>-errors.log`: for a child whose output is a
+    /// conversation.
+    pub fn spawn_errors_apart<S: AsRef<OsStr>>(work: &WorkDir, name: &str, argv: &[S]) -> Result<Self> {
+        Self::spawn_into(work, name, &format!("{name}-errors"), argv)
+    }
+
+    fn spawn_into<S: AsRef<OsStr>>(work: &WorkDir, name: &str, errors: &str, argv: &[S]) -> Result<Self> {
+        let open = |name: &str| File::options().create(true).append(true).open(work.file(&format!("{name}.log")));
+        let out = open(name)?;
         let born = out.metadata()?.len();
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "--"])
             .args(argv)
             .env("RUNTIME_DIRECTORY", work.path()) // where DPDK keeps its per-process files
             .stdin(Stdio::piped())
-            .stdout(out.try_clone()?)
-            .stderr(out)
+            .stdout(out)
+            .stderr(open(errors)?)
             .spawn()
             .with_context(|| format!("cannot start {name}"))?;
         let stdin = child.stdin.take();
-        Ok(Self { name: name.to_owned(), child, stdin, log, born })
+        Ok(Self { name: name.to_owned(), child, stdin, log: work.file(&format!("{name}.log")), born })
     }
 
     /// The name it was started under.

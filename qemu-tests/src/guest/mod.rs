@@ -118,7 +118,7 @@ impl Guest {
         }
         let mut argv = vec!["qemu-system-x86_64".to_owned()];
         argv.extend(config.arguments(&kernel.image, &initramfs));
-        let process = Process::spawn(work, &config.name, &argv)?;
+        let process = Process::spawn_errors_apart(work, &config.name, &argv)?;
         Ok(Self { config: config.clone(), since_boot: process.born(), process, commands: 0 })
     }
 
