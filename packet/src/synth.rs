@@ -16,7 +16,7 @@
 //!
 //! The pattern depends on the place only. Whoever has the time checks a whole frame with [`check`].
 
-use std::net::Ipv4Addr;
+use core::net::Ipv4Addr;
 
 use crate::{
     EtherType, EthernetHeader, MacAddr,

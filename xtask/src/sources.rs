@@ -80,19 +80,21 @@ mod tests {
     use super::*;
 
     const HEAD: &str = "// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause\n";
+    /// In two pieces, so that this file is not found guilty of what it looks for.
+    const UNSAFE: &str = concat!("uns", "afe {");
 
     #[test]
     fn a_good_file_has_no_faults() {
         assert_eq!(faults("switch/src/a.rs", &format!("{HEAD}fn f() {{}}\n")), Vec::<String>::new());
         assert_eq!(
-            faults("virtqueue/src/a.rs", &format!("{HEAD}fn f() {{ unsafe {{ g() }} }}\n")),
+            faults("virtqueue/src/a.rs", &format!("{HEAD}fn f() {{ {UNSAFE} g() }} }}\n")),
             Vec::<String>::new()
         );
     }
 
     #[test]
     fn each_fault_is_named() {
-        let text = format!("fn f() {{ unsafe {{ g() }} }}\nuse std::thread;\n{}", "\n".repeat(TOO_LONG));
+        let text = format!("fn f() {{ {UNSAFE} g() }} }}\nuse std::thread;\n{}", "\n".repeat(TOO_LONG));
         let found = faults("switch/src/a.rs", &text);
         let has = |part: &str| found.iter().any(|f| f.contains(part));
         assert!(has("SPDX") && has("split it") && has("unsafe code") && has("std::thread"), "{found:?}");

@@ -6,7 +6,7 @@
 //! One turn of the loop serves each transmit queue once, a burst each: cross-connected ports guest to guest
 //! ([`crossconnect`]), bridged ones by way of the burst's private windows ([`bridge`]), and what other workers handed over
 //! ([`handover`]). Notifications come last: one full fence for all queues, then one look at each touched ring's
-//! event-suppression area. Between turns the mailbox is served ([`mailbox`]). Nothing in a turn allocates, locks or makes a
+//! event-suppression area. Between turns the mailbox is served ([`mod@mailbox`]). Nothing in a turn allocates, locks or makes a
 //! system call, except the eventfd write that a guest asked for.
 
 mod bridge;
