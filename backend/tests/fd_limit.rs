@@ -44,7 +44,7 @@ fn a_node_without_descriptors_waits() {
     let start = Instant::now();
     std::thread::sleep(Duration::from_millis(300));
     let attempts = node.errors("c", "accept") - failed;
-    assert!(attempts <= 4 + start.elapsed().as_millis() as u64 / 100, "{attempts} attempts");
+    assert!(attempts <= 14 + start.elapsed().as_secs() * 10, "{attempts} attempts");
     // Others are served meanwhile, and this one as soon as it can be.
     exchange(&mut a.pairs[0], &mut b.pairs[0], &numbers.burst(50, 60), 50);
     drop(hoard);

@@ -4,87 +4,14 @@
 
 mod support;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixListener;
-use std::sync::MutexGuard;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use backend::config::PollMode;
 use backend::stats::PortState;
-use support::{
-    BROADCAST, Guest, Layout, NodeSpec, Numbered, RAW_MEMORY, Random, Raw, RawDevice, TestNode, alone, cpu_of, eventfd,
-    exchange, fired, frame, guest_config, mappings_of, open_files, until,
-};
+use support::{Arena, Guest, Layout, Random, Raw, RawDevice, eventfd, guest_config, ports_thread_is_quiet, until};
 use vhost_user::{Frame, Region, Request, features};
-
-const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
-const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
-
-/// A node with a port for the hostile, and a healthy pair beside it on the same worker. When it ends, everything must be
-/// as it was before the hostile came.
-struct Arena {
-    node: TestNode,
-    healthy: (Guest, Guest),
-    numbers: Numbered,
-    files: Vec<String>,
-    mappings: usize,
-    _alone: MutexGuard<'static, ()>,
-}
-
-impl Arena {
-    fn new() -> Self {
-        let alone = alone();
-        let spec = NodeSpec::new().workers(1, PollMode::Adaptive).port("evil").port("peer").wired("evil", "peer");
-        let node = spec.port("a").port("b").wired("a", "b").start();
-        let healthy = (Guest::attach(node.socket("a")), Guest::attach(node.socket("b")));
-        // The record of a ring is mapped at its first use, the answer to a first question opens what it needs.
-        node.stats();
-        let (files, mappings) = (open_files(), mappings_of(RAW_MEMORY));
-        let mut arena = Self { node, healthy, numbers: Numbered::new(B, A), files, mappings, _alone: alone };
-        arena.others_forward();
-        arena
-    }
-
-    #[track_caller]
-    fn others_forward(&mut self) {
-        let (a, b) = &mut self.healthy;
-        exchange(&mut a.pairs[0], &mut b.pairs[0], &self.numbers.burst(32, 300), 32);
-    }
-
-    fn connect(&self) -> Raw {
-        Raw::connect(&self.node.socket("evil"))
-    }
-
-    /// Checks that nothing is left of the hostile, and that its port serves a decent guest.
-    #[track_caller]
-    fn is_unharmed(mut self) {
-        self.node.wait_for("evil", PortState::Listening);
-        self.others_forward();
-        ports_thread_is_quiet();
-        let deadline = Instant::now() + support::PATIENCE;
-        while open_files() != self.files && Instant::now() < deadline {
-            thread::yield_now();
-        }
-        assert_eq!(open_files(), self.files, "descriptors stay");
-        assert_eq!(mappings_of(RAW_MEMORY), self.mappings, "mappings stay");
-        let mut good = Guest::attach(self.node.socket("evil"));
-        let mut peer = Guest::attach(self.node.socket("peer"));
-        exchange(&mut good.pairs[0], &mut peer.pairs[0], &Numbered::new(B, A).burst(100, 60), 50);
-        assert!(self.node.status("a").errors.is_empty() && self.node.status("b").errors.is_empty());
-        assert!(self.node.status("a").drops.is_empty() && self.node.status("b").drops.is_empty());
-    }
-}
-
-/// The ports thread has nothing to do, and does nothing.
-#[track_caller]
-fn ports_thread_is_quiet() {
-    let (start, before) = (Instant::now(), cpu_of("ports"));
-    thread::sleep(Duration::from_millis(100));
-    let (used, passed) = (cpu_of("ports") - before, start.elapsed());
-    assert!(used < passed / 10, "the ports thread spins: {used:?} in {passed:?}");
-}
 
 fn copy(fd: impl AsFd) -> OwnedFd {
     fd.as_fd().try_clone_to_owned().expect("dup")
@@ -143,7 +70,7 @@ fn closing_at_every_byte_costs_nothing() {
         }
         arena.others_forward();
     }
-    arena.is_unharmed();
+    arena.assert_unharmed();
 }
 
 /// A message may come a byte at a time, its descriptors with the first.
@@ -168,7 +95,7 @@ fn a_byte_at_a_time_is_a_message_all_the_same() {
     });
     assert!(arena.node.status("evil").errors.is_empty(), "{:?}", arena.node.status("evil").errors);
     drop(raw);
-    arena.is_unharmed();
+    arena.assert_unharmed();
 }
 
 /// Sizes that do not fit the request end the connection, with a name.
@@ -201,7 +128,7 @@ fn wrong_sizes_end_the_connection() {
     }
     let errors = arena.node.status("evil").errors;
     assert!(errors.contains_key("payload_size") && errors.contains_key("payload_too_large"), "{errors:?}");
-    arena.is_unharmed();
+    arena.assert_unharmed();
 }
 
 #[test]
@@ -226,7 +153,7 @@ fn missing_and_surplus_descriptors_end_the_connection() {
     for cause in ["missing_fds", "extra_fds", "too_many_fds"] {
         assert!(errors.contains_key(cause), "{cause}: {errors:?}");
     }
-    arena.is_unharmed();
+    arena.assert_unharmed();
 }
 
 /// As many descriptors as the kernel passes, with single bytes and with every message.
@@ -245,7 +172,7 @@ fn floods_of_descriptors_are_closed() {
         assert!(raw.is_closed());
     }
     drop(spare);
-    arena.is_unharmed();
+    arena.assert_unharmed();
 }
 
 #[test]
@@ -270,7 +197,7 @@ fn garbage_ends_the_connection() {
             arena.others_forward();
         }
     }
-    arena.is_unharmed();
+    arena.assert_unharmed();
 }
 
 /// Every message in any order, with good and bad arguments, over memory of zeros and of garbage: a few thousand messages.
@@ -309,7 +236,7 @@ fn any_order_of_messages_is_survived() {
     let errors = arena.node.status("evil").errors;
     assert!(sent > 4000, "{sent} messages were taken: {errors:?}");
     drop(peer);
-    arena.is_unharmed();
+    arena.assert_unharmed();
 }
 
 /// A request that makes sense more often than not.
@@ -383,187 +310,7 @@ fn unread_replies_are_bounded() {
     ports_thread_is_quiet();
     assert_eq!(arena.node.errors("evil", "replies_unread"), 1);
     drop(raw);
-    arena.is_unharmed();
-}
-
-/// The second front end of a port is refused, the first keeps its connection.
-#[test]
-fn a_second_connection_is_refused() {
-    let arena = Arena::new();
-    let mut device = RawDevice::attach(&arena.node.socket("evil"), Layout::Packed);
-    let mut peer = Guest::attach(arena.node.socket("peer"));
-    for n in 1..=20 {
-        assert!(arena.connect().is_closed());
-        arena.node.wait_for_errors("evil", "second_connection", n);
-        sends(&mut device, &mut peer, n);
-    }
-    drop((device, peer));
-    arena.is_unharmed();
-}
-
-/// A frame from the raw device to its peer.
-#[track_caller]
-fn sends(device: &mut RawDevice, peer: &mut Guest, number: u64) {
-    let sent = posts(device, number);
-    assert_eq!(peer.receive(1), [sent]);
-}
-
-fn posts(device: &mut RawDevice, number: u64) -> Vec<u8> {
-    let sent = frame(BROADCAST, A, 60, number);
-    device.memory.write(RawDevice::buffer(1), &[[0; 12].as_slice(), &sent].concat()).expect("memory");
-    device.post(1, RawDevice::buffer(1), 72);
-    sent
-}
-
-/// A front end that goes and comes back at once is not mistaken for a second one.
-#[test]
-fn coming_back_at_once_is_welcome() {
-    let arena = Arena::new();
-    for _ in 0..300 {
-        let raw = arena.connect();
-        raw.tell(Request::SetOwner);
-        drop(raw);
-    }
-    let raw = arena.connect();
-    assert_ne!(raw.value(Request::GetFeatures), 0);
-    assert_eq!(arena.node.errors("evil", "second_connection"), 0);
-    drop(raw);
-    arena.is_unharmed();
-}
-
-/// A guest killed in the middle of a burst, again and again (issue 2, proof 5).
-#[test]
-fn guests_vanish_in_the_middle_of_bursts() {
-    let mut arena = Arena::new();
-    let mut peer = Guest::attach(arena.node.socket("peer"));
-    for round in 0..100 {
-        let mut guest = Guest::attach(arena.node.socket("evil"));
-        guest.send(&Numbered::new(B, A).burst(200, 60 + round * 10));
-        peer.send(&Numbered::new(A, B).burst(50, 60));
-        drop(guest);
-        peer.poll();
-        if round % 10 == 0 {
-            arena.others_forward();
-        }
-    }
-    arena.node.wait_for("evil", PortState::Listening);
-    drop(peer);
-    arena.node.wait_for("peer", PortState::Listening);
-    arena.is_unharmed();
-}
-
-/// What is passed as a doorbell need not be one.
-#[test]
-fn strange_doorbells_harm_nobody() {
-    let mut arena = Arena::new();
-    let file = || OwnedFd::from(tempfile::tempfile().expect("file"));
-    let null = || OwnedFd::from(std::fs::OpenOptions::new().write(true).open("/dev/null").expect("null"));
-    let full = || OwnedFd::from(std::fs::OpenOptions::new().write(true).open("/dev/full").expect("full"));
-    let socket = || OwnedFd::from(std::os::unix::net::UnixStream::pair().expect("pair").0);
-    let stuffed = || {
-        let (_reader, writer) = rustix::pipe::pipe().expect("pipe");
-        writer
-    };
-    // Blocking, and so full that another write would block.
-    let blocking = || {
-        let fd = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).expect("eventfd");
-        rustix::io::write(&fd, &(u64::MAX - 1).to_ne_bytes()).expect("write");
-        fd
-    };
-    let clogged = || {
-        let (one, other) = std::os::unix::net::UnixStream::pair().expect("pair");
-        one.set_nonblocking(true).expect("nonblocking");
-        while (&one).write(&[0; 4096]).is_ok() {}
-        one.set_nonblocking(false).expect("blocking");
-        (OwnedFd::from(one), OwnedFd::from(other))
-    };
-    let kinds: [&dyn Fn() -> OwnedFd; 6] = [&file, &null, &full, &socket, &stuffed, &blocking];
-    for layout in [Layout::Split, Layout::Packed] {
-        for make in kinds {
-            let mut device = RawDevice::attach(&arena.node.socket("evil"), layout);
-            let mut peer = Guest::attach(arena.node.socket("peer"));
-            for ring in [0, 1] {
-                device.raw.tell(Request::SetVringCall { vring: ring, fd: Some(make()) });
-                device.raw.tell(Request::SetVringErr { vring: ring, fd: Some(make()) });
-                device.raw.tell(Request::SetVringKick { vring: ring, fd: Some(make()) });
-            }
-            device.raw.value(Request::SetStatus(15));
-            // What the device kicks is not what the node watches now; others wake the worker.
-            let sent = posts(&mut device, 1);
-            arena.others_forward();
-            assert_eq!(peer.receive(1), [sent]);
-            // A broken ring writes the error descriptor.
-            device.post(1, 1, 100);
-            arena.others_forward();
-        }
-        let (one, other) = clogged();
-        let mut device = RawDevice::attach(&arena.node.socket("evil"), layout);
-        let mut peer = Guest::attach(arena.node.socket("peer"));
-        assert_eq!(device.raw.value(Request::SetVringCall { vring: 1, fd: Some(one) }), 0);
-        sends(&mut device, &mut peer, 1);
-        arena.others_forward();
-        drop(other);
-    }
-    arena.node.wait_for("evil", PortState::Listening);
-    arena.node.wait_for("peer", PortState::Listening);
-    arena.is_unharmed();
-}
-
-/// The file behind a guest's memory is truncated while the node works in it: that port ends, with a name, and works
-/// again with memory that is there.
-#[test]
-fn truncated_memory_costs_only_its_port() {
-    for layout in [Layout::Split, Layout::Packed] {
-        let mut arena = Arena::new();
-        let mut peer = Guest::attach(arena.node.socket("peer"));
-        let mut device = RawDevice::attach(&arena.node.socket("evil"), layout);
-        sends(&mut device, &mut peer, 1);
-        rustix::fs::ftruncate(&device.file, 0).expect("ftruncate");
-        let deadline = Instant::now() + support::PATIENCE;
-        while arena.node.errors("evil", "poisoned") == 0 {
-            assert!(Instant::now() < deadline, "nobody noticed: {:?}", arena.node.status("evil"));
-            device.kick(1);
-            peer.send(&Numbered::new(A, B).burst(1, 60));
-            arena.others_forward();
-        }
-        assert!(fired(&device.errors[1]) || fired(&device.errors[0]));
-        // The same connection, other memory.
-        let (file, memory) = RawDevice::new_memory();
-        let table = vec![(RawDevice::region(), copy(&file))];
-        assert_eq!(device.raw.value(Request::SetMemTable(table)), 0);
-        (device.file, device.memory) = (file, memory);
-        for ring in [0, 1] {
-            device.stop(ring);
-            device.set_up(ring);
-        }
-        while !peer.poll().is_empty() {}
-        sends(&mut device, &mut peer, 2);
-        drop((device, peer));
-        arena.node.wait_for("peer", PortState::Listening);
-        arena.is_unharmed();
-    }
-}
-
-/// Client role: a front end that takes connections and closes them at once is tried again in good time, not all the time.
-#[test]
-fn a_peer_that_hangs_up_at_once_is_not_hammered() {
-    let _alone = alone();
-    let node = NodeSpec::new().workers(1, PollMode::Adaptive).client("c").start();
-    let listener = UnixListener::bind(node.socket("c")).expect("bind");
-    drop(listener.accept().expect("the node connects"));
-    listener.set_nonblocking(true).expect("nonblocking");
-    let (start, before) = (Instant::now(), cpu_of("ports"));
-    let mut taken = 0;
-    while start.elapsed() < Duration::from_millis(400) {
-        match listener.accept() {
-            Ok(_) => taken += 1,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(1)),
-            Err(error) => panic!("{error}"),
-        }
-    }
-    let used = cpu_of("ports") - before;
-    assert!((4..=45).contains(&taken), "{taken} attempts in 400 ms");
-    assert!(used < Duration::from_millis(80), "{used:?}");
+    arena.assert_unharmed();
 }
 
 /// A decent guest on the same node is attached while another front end holds a half-sent message.
@@ -578,5 +325,5 @@ fn a_half_sent_message_blocks_nobody() {
     ports_thread_is_quiet();
     drop(raw);
     arena.node.wait_for("peer", PortState::Listening);
-    arena.is_unharmed();
+    arena.assert_unharmed();
 }

@@ -102,7 +102,7 @@ fn regions_come_and_go_under_traffic() {
 }
 
 /// KA-1: SET_MEM_TABLE on a live device, as virtio-user sends it when its memory grows: the same region and one more,
-/// then without it, then the same again.
+/// the same again, then without it.
 #[test]
 fn the_memory_table_is_replaced_on_a_live_device() {
     let _alone = alone();
@@ -114,13 +114,14 @@ fn the_memory_table_is_replaced_on_a_live_device() {
         let (own, first) = (mappings_of("shunt-cnf"), memory_of(&a));
         let more = Region { guest_addr: 1 << 40, size: 1 << 20, user_addr: 1 << 41, mmap_offset: 0 };
         let mut numbers = Numbered::new(B, A);
-        for round in 0..10 {
+        for round in 0..12 {
             let mut table = vec![(first.0, copy(&first.1))];
-            if round % 2 == 0 {
+            let with_more = round / 2 % 2 == 0;
+            if with_more {
                 table.push((more, copy(extra.fd())));
             }
             a.device().operate(|frontend| frontend.replace_memory(table)).expect("replace");
-            assert_eq!(mappings_of("shunt-extra"), ours + usize::from(round % 2 == 0));
+            assert_eq!(mappings_of("shunt-extra"), ours + usize::from(with_more));
             exchange(&mut a.pairs[0], &mut b.pairs[0], &numbers.burst(100, 300), 64);
             assert_eq!(mappings_of("shunt-cnf"), own, "a region that stays is mapped once");
         }
@@ -149,6 +150,40 @@ fn memory_of(guest: &Guest) -> (Region, OwnedFd) {
         }
     }
     panic!("no memory of the guest");
+}
+
+/// As many regions as KVM has memory slots; one more is refused, and all work.
+#[test]
+fn a_device_has_up_to_509_regions() {
+    let _alone = alone();
+    let node = TestNode::pair();
+    let mut b = Guest::attach(node.socket("b"));
+    let mut device = RawDevice::attach(&node.socket("a"), Layout::Packed);
+    assert_eq!(device.raw.value(Request::GetMaxMemSlots), 509);
+    let (file, memory) = RawDevice::new_memory();
+    let region = |n: u64| {
+        let at = (1 << 40) + n * 0x1_0000;
+        Region { guest_addr: at, size: 0x800, user_addr: at, mmap_offset: n * 0x800 }
+    };
+    for n in 0..508 {
+        assert_eq!(device.raw.value(Request::AddMemReg(region(n), copy(&file))), 0, "region {n}");
+    }
+    assert_eq!(device.raw.value(Request::AddMemReg(region(508), copy(&file))), 1, "one too many");
+    node.wait_for_errors("a", "too_many_slots", 1);
+    for n in [0, 1, 255, 507] {
+        let sent = frame(BROADCAST, A, 60, n);
+        // The same file is mapped here as one piece.
+        memory
+            .write(RawDevice::region().guest_addr + n * 0x800, &[[0; 12].as_slice(), &sent].concat())
+            .expect("memory");
+        device.post(1, region(n).guest_addr, 72);
+        assert_eq!(b.receive(1), [sent]);
+    }
+    for n in 0..508 {
+        assert_eq!(device.raw.value(Request::RemMemReg(region(n))), 0, "region {n}");
+    }
+    assert_eq!(mappings_of(support::RAW_MEMORY), 3, "ours of both files, the node's of one");
+    raw_works(&mut device, &mut b, 9);
 }
 
 /// A ring that the new table does not hold breaks, and tells; nothing else does.

@@ -2,6 +2,7 @@
 //! What the integration tests share: a node in this process, guests of the SDK, a front end that sends what it likes.
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
+mod arena;
 mod frames;
 mod guest;
 mod node;
@@ -13,6 +14,7 @@ mod rings;
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
+pub(crate) use arena::{Arena, ports_thread_is_quiet};
 pub(crate) use frames::{BROADCAST, Numbered, frame, number_of};
 pub(crate) use guest::{Guest, Shape, exchange, exchange_shaped, guest_config};
 pub(crate) use node::{NodeSpec, TestNode, port};

@@ -27,7 +27,8 @@ pub(crate) const MEMORY: &str = "shunt-raw-guest";
 const GUEST: u64 = 0x1_0000_0000;
 const USER: u64 = 0x7fff_0000_0000;
 const BYTES: u64 = 1 << 20;
-const RING_PITCH: u64 = 0x4000;
+const RING_BYTES: usize = 0x4000;
+const RING_PITCH: u64 = RING_BYTES as u64;
 const DRIVER: u64 = 0x1000;
 const DEVICE: u64 = 0x2000;
 const BUFFERS: u64 = 0x1_0000;
@@ -145,7 +146,7 @@ impl RawDevice {
     }
 
     pub(crate) fn clear(&mut self, ring: u8) {
-        self.memory.write(GUEST + RING_PITCH * u64::from(ring), &[0; RING_PITCH as usize]).expect("memory");
+        self.memory.write(GUEST + RING_PITCH * u64::from(ring), &[0; RING_BYTES]).expect("memory");
         self.posted[usize::from(ring)] = 0;
     }
 
@@ -195,7 +196,7 @@ impl RawDevice {
         // The first one last, so that the device sees all or nothing.
         for (n, &(addr, len, id, flags)) in descriptors.iter().enumerate().rev() {
             let at = first.wrapping_add(u16::try_from(n).expect("few"));
-            let wrap = at / SIZE % 2 == 0;
+            let wrap = (at / SIZE).is_multiple_of(2);
             let flags = flags | if wrap { AVAIL } else { USED };
             let mut bytes = Vec::new();
             bytes.extend(addr.to_le_bytes());
