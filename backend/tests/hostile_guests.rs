@@ -149,12 +149,18 @@ fn strange_doorbells_harm_nobody() {
 /// again with memory that is there.
 #[test]
 fn truncated_memory_costs_only_its_port() {
-    for layout in [Layout::Split, Layout::Packed] {
+    let when = [Layout::Split, Layout::Packed].into_iter().flat_map(|layout| [(layout, false), (layout, true)]);
+    for (layout, while_stopped) in when {
         let mut arena = Arena::new();
         let mut peer = Guest::attach(arena.node.socket("peer"));
         let mut device = RawDevice::attach(&arena.node.socket("evil"), layout);
         sends(&mut device, &mut peer, 1);
+        let bases = if while_stopped { [0, 1].map(|ring| device.stop(ring)).to_vec() } else { Vec::new() };
         rustix::fs::ftruncate(&device.file, 0).expect("ftruncate");
+        // Then it is the ports thread that finds the memory gone, when it starts the rings.
+        for (ring, base) in (0..).zip(bases) {
+            device.describe(ring, base);
+        }
         let deadline = Instant::now() + support::PATIENCE;
         while arena.node.errors("evil", "poisoned") == 0 {
             assert!(Instant::now() < deadline, "nobody noticed: {:?}", arena.node.status("evil"));
