@@ -14,7 +14,7 @@ use virtqueue::{
 
 use crate::fleet::Fleet;
 use crate::topology::Receiver;
-use crate::worker::{Attachment, Command, Queue, QueueId, Side, WorkerGone};
+use crate::worker::{Attachment, Bell, Command, Queue, QueueId, Side, WorkerGone};
 
 /// The base that DPDK's virtio-user sends: it has reset its rings.
 const BASE_OF_A_RESET_DRIVER: u32 = 0x0000_8000;
@@ -33,9 +33,9 @@ pub(crate) enum StartError {
 /// One ring's eventfds and state, kept on this side while a worker owns the queue.
 #[derive(Debug, Default)]
 struct Ring {
-    kick: Option<OwnedFd>,
-    call: Option<OwnedFd>,
-    error: Option<OwnedFd>,
+    kick: Option<Bell>,
+    call: Option<Bell>,
+    error: Option<Bell>,
     running: bool,
     enabled: bool,
     /// Where a ring stands that was started and does not run: it could not be, or it lost its memory.
@@ -104,8 +104,7 @@ impl Rings {
         }
         let (id, worker) = (self.id(vring), self.worker(vring));
         let Some(ring) = self.rings.get_mut(usize::from(vring)) else { return Ok(config) };
-        let clone = |fd: &Option<OwnedFd>| fd.as_ref().and_then(|fd| fd.try_clone().ok());
-        let (kick, call, error) = (clone(&ring.kick), clone(&ring.call), clone(&ring.error));
+        let (kick, call, error) = (ring.kick.clone(), ring.call.clone(), ring.error.clone());
         ring.running = true;
         ring.fallen_at = None;
         ring.enabled = start.enabled;
@@ -165,10 +164,10 @@ impl Rings {
     ) -> Result<(), WorkerGone> {
         let (id, worker) = (self.id(vring), self.worker(vring));
         let Some(ring) = self.rings.get_mut(usize::from(vring)) else { return Ok(()) };
-        let fd = fd.inspect(make_nonblocking);
+        let fd = fd.inspect(make_nonblocking).map(Arc::new);
         if ring.running {
-            let fd = fd.as_ref().and_then(|fd| fd.try_clone().ok());
-            // The worker's copy of the old one comes back and is closed here.
+            let fd = fd.clone();
+            // The old one comes back and is closed here.
             drop(fleet.ask(worker, |reply| match kind {
                 EventKind::Kick => Command::SetKick { id, fd, reply },
                 EventKind::Call => Command::SetCall { id, fd, reply },

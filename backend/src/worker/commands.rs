@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Serving the mailbox.
 
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use packet::synth::rarp_announcement;
@@ -9,7 +8,7 @@ use packet::{MacAddr, PortId};
 use virtqueue::MemoryMap;
 
 use super::Worker;
-use super::mailbox::{Attachment, Command, QueueId, Side};
+use super::mailbox::{Attachment, Bell, Command, QueueId, Side};
 use super::slots::{Common, Queue, RxSlot, TxSlot};
 use crate::sys::cycles;
 use crate::topology::Routes;
@@ -82,7 +81,7 @@ impl Worker {
         let (queue, common) = Common::new(attachment, counters, self.index);
         match queue {
             Queue::Transmit(mut queue) => {
-                self.sleeper.watch_ring(common.kick.as_ref());
+                self.sleeper.watch_ring(common.kick.as_deref());
                 queue.set_kicks(false);
                 self.txs.push(TxSlot { queue, common, stalled_since: 0 });
             }
@@ -100,7 +99,7 @@ impl Worker {
             Side::Transmit => {
                 let at = self.txs.iter().position(|slot| slot.common.id == id)?;
                 let TxSlot { queue, common, .. } = self.txs.remove(at);
-                self.sleeper.unwatch_ring(common.kick.as_ref());
+                self.sleeper.unwatch_ring(common.kick.as_deref());
                 common.into_attachment(Queue::Transmit(queue))
             }
             Side::Receive => {
@@ -129,13 +128,13 @@ impl Worker {
         lost.into_iter().filter_map(|id| self.detach(id)).collect()
     }
 
-    fn replace_kick(&mut self, id: QueueId, fd: Option<OwnedFd>) -> Option<OwnedFd> {
+    fn replace_kick(&mut self, id: QueueId, fd: Option<Bell>) -> Option<Bell> {
         if id.side == Side::Receive {
             return std::mem::replace(&mut self.find(id)?.kick, fd);
         }
         let slot = self.txs.iter_mut().find(|slot| slot.common.id == id)?;
-        self.sleeper.unwatch_ring(slot.common.kick.as_ref());
-        self.sleeper.watch_ring(fd.as_ref());
+        self.sleeper.unwatch_ring(slot.common.kick.as_deref());
+        self.sleeper.watch_ring(fd.as_deref());
         std::mem::replace(&mut slot.common.kick, fd)
     }
 

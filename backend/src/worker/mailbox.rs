@@ -24,6 +24,9 @@ const DEPTH: usize = 64;
 /// that the machine is stalled.
 pub(crate) const REPLY_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// A guest's eventfd. Shared with the ports thread rather than duplicated: a process out of descriptors could not.
+pub(crate) type Bell = Arc<OwnedFd>;
+
 /// Names a queue: the port, the queue pair, the direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct QueueId {
@@ -50,10 +53,10 @@ pub(crate) struct Attachment {
     pub(crate) map: Arc<MemoryMap>,
     pub(crate) enabled: bool,
     /// `None`: the driver asked to be polled, so the worker looks at the ring on a timer while it sleeps.
-    pub(crate) kick: Option<OwnedFd>,
+    pub(crate) kick: Option<Bell>,
     /// `None`: the driver never wants a notification.
-    pub(crate) call: Option<OwnedFd>,
-    pub(crate) error: Option<OwnedFd>,
+    pub(crate) call: Option<Bell>,
+    pub(crate) error: Option<Bell>,
 }
 
 /// A command; see the module's text for replies.
@@ -76,18 +79,18 @@ pub(crate) enum Command {
     /// Replaces the call eventfd; the old one comes back.
     SetCall {
         id: QueueId,
-        fd: Option<OwnedFd>,
-        reply: SyncSender<Option<OwnedFd>>,
+        fd: Option<Bell>,
+        reply: SyncSender<Option<Bell>>,
     },
     SetError {
         id: QueueId,
-        fd: Option<OwnedFd>,
-        reply: SyncSender<Option<OwnedFd>>,
+        fd: Option<Bell>,
+        reply: SyncSender<Option<Bell>>,
     },
     SetKick {
         id: QueueId,
-        fd: Option<OwnedFd>,
-        reply: SyncSender<Option<OwnedFd>>,
+        fd: Option<Bell>,
+        reply: SyncSender<Option<Bell>>,
     },
     /// Moves a port's queues to another memory map; those whose rings it does not hold break and come back, so that
     /// nothing keeps the old map.

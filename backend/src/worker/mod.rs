@@ -20,7 +20,7 @@ mod slots;
 
 pub(crate) use handover::{Receiver, Sender, Waker, ring};
 pub use mailbox::WorkerGone;
-pub(crate) use mailbox::{Attachment, Command, Inbox, Mailbox, QueueId, Side, mailbox};
+pub(crate) use mailbox::{Attachment, Bell, Command, Inbox, Mailbox, QueueId, Side, mailbox};
 pub(crate) use slots::Queue;
 
 use std::io;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use packet::{DropCause, PortId};
 use virtqueue::{MAX_BURST, MemoryMap, QueueError, RingAddresses, RingBase, RingError, RxQueue, TxQueue};
 
-use super::mailbox::{Attachment, QueueId, Side};
+use super::mailbox::{Attachment, Bell, QueueId, Side};
 use crate::counters::PortCounters;
 
 /// A device-side queue of either direction.
@@ -36,9 +36,9 @@ pub(crate) struct Common {
     pub(crate) broken: Option<RingError>,
     /// Something was published since the last notification check.
     pub(crate) dirty: bool,
-    pub(crate) kick: Option<OwnedFd>,
-    pub(crate) call: Option<OwnedFd>,
-    pub(crate) error: Option<OwnedFd>,
+    pub(crate) kick: Option<Bell>,
+    pub(crate) call: Option<Bell>,
+    pub(crate) error: Option<Bell>,
     /// The memory that the queue works in.
     map: Arc<MemoryMap>,
     /// This worker's counter block of the port.
