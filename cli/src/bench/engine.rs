@@ -22,8 +22,9 @@ const WARM_UP: Duration = Duration::from_millis(500);
 /// When nothing has moved for so long after sending stopped, what is missing is lost.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// The backend is asked so often whether it is still there.
-const LOOK: Duration = Duration::from_millis(50);
+/// When nothing has moved for so long, it is looked whether the backend is still there, and what is on its way is given
+/// up for lost.
+const STALL: Duration = Duration::from_millis(20);
 
 /// What was counted in a stretch of time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,13 +85,13 @@ impl Engine {
     /// Sends and receives for so long.
     pub(super) fn run(&mut self, rate: Option<f64>, length: Duration) -> anyhow::Result<Count> {
         let clock = Clock::get();
-        let (length, look_after) = (clock.to_ticks(length), clock.to_ticks(LOOK));
+        let (length, stall) = (clock.to_ticks(length), clock.to_ticks(STALL));
         let mut pace = Pace::new(rate.map(|pps| pps / as_float(clock.hertz())));
         let mut rounds = Rounds::new()?;
         let mut count = Count::default();
         let start = cycles();
         self.ledger.latency.restart(start);
-        let (mut now, mut look) = (start, start);
+        let (mut now, mut moved) = (start, start);
         while now - start < length {
             let (received, sent) = self.round(&mut pace, now)?;
             let then = cycles();
@@ -98,11 +99,13 @@ impl Engine {
             count.sent += sent as u64;
             if received + sent > 0 {
                 rounds.enter(then - now, received + sent);
+                moved = then;
             } else {
                 count.idle_cycles += then - now;
-                if then - look > look_after {
+                if then - moved > stall {
                     self.check_devices()?;
-                    look = then;
+                    self.lanes.iter_mut().for_each(Lane::give_up);
+                    moved = then;
                 }
             }
             now = then;
@@ -113,11 +116,11 @@ impl Engine {
         Ok(count)
     }
 
-    /// Receives until everything has arrived, or nothing more does.
+    /// Receives until everything has arrived, or nothing more does; what is missing then is lost.
     pub(super) fn drain(&mut self) -> anyhow::Result<()> {
         let quiet = Clock::get().to_ticks(QUIET);
         let mut quiet_since = cycles();
-        while self.received() < self.sent() {
+        while self.missing() > 0 {
             let now = cycles();
             let mut received = 0;
             for lane in &mut self.lanes {
@@ -132,14 +135,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Packets sent since the beginning.
-    pub(super) fn sent(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.sent).sum()
-    }
-
-    /// Packets received since the beginning.
-    pub(super) fn received(&self) -> u64 {
-        self.ledger.accounts.iter().map(|account| account.received).sum()
+    /// Packets that were sent and have not come back, since the beginning.
+    pub(super) fn missing(&self) -> u64 {
+        let sent: u64 = self.lanes.iter().map(|lane| lane.sent).sum();
+        let received = self.ledger.accounts.iter().map(|account| account.received).sum();
+        sent.saturating_sub(received)
     }
 
     pub(super) fn reordered(&self) -> u64 {
@@ -165,7 +165,7 @@ impl Engine {
         let limited = pace.is_limited();
         for lane in &mut self.lanes {
             // A rate is shared by the lanes in small pieces, else the first one would send everything.
-            let most = if limited { pace.allow(1, now) } else { BURST };
+            let most = if limited { pace.allow(1, now) } else { lane.allowance(&self.ledger).min(BURST) };
             let (received, sent) = lane.step(most, &mut self.ledger, now)?;
             pace.spend(sent);
             all = (all.0 + received, all.1 + sent);

@@ -5,6 +5,12 @@
 //! read its stamp and to post the buffer again. Descriptors are posted in whole cache lines of four, because a device
 //! that finds a line half written has to come back for the rest. Sent buffers are asked for only when the ring runs
 //! short, for then they come back in bulk. Whether the device wants to be kicked is looked at once per step.
+//!
+//! What costs time is not instructions but lines that the device touched last: descriptors, and first lines of frames.
+//! They are asked for ahead, those of the next burst while this one is written.
+//!
+//! No more packets are on their way than the other side has receive buffers, so a device that drops what it cannot
+//! deliver and one that lets it wait are asked the same question: how much goes through?
 
 use anyhow::Context;
 use cnf::QueuePair;
@@ -50,6 +56,9 @@ pub(super) struct Lane {
     waiting: Waiting,
     /// Buffers that still belong to the frame received last.
     rest_of_frame: u64,
+    /// Packets that may be on their way, and the number before which all of them are given up for lost.
+    window: u64,
+    given_up: u64,
     /// Packets sent.
     pub(super) sent: u64,
     /// Kicks the device asked for.
@@ -68,6 +77,8 @@ impl Lane {
     /// Takes over a pair whose transmit buffers hold frames of `frame` bytes, header included; posts its receive
     /// buffers.
     pub(super) fn new(mut pair: QueuePair, source: u8, frame: u32) -> anyhow::Result<Self> {
+        let buffers = u64::from(pair.rx_buffers.count()).saturating_sub(LINE as u64);
+        let parts = u64::from(frame.div_ceil(pair.rx_buffers.stride()));
         let (tx, rx) = (&pair.tx_buffers, &pair.rx_buffers);
         let line: Box<[u32]> = (0..tx.count()).collect();
         let tx_posts = line.iter().map(|&token| tx.buffer(token, frame)).collect();
@@ -87,12 +98,27 @@ impl Lane {
             line,
             waiting: Waiting { posts: [Buffer::default(); BURST + LINE], tokens: [0; BURST + LINE], count: 0 },
             rest_of_frame: 0,
+            window: (buffers / parts).max(1),
+            given_up: 0,
             sent: 0,
             kicks: 0,
             pair,
         };
         lane.publish()?;
         Ok(lane)
+    }
+
+    /// How many packets may be sent without more being on their way than can be received.
+    #[inline(always)]
+    pub(super) fn allowance(&self, ledger: &Ledger) -> usize {
+        let due = ledger.accounts.get(usize::from(self.source)).map_or(0, |account| account.due);
+        let on_their_way = self.sent - due.max(self.given_up);
+        usize::try_from(self.window.saturating_sub(on_their_way)).unwrap_or(0)
+    }
+
+    /// Expects nothing more of what is on its way.
+    pub(super) fn give_up(&mut self) {
+        self.given_up = self.sent;
     }
 
     /// Receives what is there and sends at most `most` packets; says how many of each.
@@ -143,7 +169,8 @@ impl Lane {
 
     #[inline(always)]
     fn send(&mut self, most: usize, latency: &mut Latency, now: u64) -> anyhow::Result<usize> {
-        if usize::from(self.pair.tx.free()) < most || self.idle < most {
+        // Twice as much, so that the frames of the next burst are known, too.
+        if usize::from(self.pair.tx.free()).min(self.idle) < 2 * most {
             self.reclaim()?;
         }
         let mut count = most.min(self.idle).min(usize::from(self.pair.tx.free()));
@@ -155,12 +182,17 @@ impl Lane {
         }
         latency.depart(self.source, self.sent, count as u64, now);
         let (mut posts, mut tokens) = ([Buffer::default(); BURST], [0; BURST]);
-        let mut sequence = self.sent;
-        for (post, token) in posts.iter_mut().zip(&mut tokens).take(count) {
+        let (mut sequence, mut ahead) = (self.sent, self.place(count));
+        let known = self.idle - count;
+        for (i, (post, token)) in posts.iter_mut().zip(&mut tokens).take(count).enumerate() {
             *token = self.line.get(self.head).copied().unwrap_or(0);
-            self.head = if self.head + 1 == self.line.len() { 0 } else { self.head + 1 };
+            self.head = self.after(self.head);
             *post = self.tx_posts.get(*token as usize).copied().unwrap_or_default();
             self.pair.tx_buffers.write_u64(*token, STAMP_AT, stamp::stamp(self.source, sequence));
+            if i < known {
+                self.pair.tx_buffers.prefetch_write(self.line.get(ahead).copied().unwrap_or(0));
+                ahead = self.after(ahead);
+            }
             sequence += 1;
         }
         self.sent = sequence;
@@ -168,6 +200,19 @@ impl Lane {
         let (posts, tokens) = (posts.get(..count).unwrap_or(&[]), tokens.get(..count).unwrap_or(&[]));
         self.pair.tx.post_burst(posts, tokens, false);
         Ok(count)
+    }
+
+    /// The place in the line after this one.
+    #[inline(always)]
+    fn after(&self, place: usize) -> usize {
+        if place + 1 == self.line.len() { 0 } else { place + 1 }
+    }
+
+    /// The place so many after the head; fewer than there are.
+    #[inline(always)]
+    fn place(&self, after: usize) -> usize {
+        let place = self.head + after;
+        if place >= self.line.len() { place - self.line.len() } else { place }
     }
 
     /// Takes back what was sent.

@@ -21,7 +21,7 @@ pub(crate) struct Report {
     /// Packets per second received and sent, both directions summed.
     pub(super) rx_pps: f64,
     pub(super) tx_pps: f64,
-    /// Packets that were sent, warm-up included, and had not come back when nothing moved any more.
+    /// Packets that were sent after the warm-up and had not come back when nothing moved any more.
     pub(super) lost: u64,
     /// Busy TSC cycles of the node for each packet it forwarded; none for a peer, which keeps its own account.
     pub(super) cycles_per_packet: Option<f64>,

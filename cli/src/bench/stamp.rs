@@ -34,8 +34,8 @@ pub(super) const fn read(stamp: u64) -> Option<(u8, u64)> {
 /// What has arrived of one source.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Account {
-    /// The sequence number that is due.
-    due: u64,
+    /// The sequence number that is due: what was sent before has arrived, or is lost.
+    pub(super) due: u64,
     /// Packets that arrived.
     pub(super) received: u64,
     /// Packets that came after a later one, or twice.
