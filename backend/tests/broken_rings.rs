@@ -6,7 +6,6 @@ mod support;
 
 use support::{BROADCAST, Guest, Layout, Numbered, RawDevice, SIZE, TestNode, exchange, fired, frame, until};
 
-const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 
 /// Descriptor flags (virtio 1.3, 2.7.5).
@@ -91,26 +90,6 @@ fn chain(device: &mut RawDevice, ring: u8, buffers: &[(u64, u32, u16)]) {
     }
 }
 
-#[track_caller]
-fn sends(device: &mut RawDevice, peer: &mut Guest, number: u64) {
-    let sent = frame(BROADCAST, A, 60, number);
-    device.memory.write(RawDevice::buffer(1), &[[0; 12].as_slice(), &sent].concat()).expect("memory");
-    device.post(1, RawDevice::buffer(1), 72);
-    assert_eq!(peer.receive(1), [sent]);
-}
-
-#[track_caller]
-fn receives(device: &mut RawDevice, peer: &mut Guest, number: u64) {
-    let sent = frame(A, B, 60, number);
-    let used = device.used(0);
-    device.post(0, RawDevice::buffer(2), 2048);
-    peer.send(std::slice::from_ref(&sent));
-    until("it arrives", || (device.used(0) == used + 1).then_some(()));
-    let mut bytes = [0; 72];
-    device.memory.read(RawDevice::buffer(2), &mut bytes).expect("memory");
-    assert!(bytes[12..] == sent[..]);
-}
-
 fn wired() -> TestNode {
     let spec = support::NodeSpec::new().workers(1, backend::config::PollMode::Adaptive);
     spec.port("evil").port("peer").wired("evil", "peer").port("a").port("b").start()
@@ -130,7 +109,7 @@ fn a_broken_transmit_ring_costs_only_itself() {
             let mut device = RawDevice::attach(&node.socket("evil"), layout);
             let mut causes = std::collections::BTreeMap::new();
             for (n, (what, cause, break_it)) in breakages(layout).into_iter().enumerate() {
-                sends(&mut device, &mut peer, n as u64);
+                device.sends(&mut peer, n as u64);
                 if bridged {
                     // A flood: everybody hears it.
                     assert_eq!((a.receive(1).len(), b.receive(1).len()), (1, 1));
@@ -143,7 +122,7 @@ fn a_broken_transmit_ring_costs_only_itself() {
                 assert_eq!(node.status("evil").errors, causes, "{layout:?}: {what}");
                 exchange(&mut a.pairs[0], &mut b.pairs[0], &numbers.burst(50, 300), 50);
                 // The other ring of the port works as if nothing had happened.
-                receives(&mut device, &mut peer, n as u64);
+                device.receives(&mut peer, n as u64);
                 // A broken ring is not touched again.
                 device.kick(1);
                 assert_eq!(node.status("evil").errors, causes);
@@ -152,7 +131,7 @@ fn a_broken_transmit_ring_costs_only_itself() {
                 device.stop(0);
                 device.set_up(0);
             }
-            sends(&mut device, &mut peer, 99);
+            device.sends(&mut peer, 99);
             assert!(node.status("peer").errors.is_empty());
         }
     }
@@ -190,10 +169,10 @@ fn a_broken_receive_ring_costs_only_itself() {
                 let lost = |name| node.status(name).drops.values().sum::<u64>();
                 let due = 5 * (n as u64 + 1);
                 until(&format!("{layout:?} {what}: {due} drops"), || (lost(evil) + lost(other) == due).then_some(()));
-                sends(&mut device, &mut peer, n as u64);
+                device.sends(&mut peer, n as u64);
                 device.stop(0);
                 device.set_up(0);
-                receives(&mut device, &mut peer, n as u64);
+                device.receives(&mut peer, n as u64);
                 device.stop(0);
                 device.set_up(0);
             }
@@ -235,5 +214,5 @@ fn buffers_that_change_under_the_reader_are_harmless() {
     }
     // What was sent before the reset may still be arriving.
     until("nothing more", || peer.poll().is_empty().then_some(()));
-    sends(&mut device, &mut peer, 1);
+    device.sends(&mut peer, 1);
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use backend::config::PollMode;
 use backend::stats::PortState;
-use support::{Arena, BROADCAST, Guest, Layout, NodeSpec, Numbered, RawDevice, alone, cpu_of, fired, frame};
+use support::{Arena, Guest, Layout, NodeSpec, Numbered, RawDevice, alone, cpu_of, fired};
 use vhost_user::Request;
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
@@ -31,24 +31,10 @@ fn a_second_connection_is_refused() {
     for n in 1..=20 {
         assert!(arena.connect().is_closed());
         arena.node.wait_for_errors("evil", "second_connection", n);
-        sends(&mut device, &mut peer, n);
+        device.sends(&mut peer, n);
     }
     drop((device, peer));
     arena.assert_unharmed();
-}
-
-/// A frame from the raw device to its peer.
-#[track_caller]
-fn sends(device: &mut RawDevice, peer: &mut Guest, number: u64) {
-    let sent = posts(device, number);
-    assert_eq!(peer.receive(1), [sent]);
-}
-
-fn posts(device: &mut RawDevice, number: u64) -> Vec<u8> {
-    let sent = frame(BROADCAST, A, 60, number);
-    device.memory.write(RawDevice::buffer(1), &[[0; 12].as_slice(), &sent].concat()).expect("memory");
-    device.post(1, RawDevice::buffer(1), 72);
-    sent
 }
 
 /// A front end that goes and comes back at once is not mistaken for a second one.
@@ -125,7 +111,7 @@ fn strange_doorbells_harm_nobody() {
             }
             device.raw.value(Request::SetStatus(15));
             // What the device kicks is not what the node watches now; others wake the worker.
-            let sent = posts(&mut device, 1);
+            let sent = device.post_frame(1);
             arena.others_forward();
             assert_eq!(peer.receive(1), [sent]);
             // A broken ring writes the error descriptor.
@@ -136,7 +122,7 @@ fn strange_doorbells_harm_nobody() {
         let mut device = RawDevice::attach(&arena.node.socket("evil"), layout);
         let mut peer = Guest::attach(arena.node.socket("peer"));
         assert_eq!(device.raw.value(Request::SetVringCall { vring: 1, fd: Some(one) }), 0);
-        sends(&mut device, &mut peer, 1);
+        device.sends(&mut peer, 1);
         arena.others_forward();
         drop(other);
     }
@@ -154,7 +140,7 @@ fn truncated_memory_costs_only_its_port() {
         let mut arena = Arena::new();
         let mut peer = Guest::attach(arena.node.socket("peer"));
         let mut device = RawDevice::attach(&arena.node.socket("evil"), layout);
-        sends(&mut device, &mut peer, 1);
+        device.sends(&mut peer, 1);
         let bases = if while_stopped { [0, 1].map(|ring| device.stop(ring)).to_vec() } else { Vec::new() };
         rustix::fs::ftruncate(&device.file, 0).expect("ftruncate");
         // Then it is the ports thread that finds the memory gone, when it starts the rings.
@@ -179,7 +165,7 @@ fn truncated_memory_costs_only_its_port() {
             device.set_up(ring);
         }
         while !peer.poll().is_empty() {}
-        sends(&mut device, &mut peer, 2);
+        device.sends(&mut peer, 2);
         drop((device, peer));
         arena.node.wait_for("peer", PortState::Listening);
         arena.assert_unharmed();

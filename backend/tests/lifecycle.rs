@@ -4,17 +4,16 @@
 mod support;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use backend::config::PollMode;
 use backend::stats::PortState;
 use support::{
     BROADCAST, Guest, Layout, NodeSpec, Numbered, RawDevice, SIZE, Shape, TestNode, alone, eventfd, exchange, fired,
-    frame, guest_config, mappings_of, until,
+    frame, guest_config, until,
 };
-use vhost_user::{Event, Order, Region, Request};
-use virtqueue::{RingKind, SharedMemory};
+use vhost_user::{Event, Order, Request};
+use virtqueue::RingKind;
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
@@ -32,185 +31,6 @@ fn guests(node: &TestNode, kind: RingKind) -> (Guest, Guest) {
 
 fn copy(fd: impl AsFd) -> OwnedFd {
     fd.as_fd().try_clone_to_owned().expect("dup")
-}
-
-/// A frame from the raw device to the guest and one back: both of its rings work.
-#[track_caller]
-fn raw_works(device: &mut RawDevice, guest: &mut Guest, number: u64) {
-    raw_sends(device, guest, number);
-    raw_receives(device, guest, number);
-}
-
-#[track_caller]
-fn raw_sends(device: &mut RawDevice, guest: &mut Guest, number: u64) {
-    let sent = frame(BROADCAST, A, 60, number);
-    device.memory.write(RawDevice::buffer(1), &[[0; 12].as_slice(), &sent].concat()).expect("memory");
-    device.post(1, RawDevice::buffer(1), 72);
-    assert_eq!(guest.receive(1), [sent]);
-}
-
-#[track_caller]
-fn raw_receives(device: &mut RawDevice, guest: &mut Guest, number: u64) {
-    let back = frame(A, B, 61, number);
-    let used = device.used(0);
-    device.post(0, RawDevice::buffer(2), 2048);
-    guest.send(std::slice::from_ref(&back));
-    until("the raw device receives", || (device.used(0) != used).then_some(()));
-    let mut bytes = [0; 73];
-    device.memory.read(RawDevice::buffer(2), &mut bytes).expect("memory");
-    assert!(bytes[12..] == back[..], "another frame arrived");
-}
-
-/// KA-1: memory comes and goes while traffic runs; what was unmapped is unmapped when the answer arrives, and what stays
-/// is not disturbed.
-#[test]
-fn regions_come_and_go_under_traffic() {
-    let _alone = alone();
-    for kind in RINGS {
-        let node = TestNode::pair();
-        let (mut a, mut b) = guests(&node, kind);
-        let extra = SharedMemory::create("shunt-extra", 1 << 20, false).expect("memory");
-        let ours = mappings_of("shunt-extra");
-        let region = Region { guest_addr: 1 << 40, size: 1 << 20, user_addr: 1 << 41, mmap_offset: 0 };
-        let mut numbers = Numbered::new(B, A);
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            let mut pair = std::mem::take(&mut a.pairs);
-            let traffic = scope.spawn({
-                let (stop, b, numbers) = (&stop, &mut b, &mut numbers);
-                move || {
-                    let mut bursts = 0;
-                    while !stop.load(Ordering::Relaxed) || bursts < 10 {
-                        exchange(&mut pair[0], &mut b.pairs[0], &numbers.burst(200, 300), 64);
-                        bursts += 1;
-                    }
-                    pair
-                }
-            });
-            for _ in 0..20 {
-                let fd = copy(extra.fd());
-                a.device().operate(|frontend| frontend.add_region(region, fd)).expect("add");
-                assert_eq!(mappings_of("shunt-extra"), ours + 1);
-                a.device().operate(|frontend| frontend.remove_region(region)).expect("remove");
-                assert_eq!(mappings_of("shunt-extra"), ours, "still mapped after the answer");
-            }
-            stop.store(true, Ordering::Relaxed);
-            a.pairs = traffic.join().expect("traffic");
-        });
-        assert!(node.status("a").errors.is_empty() && node.status("b").drops.is_empty());
-    }
-}
-
-/// KA-1: SET_MEM_TABLE on a live device, as virtio-user sends it when its memory grows: the same region and one more,
-/// the same again, then without it.
-#[test]
-fn the_memory_table_is_replaced_on_a_live_device() {
-    let _alone = alone();
-    for kind in RINGS {
-        let node = TestNode::pair();
-        let (mut a, mut b) = guests(&node, kind);
-        let extra = SharedMemory::create("shunt-extra", 1 << 20, false).expect("memory");
-        let ours = mappings_of("shunt-extra");
-        let (own, first) = (mappings_of("shunt-cnf"), memory_of(&a));
-        let more = Region { guest_addr: 1 << 40, size: 1 << 20, user_addr: 1 << 41, mmap_offset: 0 };
-        let mut numbers = Numbered::new(B, A);
-        for round in 0..12 {
-            let mut table = vec![(first.0, copy(&first.1))];
-            let with_more = round / 2 % 2 == 0;
-            if with_more {
-                table.push((more, copy(extra.fd())));
-            }
-            a.device().operate(|frontend| frontend.replace_memory(table)).expect("replace");
-            assert_eq!(mappings_of("shunt-extra"), ours + usize::from(with_more));
-            exchange(&mut a.pairs[0], &mut b.pairs[0], &numbers.burst(100, 300), 64);
-            assert_eq!(mappings_of("shunt-cnf"), own, "a region that stays is mapped once");
-        }
-        assert!(node.status("a").errors.is_empty(), "{:?}", node.status("a").errors);
-    }
-}
-
-/// The region of a guest, and a descriptor of its memory, found by its mapping in this process.
-fn memory_of(guest: &Guest) -> (Region, OwnedFd) {
-    let config = *guest.pairs[0].queues.rx.config();
-    for entry in std::fs::read_dir("/proc/self/fd").expect("procfs").flatten() {
-        let Ok(target) = std::fs::read_link(entry.path()) else { continue };
-        if !target.to_string_lossy().contains("shunt-cnf") {
-            continue;
-        }
-        let file = std::fs::OpenOptions::new().read(true).write(true).open(entry.path()).expect("memfd");
-        let size = file.metadata().expect("metadata").len();
-        // Ring 0 begins the memory (`cnf::memory`), and this is the file whose mapping begins there.
-        let start = format!("{:x}-", config.addresses.desc);
-        let maps = std::fs::read_to_string("/proc/self/maps").expect("procfs");
-        use std::os::unix::fs::MetadataExt;
-        let inode = format!(" {} ", file.metadata().expect("metadata").ino());
-        if maps.lines().any(|line| line.starts_with(&start) && line.contains(&inode)) {
-            let at = config.addresses.desc;
-            return (Region { guest_addr: at, size, user_addr: at, mmap_offset: 0 }, file.into());
-        }
-    }
-    panic!("no memory of the guest");
-}
-
-/// As many regions as KVM has memory slots; one more is refused, and all work.
-#[test]
-fn a_device_has_up_to_509_regions() {
-    let _alone = alone();
-    let node = TestNode::pair();
-    let mut b = Guest::attach(node.socket("b"));
-    let mut device = RawDevice::attach(&node.socket("a"), Layout::Packed);
-    assert_eq!(device.raw.value(Request::GetMaxMemSlots), 509);
-    let (file, memory) = RawDevice::new_memory();
-    let region = |n: u64| {
-        let at = (1 << 40) + n * 0x1_0000;
-        Region { guest_addr: at, size: 0x800, user_addr: at, mmap_offset: n * 0x800 }
-    };
-    for n in 0..508 {
-        assert_eq!(device.raw.value(Request::AddMemReg(region(n), copy(&file))), 0, "region {n}");
-    }
-    assert_eq!(device.raw.value(Request::AddMemReg(region(508), copy(&file))), 1, "one too many");
-    node.wait_for_errors("a", "too_many_slots", 1);
-    for n in [0, 1, 255, 507] {
-        let sent = frame(BROADCAST, A, 60, n);
-        // The same file is mapped here as one piece.
-        memory
-            .write(RawDevice::region().guest_addr + n * 0x800, &[[0; 12].as_slice(), &sent].concat())
-            .expect("memory");
-        device.post(1, region(n).guest_addr, 72);
-        assert_eq!(b.receive(1), [sent]);
-    }
-    for n in 0..508 {
-        assert_eq!(device.raw.value(Request::RemMemReg(region(n))), 0, "region {n}");
-    }
-    assert_eq!(mappings_of(support::RAW_MEMORY), 3, "ours of both files, the node's of one");
-    raw_works(&mut device, &mut b, 9);
-}
-
-/// A ring that the new table does not hold breaks, and tells; nothing else does.
-#[test]
-fn a_ring_that_loses_its_memory_breaks() {
-    let _alone = alone();
-    for layout in LAYOUTS {
-        let node = TestNode::pair();
-        let mut b = Guest::attach(node.socket("b"));
-        let mut device = RawDevice::attach(&node.socket("a"), layout);
-        raw_works(&mut device, &mut b, 1);
-        let (file, memory) = RawDevice::new_memory();
-        let far = Region { guest_addr: 1 << 44, size: 1 << 20, user_addr: 1 << 45, mmap_offset: 0 };
-        let old = mappings_of(support::RAW_MEMORY);
-        assert_eq!(device.raw.value(Request::SetMemTable(vec![(far, copy(&file))])), 0);
-        assert!(fired(&device.errors[0]) && fired(&device.errors[1]));
-        assert_eq!(node.errors("a", "unmapped"), 2);
-        assert_eq!(mappings_of(support::RAW_MEMORY), old, "the old region is gone, the new one is there");
-        drop((file, memory));
-        let table = vec![(RawDevice::region(), copy(&device.file))];
-        assert_eq!(device.raw.value(Request::SetMemTable(table)), 0);
-        for ring in [0, 1] {
-            device.stop(ring);
-            device.set_up(ring);
-        }
-        raw_works(&mut device, &mut b, 2);
-    }
 }
 
 /// Disabled rings lose what is sent; nothing is repeated when they are enabled again.
@@ -271,7 +91,7 @@ fn rings_stop_and_go_on_at_their_base() {
         }
         until("all counted", || (node.status("a").rx_packets == expected).then_some(()));
         assert!(u64::from(SIZE) * 4 < expected, "the ring went round");
-        raw_receives(&mut device, &mut b, 3);
+        device.receives(&mut b, 3);
     }
 }
 
@@ -283,7 +103,7 @@ fn a_stopped_ring_is_left_alone() {
         let node = TestNode::pair();
         let mut b = Guest::attach(node.socket("b"));
         let mut device = RawDevice::attach(&node.socket("a"), layout);
-        raw_works(&mut device, &mut b, 1);
+        device.works(&mut b, 1);
         let bases = [device.stop(0), device.stop(1)];
         // Told twice, it says the same.
         assert_eq!(bases, [device.stop(0), device.stop(1)]);
@@ -314,7 +134,7 @@ fn a_reset_device_starts_anew() {
         let mut b = Guest::attach(node.socket("b"));
         let mut device = RawDevice::attach(&node.socket("a"), layout);
         for number in 0..5 {
-            raw_works(&mut device, &mut b, number);
+            device.works(&mut b, number);
             assert_eq!(device.raw.value(Request::ResetDevice), 0);
             assert_eq!(node.status("a").state, PortState::Connected);
             let bits = RawDevice::features(layout) | vhost_user::features::VHOST_USER_F_PROTOCOL_FEATURES;
@@ -330,7 +150,7 @@ fn a_reset_device_starts_anew() {
         assert_eq!(device.raw.value(Request::GetStatus), 0);
         device.set_up(0);
         device.set_up(1);
-        raw_works(&mut device, &mut b, 9);
+        device.works(&mut b, 9);
     }
 }
 
@@ -344,7 +164,7 @@ fn doorbells_are_replaced_live() {
             let node = NodeSpec::new().workers(1, mode).port("a").port("b").wired("a", "b").start();
             let mut b = Guest::attach(node.socket("b"));
             let mut device = RawDevice::attach(&node.socket("a"), layout);
-            raw_works(&mut device, &mut b, 1);
+            device.works(&mut b, 1);
             for round in 0..5 {
                 device.kicks[1] = eventfd();
                 device.calls[0] = eventfd();
@@ -352,22 +172,55 @@ fn doorbells_are_replaced_live() {
                 assert_eq!(device.raw.value(Request::SetVringKick { vring: 1, fd: Some(kick) }), 0);
                 assert_eq!(device.raw.value(Request::SetVringCall { vring: 0, fd: Some(call) }), 0);
                 assert!(fired(&device.calls[0]), "a late eventfd is told of what it missed");
-                raw_works(&mut device, &mut b, 2 + round);
+                device.works(&mut b, 2 + round);
                 assert!(fired(&device.calls[0]));
             }
             // No descriptors at all: the node polls, and does not call.
             assert_eq!(device.raw.value(Request::SetVringKick { vring: 1, fd: None }), 0);
             assert_eq!(device.raw.value(Request::SetVringCall { vring: 0, fd: None }), 0);
             device.kicks[1] = eventfd();
-            raw_works(&mut device, &mut b, 20);
+            device.works(&mut b, 20);
             // And with them once more.
             let (kick, call) = (copy(&device.kicks[1]), copy(&device.calls[0]));
             assert_eq!(device.raw.value(Request::SetVringCall { vring: 0, fd: Some(call) }), 0);
             assert_eq!(device.raw.value(Request::SetVringKick { vring: 1, fd: Some(kick) }), 0);
             assert!(fired(&device.calls[0]));
-            raw_works(&mut device, &mut b, 21);
+            device.works(&mut b, 21);
             assert!(fired(&device.calls[0]));
         }
+    }
+}
+
+/// A base that comes after the kick restarts the ring with the doorbell it has: it is not polled from then on.
+#[test]
+fn a_late_base_keeps_the_doorbell() {
+    let _alone = alone();
+    for layout in LAYOUTS {
+        let node = NodeSpec::new().workers(1, PollMode::Interrupt).port("a").port("b").wired("a", "b").start();
+        let mut b = Guest::attach(node.socket("b"));
+        let mut device = RawDevice::attach(&node.socket("a"), layout);
+        device.stop(1);
+        device.clear(1);
+        assert_eq!(device.raw.value(Request::ResetDevice), 0);
+        let bits = RawDevice::features(layout) | vhost_user::features::VHOST_USER_F_PROTOCOL_FEATURES;
+        assert_eq!(device.raw.value(Request::SetFeatures(bits)), 0);
+        let (vring, addresses) = (1, RawDevice::addresses(1));
+        let base = if layout == Layout::Packed { 0x8000_8000 } else { 0 };
+        for request in [
+            Request::SetVringEnable { vring, enable: 1 },
+            Request::SetVringNum { vring, num: u32::from(SIZE) },
+            Request::SetVringAddr { vring, flags: 0, addresses, log: 0 },
+            Request::SetVringKick { vring: 1, fd: Some(copy(&device.kicks[1])) },
+            Request::SetVringBase { vring, base },
+        ] {
+            assert_eq!(device.raw.value(request), 0);
+        }
+        device.sends(&mut b, 1);
+        let sleeps = || node.stats().workers[0].sleeps;
+        let before = sleeps();
+        thread::sleep(std::time::Duration::from_millis(100));
+        assert!(sleeps() - before < 20, "the ring is polled");
+        device.sends(&mut b, 2);
     }
 }
 

@@ -18,11 +18,15 @@ use vhost_user::{Region, Request, VringAddresses};
 use virtqueue::{MemoryMap, RegionSpec, full_fence};
 
 use super::raw::{Raw, eventfd, ring_up};
+use super::{BROADCAST, Guest, frame, until};
 
 /// Entries of both rings.
 pub(crate) const SIZE: u16 = 16;
 /// Name of the memory, as /proc/self/maps shows it.
 pub(crate) const MEMORY: &str = "shunt-raw-guest";
+
+/// Its MAC address.
+const RAW: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 
 const GUEST: u64 = 0x1_0000_0000;
 const USER: u64 = 0x7fff_0000_0000;
@@ -223,6 +227,41 @@ impl RawDevice {
             }
             Layout::Packed => self.make_available_packed(ring, &[(addr, len, at, flags)]),
         }
+    }
+
+    /// Posts a frame to be sent, and returns it.
+    pub(crate) fn post_frame(&mut self, number: u64) -> Vec<u8> {
+        let sent = frame(BROADCAST, RAW, 60, number);
+        self.memory.write(Self::buffer(1), &[[0; 12].as_slice(), &sent].concat()).expect("memory");
+        self.post(1, Self::buffer(1), 72);
+        sent
+    }
+
+    /// A frame from here to the guest.
+    #[track_caller]
+    pub(crate) fn sends(&mut self, guest: &mut Guest, number: u64) {
+        let sent = self.post_frame(number);
+        assert_eq!(guest.receive(1), [sent]);
+    }
+
+    /// A frame from the guest to here.
+    #[track_caller]
+    pub(crate) fn receives(&mut self, guest: &mut Guest, number: u64) {
+        let sent = frame(RAW, [2, 0, 0, 0, 0, 1], 61, number);
+        let used = self.used(0);
+        self.post(0, Self::buffer(2), 2048);
+        guest.send(std::slice::from_ref(&sent));
+        until("the raw device receives", || (self.used(0) != used).then_some(()));
+        let mut bytes = [0; 73];
+        self.memory.read(Self::buffer(2), &mut bytes).expect("memory");
+        assert!(bytes[12..] == sent[..], "another frame arrived");
+    }
+
+    /// Both rings work.
+    #[track_caller]
+    pub(crate) fn works(&mut self, guest: &mut Guest, number: u64) {
+        self.sends(guest, number);
+        self.receives(guest, number);
     }
 
     pub(crate) fn kick(&self, ring: u8) {
