@@ -79,7 +79,7 @@ fn round(work: &WorkDir, node: &Node, number: usize) -> Result<()> {
             ring: if kind.is_multiple_of(2) { Ring::Packed } else { Ring::Split },
             mrg_rxbuf: kind.is_multiple_of(3),
             in_order: kind % 4 < 2,
-            cpu: 0,
+            cpu: u32::from(index % 2 == 1),
             ..VirtioUser::new(&node.socket(name), 4)
         };
         victims.push(Testpmd::spawn_small(work, name, &port, "flowgen")?);
@@ -142,7 +142,8 @@ fn a_qemu_guest_killed_in_mid_burst_leaves_nothing_behind() {
             a.ready()?;
             b.ready()?;
             a.ping_until_answered(&b.ip(), SOON)?;
-            a.sh(&format!("(dd if=/dev/zero bs=1400 count=10000000 | nc -u {} 9 >/dev/null 2>&1 &)", b.ip()), SOON)?;
+            b.sh("mkfifo /tmp/hold; (nc -l -p 9 <>/tmp/hold >/dev/null 2>&1 &)", SOON)?;
+            a.sh(&format!("(until nc {} 9 </dev/zero >/dev/null 2>&1; do usleep 100000; done &)", b.ip()), SOON)?;
             node.wait_received("v0", 1000)?;
             a.process().kill()?;
             b.process().kill()?;
