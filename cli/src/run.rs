@@ -11,6 +11,7 @@ use backend::config::Config;
 use backend::control::ControlListener;
 use clap::builder::PossibleValuesParser;
 use log::LevelFilter;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::flag;
 use signal_hook::iterator::Signals;
@@ -46,6 +47,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         flag::register_conditional_shutdown(signal, IMPATIENT, Arc::clone(&told)).context("cannot wait for signals")?;
         flag::register(signal, Arc::clone(&told)).context("cannot wait for signals")?;
     }
+    raise_descriptor_limit();
     let control = ControlListener::bind(&config.control)?;
     let node = Node::start(&config)?;
     let server = control.serve(Arc::new(node.handle()))?;
@@ -65,4 +67,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     node.stop();
     log::info!("stopped");
     Ok(())
+}
+
+/// A guest with 128 queue pairs brings some 770 eventfds, and the usual soft limit is 1024 for all guests together.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::warn!("the limit of open files stays at {:?}: {error}", limit.current);
+    }
 }

@@ -21,8 +21,8 @@ const BOOT_LIMIT: Duration = Duration::from_secs(120);
 const READY: &str = "@@READY@@";
 /// What it prints before that when there is no network device.
 const NO_NETWORK: &str = "@@NO NETWORK@@";
-/// Guest memory in MiB: room for a file of 64 MiB and the kernel.
-const MEMORY_MIB: u32 = 256;
+/// Guest memory: room for a file of 64 MiB and the kernel.
+const MEMORY: &str = "256M";
 
 /// What a guest is asked to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,35 +50,45 @@ impl GuestConfig {
         format!("10.9.0.{}", self.number)
     }
 
-    fn arguments(&self, kernel: &Path, initramfs: &Path) -> Vec<String> {
+    fn arguments(&self) -> Vec<String> {
         let reconnect = if self.reconnect { ",reconnect=1" } else { "" };
         let packed = if self.ring == Ring::Packed { "on" } else { "off" };
-        let mut args: Vec<String> = Vec::new();
-        let mut option = |name: &str, value: String| args.extend([name.to_owned(), value]);
-        option("-M", "q35,accel=tcg,memory-backend=mem".to_owned());
-        option("-cpu", "max".to_owned());
-        option("-m", MEMORY_MIB.to_string());
-        option("-object", format!("memory-backend-memfd,id=mem,size={MEMORY_MIB}M,share=on"));
-        option("-chardev", format!("socket,id=c0,path={}{reconnect}", self.socket.display()));
-        option("-netdev", "vhost-user,id=n0,chardev=c0".to_owned());
-        // Without vectors: QEMU 7.2 under TCG crashes when a vhost-user device with a control queue gets MSI-X vectors.
         let mac = mac(self.number);
-        option(
-            "-device",
-            format!("virtio-net-pci,netdev=n0,mac={mac},packed={packed},disable-legacy=on,vectors=0,romfile="),
-        );
-        option("-kernel", kernel.display().to_string());
-        option("-initrd", initramfs.display().to_string());
-        option(
-            "-append",
-            format!("console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off random.trust_cpu=on ip={}", self.ip()),
-        );
-        option("-serial", "stdio".to_owned());
-        option("-display", "none".to_owned());
-        option("-monitor", "none".to_owned());
-        args.extend(["-nodefaults".to_owned(), "-no-user-config".to_owned()]);
-        args
+        let options = [
+            ("-machine", "memory-backend=mem".to_owned()),
+            ("-object", format!("memory-backend-memfd,id=mem,size={MEMORY},share=on")),
+            ("-chardev", format!("socket,id=c0,path={}{reconnect}", self.socket.display())),
+            ("-netdev", "vhost-user,id=n0,chardev=c0".to_owned()),
+            ("-device", format!("virtio-net-pci,netdev=n0,mac={mac},packed={packed},disable-legacy=on")),
+        ];
+        options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
+}
+
+/// The QEMU options of a machine with the guest's kernel and user space, a serial line on standard input and output, and
+/// `memory` (as in `256M`), but without network device; `ip` is the address that its network device will get.
+pub fn machine(work: &WorkDir, memory: &str, ip: &str) -> Result<Vec<String>> {
+    let kernel = kernel::find()?;
+    let initramfs = work.file("initramfs");
+    if !initramfs.exists() {
+        initramfs::write(&kernel, &initramfs)?;
+    }
+    let options = [
+        ("-machine", "q35,accel=tcg".to_owned()),
+        ("-cpu", "max".to_owned()),
+        ("-m", memory.to_owned()),
+        ("-kernel", kernel.image.display().to_string()),
+        ("-initrd", initramfs.display().to_string()),
+        ("-append", format!("console=ttyS0 quiet loglevel=1 panic=-1 mitigations=off random.trust_cpu=on ip={ip}")),
+        ("-serial", "stdio".to_owned()),
+        ("-display", "none".to_owned()),
+        ("-monitor", "none".to_owned()),
+        // Without vectors: QEMU 7.2 under TCG crashes when a vhost-user device with a control queue gets MSI-X vectors.
+        ("-global", "virtio-net-pci.vectors=0".to_owned()),
+        ("-global", "virtio-net-pci.romfile=".to_owned()),
+    ];
+    let flags = ["-nodefaults", "-no-user-config"].map(str::to_owned);
+    Ok(options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).chain(flags).collect())
 }
 
 /// What a command in the guest came to.
@@ -111,13 +121,9 @@ pub struct Guest {
 impl Guest {
     /// Powers the guest on. Does not wait: call [`ready`](Self::ready), so that several can boot at once.
     pub fn spawn(work: &WorkDir, config: &GuestConfig) -> Result<Self> {
-        let kernel = kernel::find()?;
-        let initramfs = work.file("initramfs");
-        if !initramfs.exists() {
-            initramfs::write(&kernel, &initramfs)?;
-        }
         let mut argv = vec!["qemu-system-x86_64".to_owned()];
-        argv.extend(config.arguments(&kernel.image, &initramfs));
+        argv.extend(machine(work, MEMORY, &config.ip())?);
+        argv.extend(config.arguments());
         let process = Process::spawn_errors_apart(work, &config.name, &argv)?;
         Ok(Self { config: config.clone(), since_boot: process.born(), process, commands: 0 })
     }

@@ -256,7 +256,7 @@ impl<F> Frontend<F> {
 
     fn start_as_virtio_user(&mut self, memory: Vec<(Region, F)>, queues: Vec<QueueSetup<F>>, enabled_pairs: u16) {
         let mut rings = Vec::with_capacity(queues.len());
-        for (vring, mut queue) in (0..).zip(queues) {
+        for (vring, mut queue) in (0..=u8::MAX).zip(queues) {
             self.push(Request::SetVringCall { vring, fd: queue.call.take() });
             rings.push((vring, queue));
         }
@@ -285,7 +285,7 @@ impl<F> Frontend<F> {
         } else {
             self.push(Request::SetMemTable(memory));
         }
-        for (vring, mut queue) in (0..).zip(queues) {
+        for (vring, mut queue) in (0..=u8::MAX).zip(queues) {
             let call = queue.call.take();
             self.push_ring(vring, queue);
             self.push(Request::SetVringCall { vring, fd: call });
