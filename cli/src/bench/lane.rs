@@ -6,18 +6,20 @@
 //! that finds a line half written has to come back for the rest. Sent buffers are asked for only when the ring runs
 //! short, for then they come back in bulk. Whether the device wants to be kicked is looked at once per step.
 //!
-//! What costs time is not instructions but lines that the device touched last: descriptors, and first lines of frames.
-//! They are asked for ahead, those of the next burst while this one is written.
+//! What costs time besides instructions is lines that the device touched last. Stamps of the next burst are therefore
+//! asked for while this one is written; for the same reason frames are sent in no order of their addresses, else the
+//! machine's own prefetcher runs ahead, and a line that it has fetched for reading is slow to write.
 //!
 //! No more packets are on their way than the other side has receive buffers, so a device that drops what it cannot
 //! deliver and one that lets it wait are asked the same question: how much goes through?
 
 use anyhow::Context;
 use cnf::QueuePair;
-use virtqueue::{Buffer, Completion, full_fence};
+use virtqueue::{Completion, full_fence};
 
+use super::cycle::{Cycle, Order, post_receive};
 use super::latency::Latency;
-use super::stamp::{self, Account, STAMP_AT};
+use super::stamp::{self, Account, SAMPLE, STAMP_AT};
 
 /// Packets handled at once.
 pub(super) const BURST: usize = 64;
@@ -45,15 +47,12 @@ pub(super) struct Lane {
     pair: QueuePair,
     source: u8,
     mergeable: bool,
-    /// What to post for each transmit buffer, and for each receive buffer.
-    tx_posts: Box<[Buffer]>,
-    rx_posts: Box<[Buffer]>,
-    /// Transmit buffers that are ours, oldest first: `idle` of them from `head` on, round the line.
-    line: Box<[u32]>,
-    head: usize,
-    idle: usize,
-    /// Receive buffers that wait until they fill a line of descriptors.
-    waiting: Waiting,
+    tx: Cycle,
+    rx: Cycle,
+    /// Used buffers, as the ring reports them.
+    done: Box<[Completion; BURST]>,
+    /// The source that was heard last.
+    heard: u8,
     /// Buffers that still belong to the frame received last.
     rest_of_frame: u64,
     /// Packets that may be on their way, and the number before which all of them are given up for lost.
@@ -65,38 +64,21 @@ pub(super) struct Lane {
     pub(super) kicks: u64,
 }
 
-/// Received buffers on their way back into the ring.
-#[derive(Debug)]
-struct Waiting {
-    posts: [Buffer; BURST + LINE],
-    tokens: [u32; BURST + LINE],
-    count: usize,
-}
-
 impl Lane {
     /// Takes over a pair whose transmit buffers hold frames of `frame` bytes, header included; posts its receive
     /// buffers.
     pub(super) fn new(mut pair: QueuePair, source: u8, frame: u32) -> anyhow::Result<Self> {
-        let buffers = u64::from(pair.rx_buffers.count()).saturating_sub(LINE as u64);
-        let parts = u64::from(frame.div_ceil(pair.rx_buffers.stride()));
-        let (tx, rx) = (&pair.tx_buffers, &pair.rx_buffers);
-        let line: Box<[u32]> = (0..tx.count()).collect();
-        let tx_posts = line.iter().map(|&token| tx.buffer(token, frame)).collect();
-        let tokens: Vec<u32> = (0..rx.count()).collect();
-        let rx_posts: Box<[Buffer]> = tokens.iter().map(|&token| rx.buffer(token, rx.stride())).collect();
         pair.rx.set_calls(false);
         pair.tx.set_calls(false);
-        pair.rx.post_burst(&rx_posts, &tokens, true);
-        let mergeable = pair.rx.config().features.mrg_rxbuf;
+        let buffers = u64::from(pair.rx_buffers.count()).saturating_sub(LINE as u64);
+        let parts = u64::from(frame.div_ceil(pair.rx_buffers.stride()));
         let mut lane = Self {
             source,
-            mergeable,
-            tx_posts,
-            rx_posts,
-            head: 0,
-            idle: line.len(),
-            line,
-            waiting: Waiting { posts: [Buffer::default(); BURST + LINE], tokens: [0; BURST + LINE], count: 0 },
+            mergeable: pair.rx.config().features.mrg_rxbuf,
+            tx: Cycle::new(&pair.tx_buffers, frame, Order::Shuffled),
+            rx: Cycle::new(&pair.rx_buffers, pair.rx_buffers.stride(), Order::Ascending),
+            done: Box::new([Completion::default(); BURST]),
+            heard: source,
             rest_of_frame: 0,
             window: (buffers / parts).max(1),
             given_up: 0,
@@ -104,6 +86,7 @@ impl Lane {
             kicks: 0,
             pair,
         };
+        post_receive(&mut lane.pair, &mut lane.rx, 1);
         lane.publish()?;
         Ok(lane)
     }
@@ -134,104 +117,73 @@ impl Lane {
 
     #[inline(always)]
     fn receive(&mut self, ledger: &mut Ledger) -> anyhow::Result<usize> {
-        let mut done = [Completion::default(); BURST];
-        let count = self.pair.rx.complete(&mut done).context("receive ring")?;
-        let done = done.get(..count).unwrap_or(&[]);
+        let count = self.pair.rx.complete(&mut *self.done).context("receive ring")?;
+        if count == 0 {
+            return Ok(0);
+        }
+        let done = self.done.get(..count).unwrap_or(&[]);
         for completion in done {
             self.pair.rx_buffers.prefetch_read(completion.token);
         }
-        let mut frames = 0;
-        for completion in done {
-            let token = completion.token;
-            if self.rest_of_frame > 0 {
-                self.rest_of_frame -= 1;
-            } else {
+        let frames = if self.mergeable {
+            let mut frames = 0;
+            for completion in done {
+                if self.rest_of_frame > 0 {
+                    self.rest_of_frame -= 1;
+                    continue;
+                }
+                let header = self.pair.rx_buffers.read_u64(completion.token, NUM_BUFFERS_AT);
+                self.rest_of_frame = (header >> NUM_BUFFERS_SHIFT & 0xffff).saturating_sub(1);
+                enter(&self.pair, &mut self.heard, std::slice::from_ref(completion), ledger);
                 frames += 1;
-                match stamp::read(self.pair.rx_buffers.read_u64(token, STAMP_AT)) {
-                    Some((source, sequence)) => {
-                        if let Some(account) = ledger.accounts.get_mut(usize::from(source)) {
-                            account.enter(sequence);
-                        }
-                        ledger.latency.arrive(source, sequence);
-                    }
-                    None => ledger.aliens += 1,
-                }
-                if self.mergeable {
-                    let header = self.pair.rx_buffers.read_u64(token, NUM_BUFFERS_AT);
-                    self.rest_of_frame = (header >> NUM_BUFFERS_SHIFT & 0xffff).saturating_sub(1);
-                }
             }
-            self.waiting.push(token, &self.rx_posts);
-        }
-        self.waiting.post(&mut self.pair);
+            frames
+        } else {
+            enter(&self.pair, &mut self.heard, done, ledger);
+            count
+        };
+        self.rx.returned(done);
+        post_receive(&mut self.pair, &mut self.rx, LINE);
         Ok(frames)
     }
 
     #[inline(always)]
     fn send(&mut self, most: usize, latency: &mut Latency, now: u64) -> anyhow::Result<usize> {
         // Twice as much, so that the frames of the next burst are known, too.
-        if usize::from(self.pair.tx.free()).min(self.idle) < 2 * most {
+        if usize::from(self.pair.tx.free()).min(self.tx.idle()) < 2 * most {
             self.reclaim()?;
         }
-        let mut count = most.min(self.idle).min(usize::from(self.pair.tx.free()));
+        let mut count = most.min(usize::from(self.pair.tx.free()));
         if count > LINE {
             count -= count % LINE;
         }
+        let (posts, tokens) = self.tx.upcoming(count);
+        let count = tokens.len();
         if count == 0 {
             return Ok(0);
         }
         latency.depart(self.source, self.sent, count as u64, now);
-        let (mut posts, mut tokens) = ([Buffer::default(); BURST], [0; BURST]);
-        let (mut sequence, mut ahead) = (self.sent, self.place(count));
-        let known = self.idle - count;
-        for (i, (post, token)) in posts.iter_mut().zip(&mut tokens).take(count).enumerate() {
-            *token = self.line.get(self.head).copied().unwrap_or(0);
-            self.head = self.after(self.head);
-            *post = self.tx_posts.get(*token as usize).copied().unwrap_or_default();
-            self.pair.tx_buffers.write_u64(*token, STAMP_AT, stamp::stamp(self.source, sequence));
-            if i < known {
-                self.pair.tx_buffers.prefetch_write(self.line.get(ahead).copied().unwrap_or(0));
-                ahead = self.after(ahead);
-            }
-            sequence += 1;
+        let buffers = &self.pair.tx_buffers;
+        for &token in self.tx.after(count, count) {
+            buffers.prefetch_write(token);
         }
-        self.sent = sequence;
-        self.idle -= count;
-        let (posts, tokens) = (posts.get(..count).unwrap_or(&[]), tokens.get(..count).unwrap_or(&[]));
-        self.pair.tx.post_burst(posts, tokens, false);
-        Ok(count)
-    }
-
-    /// The place in the line after this one.
-    #[inline(always)]
-    fn after(&self, place: usize) -> usize {
-        if place + 1 == self.line.len() { 0 } else { place + 1 }
-    }
-
-    /// The place so many after the head; fewer than there are.
-    #[inline(always)]
-    fn place(&self, after: usize) -> usize {
-        let place = self.head + after;
-        if place >= self.line.len() { place - self.line.len() } else { place }
+        let mut stamp = stamp::stamp(self.source, self.sent);
+        for &token in tokens {
+            buffers.write_u64(token, STAMP_AT, stamp);
+            stamp += 1;
+        }
+        self.sent += count as u64;
+        let posted = self.pair.tx.post_burst(posts, tokens, false);
+        self.tx.posted(posted);
+        Ok(posted)
     }
 
     /// Takes back what was sent.
     #[inline(always)]
     fn reclaim(&mut self) -> anyhow::Result<()> {
-        let mut done = [Completion::default(); BURST];
         loop {
-            let count = self.pair.tx.complete(&mut done).context("transmit ring")?;
-            let mut end = self.head + self.idle;
-            for completion in done.iter().take(count) {
-                if end >= self.line.len() {
-                    end -= self.line.len();
-                }
-                if let Some(place) = self.line.get_mut(end) {
-                    *place = completion.token;
-                }
-                end += 1;
-            }
-            self.idle += count;
+            let count = self.pair.tx.complete(&mut *self.done).context("transmit ring")?;
+            self.tx.returned(self.done.get(..count).unwrap_or(&[]));
             if count < BURST {
                 return Ok(());
             }
@@ -256,27 +208,49 @@ impl Lane {
     }
 }
 
-impl Waiting {
+/// Enters frames in the account of their source. Nearly always that is the source that was heard last, and the number
+/// is the one that is due: one comparison.
+#[inline(always)]
+fn enter(pair: &QueuePair, heard: &mut u8, frames: &[Completion], ledger: &mut Ledger) {
+    let mut due = ledger.due(*heard);
+    for frame in frames {
+        let stamp = pair.rx_buffers.read_u64(frame.token, STAMP_AT);
+        if stamp == due && !stamp.is_multiple_of(SAMPLE) {
+            due += 1;
+            continue;
+        }
+        ledger.settle(*heard, due);
+        if let Some(source) = ledger.enter(stamp) {
+            *heard = source;
+        }
+        due = ledger.due(*heard);
+    }
+    ledger.settle(*heard, due);
+}
+
+impl Ledger {
+    /// The stamp that is due from a source.
     #[inline(always)]
-    fn push(&mut self, token: u32, posts: &[Buffer]) {
-        if let (Some(post), Some(place)) = (self.posts.get_mut(self.count), self.tokens.get_mut(self.count)) {
-            *post = posts.get(token as usize).copied().unwrap_or_default();
-            *place = token;
-            self.count += 1;
+    fn due(&self, source: u8) -> u64 {
+        stamp::stamp(source, self.accounts.get(usize::from(source)).map_or(0, |account| account.due))
+    }
+
+    /// Everything from a source up to this stamp has arrived in turn.
+    #[inline(always)]
+    fn settle(&mut self, source: u8, due: u64) {
+        if let Some(account) = self.accounts.get_mut(usize::from(source)) {
+            account.advance(stamp::sequence(due));
         }
     }
 
-    /// Posts whole lines; fewer than four buffers stay.
-    #[inline(always)]
-    fn post(&mut self, pair: &mut QueuePair) {
-        let whole = self.count - self.count % LINE;
-        if let (Some(posts), Some(tokens)) = (self.posts.get(..whole), self.tokens.get(..whole)) {
-            pair.rx.post_burst(posts, tokens, true);
-        }
-        for from in whole..self.count {
-            self.posts.copy_within(from..=from, from - whole);
-            self.tokens.copy_within(from..=from, from - whole);
-        }
-        self.count -= whole;
+    /// Enters one frame with all that may be special about it; says whose it was.
+    fn enter(&mut self, stamp: u64) -> Option<u8> {
+        let Some((source, sequence)) = stamp::read(stamp) else {
+            self.aliens += 1;
+            return None;
+        };
+        self.accounts.get_mut(usize::from(source))?.enter(sequence);
+        self.latency.arrive(source, sequence);
+        Some(source)
     }
 }

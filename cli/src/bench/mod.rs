@@ -20,12 +20,14 @@
 //! | `pvp` | one run from start to report |
 //! | `engine` | all queue pairs, round and round |
 //! | `lane` | one queue pair: the hot loop |
+//! | `cycle` | buffers that go round: posted, used, posted again |
 //! | `frames` | what is sent |
 //! | `stamp` | what makes a frame unique; the account of what arrived |
 //! | `latency` | how long frames took |
 //! | `pace` | sending at a rate |
 //! | `report` | what is printed |
 
+mod cycle;
 mod engine;
 mod frames;
 mod lane;

@@ -15,6 +15,12 @@ use super::frames;
 /// Memory that the frames of one queue pair may take.
 const MOST_FRAME_BYTES: u64 = 1 << 30;
 
+/// Header and the longest ordinary frame.
+const FULL_BUFFER: u32 = 1526;
+
+/// Transmit buffers that are made as long as that.
+const CACHED_BUFFERS: u32 = 1024;
+
 /// Bytes of the virtio-net header, with all features that are asked for here.
 pub(super) const HEADER: u32 = 12;
 
@@ -138,6 +144,13 @@ impl Options {
         self.flows.max(u32::from(self.queue_size))
     }
 
+    /// Bytes of a transmit buffer: as programs have them, for a full frame, but no more than needed where they are so
+    /// many that they would not stay in the cache.
+    fn tx_buffer(&self) -> u32 {
+        let frame = self.size + HEADER;
+        if self.frame_buffers() <= CACHED_BUFFERS { frame.max(FULL_BUFFER) } else { frame }
+    }
+
     pub(super) fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
     }
@@ -156,8 +169,8 @@ impl Options {
             queue_pairs: self.pairs,
             queue_size: self.queue_size,
             tx_buffers: Some(self.frame_buffers()),
-            tx_buffer: self.size + HEADER,
-            rx_buffer: if self.mergeable { 2048 } else { (self.size + HEADER).max(1526) },
+            tx_buffer: self.tx_buffer(),
+            rx_buffer: if self.mergeable { 2048 } else { (self.size + HEADER).max(FULL_BUFFER) },
             huge_pages: self.huge_pages,
             ..DeviceConfig::new(socket)
         }

@@ -25,6 +25,12 @@ pub(super) const fn stamp(source: u8, sequence: u64) -> u64 {
     MAGIC << 56 | (source as u64) << 48 | sequence & SEQUENCE
 }
 
+/// The sequence number in a stamp.
+#[inline(always)]
+pub(super) const fn sequence(stamp: u64) -> u64 {
+    stamp & SEQUENCE
+}
+
 /// Source and sequence number, if it is a stamp at all.
 #[inline(always)]
 pub(super) const fn read(stamp: u64) -> Option<(u8, u64)> {
@@ -43,23 +49,21 @@ pub(super) struct Account {
 }
 
 impl Account {
-    #[inline(always)]
+    /// A packet has arrived.
     pub(super) fn enter(&mut self, sequence: u64) {
         self.received += 1;
-        if sequence == self.due {
-            self.due += 1;
-        } else {
-            self.out_of_turn(sequence);
-        }
-    }
-
-    #[cold]
-    fn out_of_turn(&mut self, sequence: u64) {
-        if sequence > self.due {
+        if sequence >= self.due {
             self.due = sequence + 1;
         } else {
             self.late += 1;
         }
+    }
+
+    /// All packets up to this number have arrived in turn.
+    #[inline(always)]
+    pub(super) fn advance(&mut self, due: u64) {
+        self.received += due.saturating_sub(self.due);
+        self.due = self.due.max(due);
     }
 }
 
@@ -83,5 +87,7 @@ mod tests {
             account.enter(sequence);
         }
         assert_eq!((account.received, account.late, account.due), (6, 2, 7));
+        account.advance(10);
+        assert_eq!((account.received, account.late, account.due), (9, 2, 10));
     }
 }
