@@ -19,6 +19,10 @@ use super::stamp::Account;
 /// Before anything is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
 
+/// How long a backend may take, from the end of the handshake, until it forwards, and how often that is looked at.
+const WAKING: Duration = Duration::from_secs(10);
+const GLANCE: Duration = Duration::from_millis(20);
+
 /// When nothing has moved for so long after sending stopped, what is missing is lost.
 const QUIET: Duration = Duration::from_millis(100);
 
@@ -75,6 +79,23 @@ impl Engine {
         let ledger =
             Ledger { accounts: vec![Account::default(); lanes.len()], latency: Latency::new(lanes.len())?, aliens: 0 };
         Ok(Self { devices, lanes, ledger })
+    }
+
+    /// Sends until packets of every queue arrive: backends take their time after the handshake.
+    pub(super) fn wake_up(&mut self) -> anyhow::Result<()> {
+        let clock = Clock::get();
+        let end = cycles() + clock.to_ticks(WAKING);
+        loop {
+            self.run(None, GLANCE)?;
+            let Some(deaf) = self.ledger.accounts.iter().position(|account| account.received == 0) else {
+                return Ok(());
+            };
+            if cycles() > end {
+                let pairs = self.lanes.len() / self.devices.len().max(1);
+                let device = self.devices.get(deaf / pairs.max(1)).context("no device")?;
+                bail!("{}: what is sent here does not arrive at the other end", device.socket().display());
+            }
+        }
     }
 
     /// Sends and receives without counting.

@@ -167,10 +167,8 @@ impl Lane {
         for &token in self.tx.after(count, count) {
             buffers.prefetch_write(token);
         }
-        let mut stamp = stamp::stamp(self.source, self.sent);
-        for &token in tokens {
+        for (&token, stamp) in tokens.iter().zip(stamp::stamp(self.source, self.sent)..) {
             buffers.write_u64(token, STAMP_AT, stamp);
-            stamp += 1;
         }
         self.sent += count as u64;
         let posted = self.pair.tx.post_burst(posts, tokens, false);

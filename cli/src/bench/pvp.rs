@@ -40,6 +40,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     }
     let (bits, ring) = devices.first().map(|one| (one.features(), one.queue_features())).context("no device")?;
     let mut engine = Engine::new(devices, options)?;
+    engine.wake_up()?;
 
     let (rate, capacity) = match options.load {
         None => (options.rate, None),
