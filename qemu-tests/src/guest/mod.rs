@@ -196,9 +196,12 @@ impl Guest {
 /// Splits what a command printed from the marker that ends it: `<text>@@<serial>:<status>@@`.
 fn answer(text: &str, marker: &str) -> Option<Answer> {
     let at = text.find(marker)?;
-    let (status, _) = text[at + marker.len()..].split_once("@@")?;
+    let (status, rest) = text[at + marker.len()..].split_once("@@")?;
     let status = status.parse().context("a status").ok()?;
-    Some(Answer { status, text: text[..at].replace('\r', "") })
+    // Until its line has ended, that end would be taken for the beginning of the next answer.
+    rest.find('\n')?;
+    let text = text[..at].replace('\r', "");
+    Some(Answer { status, text: text.strip_prefix('\n').unwrap_or(&text).to_owned() })
 }
 
 #[cfg(test)]
@@ -210,6 +213,7 @@ mod tests {
         let got = answer("a\r\nb\r\n@@7:0@@\r\n", "@@7:");
         assert_eq!(got, Some(Answer { status: 0, text: "a\nb\n".to_owned() }));
         assert_eq!(answer("@@7:1", "@@7:"), None, "the marker has not ended yet");
+        assert_eq!(answer("@@7:1@@", "@@7:"), None, "nor has its line");
         assert_eq!(answer("@@6:0@@", "@@7:"), None);
     }
 }
