@@ -12,6 +12,7 @@ use harness::node;
 use harness::process::{self, Process};
 use harness::scenario::{self, WorkDir};
 use harness::wait::wait_until;
+use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -98,6 +99,30 @@ impl Session<'_> {
         guest.kill()?;
         wait_until("the port to be free", SOON, || Ok(stats()?.ports.iter().all(|p| p.state != "up")))
     }
+}
+
+/// What `demo --json` prints is a contract.
+#[test]
+fn the_demos_json_is_as_promised() {
+    scenario::run(|_| {
+        let demo =
+            [node::binary()?.as_os_str(), "demo".as_ref(), "--seconds".as_ref(), "2".as_ref(), "--json".as_ref()];
+        let report: Value = serde_json::from_str(&process::run(&demo)?)?;
+        for key in ["seconds", "forwarded", "verified", "corrupted", "lost", "ports"] {
+            ensure!(!report[key].is_null(), "no {key:?} in {report}");
+        }
+        ensure!(report["corrupted"] == 0 && report["lost"] == 0, "packets were lost or corrupted: {report}");
+        ensure!(report["verified"].as_u64() > Some(0), "nothing was verified: {report}");
+        let ports = report["ports"].as_array().context("ports are no list")?;
+        for port in ports {
+            for key in ["name", "ring", "features", "rx_packets", "tx_packets", "drops"] {
+                ensure!(!port[key].is_null(), "no {key:?} in {port}");
+            }
+            ensure!(port["ring"] == "packed", "a port without packed rings: {port}");
+        }
+        ensure!(ports.len() == 2, "{} ports", ports.len());
+        Ok(())
+    });
 }
 
 /// What the node says at its default socket.

@@ -8,7 +8,6 @@
 //! | `arrows` | the dependency arrows between the crates |
 //! | `sources` | what every source file must look like |
 //! | `setup` | Debian packages, hugepages and the guest kernel that end-to-end tests need |
-//! | `readme` | the README's commands |
 //! | `bench` | Shunt and its peers side by side |
 
 #![forbid(unsafe_code)]
@@ -16,7 +15,6 @@
 mod arrows;
 mod bench;
 mod command;
-mod readme;
 mod setup;
 mod sources;
 mod stages;

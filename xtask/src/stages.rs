@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::command::{cargo, run};
-use crate::{arrows, readme, setup, sources};
+use crate::{arrows, setup, sources};
 
 /// Everything.
 pub(crate) fn test(full: bool) -> Result<()> {
@@ -18,7 +18,6 @@ pub(crate) fn test(full: bool) -> Result<()> {
     unit()?;
     stage("release build", || run(&mut cargo(&["build", "--release", "--package", "shunt-cli"])))?;
     e2e(None, full)?;
-    stage("the README's commands", readme::run)?;
     eprintln!("== all stages passed in {:.0} s", start.elapsed().as_secs_f64());
     Ok(())
 }
