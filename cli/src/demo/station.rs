@@ -5,7 +5,10 @@
 //! receive buffers: whatever is lost then was lost by the node, or the rings. How far the other side has come is known
 //! from its counters, since both live in this process; nothing but packets travels through the node.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::{Duration, Instant};
 
 use cnf::{Port, PortError};
@@ -38,6 +41,8 @@ pub(super) struct Counters {
     pub(super) bytes: AtomicU64,
     /// The number that is due next.
     due: AtomicU64,
+    /// Nothing more will be sent.
+    finished: AtomicBool,
 }
 
 impl Counters {
@@ -83,6 +88,9 @@ impl<'a> Runner<'a> {
         let mut moved_at = Instant::now();
         loop {
             let stopping = stop.load(Relaxed);
+            if stopping {
+                self.mine.finished.store(true, Release);
+            }
             let sent = if stopping { 0 } else { self.send()? };
             if sent + self.receive()? > 0 {
                 idle = 0;
@@ -101,7 +109,8 @@ impl<'a> Runner<'a> {
 
     /// Whether everything that was sent in either direction has arrived.
     fn is_complete(&self) -> bool {
-        self.mine.due.load(Relaxed) == self.theirs.sent.load(Relaxed)
+        self.theirs.finished.load(Acquire)
+            && self.mine.due.load(Relaxed) == self.theirs.sent.load(Relaxed)
             && self.theirs.due.load(Relaxed) == self.mine.sent.load(Relaxed)
     }
 

@@ -3,6 +3,7 @@
 
 mod client;
 mod node;
+mod packets;
 mod usage;
 
 use std::io::{BufRead, BufReader};
