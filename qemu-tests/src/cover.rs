@@ -5,7 +5,7 @@
 //! of cases in which every *possible* pair of levels occurs finds nearly what the full product finds, at a twentieth of
 //! its cost.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 /// One level of each factor, as an index.
 pub type Case = Vec<usize>;
@@ -24,30 +24,35 @@ pub fn product(levels: &[usize], valid: impl Fn(&[usize]) -> bool) -> Vec<Case> 
     cases
 }
 
-/// A small subset of `cases` in which every pair of levels that occurs in `cases` at all occurs `times` times, each time
-/// with other levels around it (less often if `cases` has it less often). The same input gives the same subset: each step
-/// takes the case with the most pairs still wanted, the earliest of equals.
-pub fn pairwise(cases: &[Case], times: usize) -> Vec<Case> {
-    let mut wanted: BTreeMap<Pair, usize> = BTreeMap::new();
-    for pair in cases.iter().flat_map(|c| pairs(c)) {
-        let count = wanted.entry(pair).or_default();
-        *count = (*count + 1).min(times);
-    }
+/// A small subset of `cases`: `times` covers after each other, each of cases that the former did not take, and in each
+/// cover every pair of levels occurs that is still there. The same input gives the same subset: each step takes the case
+/// with the most pairs that its cover lacks, the first of equals in an order that differs from cover to cover.
+pub fn pairwise(cases: &[Case], times: u64) -> Vec<Case> {
     let mut left: Vec<&Case> = cases.iter().collect();
     let mut chosen = Vec::new();
-    while !wanted.is_empty() {
-        let gain = |case: &Case| pairs(case).filter(|p| wanted.contains_key(p)).count();
-        let Some((best, _)) = left.iter().enumerate().rev().max_by_key(|(_, c)| gain(c)) else { break };
-        let best = left.remove(best);
-        for pair in pairs(best) {
-            if let Some(count) = wanted.get_mut(&pair) {
-                *count -= 1;
+    for cover in 0..times {
+        left.sort_by_key(|case| scattered(case, cover));
+        let mut lacking: BTreeSet<Pair> = left.iter().flat_map(|c| pairs(c)).collect();
+        while !lacking.is_empty() {
+            let gain = |case: &Case| pairs(case).filter(|p| lacking.contains(p)).count();
+            let Some((best, _)) = left.iter().enumerate().rev().max_by_key(|(_, c)| gain(c)) else { break };
+            let best = left.remove(best);
+            for pair in pairs(best) {
+                lacking.remove(&pair);
             }
+            chosen.push(best.clone());
         }
-        wanted.retain(|_, count| *count > 0);
-        chosen.push(best.clone());
     }
     chosen
+}
+
+/// A hash, to put cases into an order in which neighbours have little in common (SplitMix64's finaliser).
+fn scattered(case: &[usize], cover: u64) -> u64 {
+    case.iter().fold(cover, |hash, &level| {
+        let z = (hash ^ level as u64).wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb)
+    })
 }
 
 fn pairs(case: &[usize]) -> impl Iterator<Item = Pair> + '_ {
@@ -58,8 +63,6 @@ fn pairs(case: &[usize]) -> impl Iterator<Item = Pair> + '_ {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]

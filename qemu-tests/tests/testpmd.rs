@@ -133,7 +133,7 @@ impl Variant {
     }
 }
 
-/// In CI a set of variants in which each possible pair of options occurs twice; all of them with `SHUNT_FULL=1`. To look
+/// In CI two covers, in each of which every possible pair of options occurs; all of them with `SHUNT_FULL=1`. To look
 /// closer at some, `SHUNT_VARIANTS="ring: Packed,queue_size: 1000"` takes all that print so.
 fn variants() -> Vec<Variant> {
     let all = product(&LEVELS, |case| Variant::of(case).is_some_and(|v| v.is_possible()));
