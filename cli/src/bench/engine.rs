@@ -26,9 +26,9 @@ const GLANCE: Duration = Duration::from_millis(20);
 /// When nothing has moved for so long after sending stopped, what is missing is lost.
 const QUIET: Duration = Duration::from_millis(100);
 
-/// When nothing has moved for so long, it is looked whether the backend is still there, and what is on its way is given
-/// up for lost.
-const STALL: Duration = Duration::from_millis(20);
+/// So often it is looked whether the backends are still there; a lane of which nothing arrived in that time gives up for
+/// lost what is on its way.
+const STALL: Duration = Duration::from_millis(100);
 
 /// What was counted in a stretch of time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -90,6 +90,8 @@ impl Engine {
             let Some(deaf) = self.ledger.accounts.iter().position(|account| account.received == 0) else {
                 return Ok(());
             };
+            // What was sent too early is lost; more is sent instead.
+            self.lanes.iter_mut().for_each(Lane::give_up);
             if cycles() > end {
                 let pairs = self.lanes.len() / self.devices.len().max(1);
                 let device = self.devices.get(deaf / pairs.max(1)).context("no device")?;
@@ -112,7 +114,7 @@ impl Engine {
         let mut count = Count::default();
         let start = cycles();
         self.ledger.latency.restart(start);
-        let (mut now, mut moved) = (start, start);
+        let (mut now, mut look) = (start, start + stall);
         while now - start < length {
             let (received, sent) = self.round(&mut pace, now)?;
             let then = cycles();
@@ -120,14 +122,13 @@ impl Engine {
             count.sent += sent as u64;
             if received + sent > 0 {
                 rounds.enter(then - now, received + sent);
-                moved = then;
             } else {
                 count.idle_cycles += then - now;
-                if then - moved > stall {
-                    self.check_devices()?;
-                    self.lanes.iter_mut().for_each(Lane::give_up);
-                    moved = then;
-                }
+            }
+            if then > look {
+                self.check_devices()?;
+                self.lanes.iter_mut().for_each(|lane| lane.give_up_if_stalled(&self.ledger));
+                look = then + stall;
             }
             now = then;
         }

@@ -58,6 +58,8 @@ pub(super) struct Lane {
     /// Packets that may be on their way, and the number before which all of them are given up for lost.
     window: u64,
     given_up: u64,
+    /// How far the other side had come when that was last looked at.
+    seen: u64,
     /// Packets sent.
     pub(super) sent: u64,
     /// Kicks the device asked for.
@@ -82,6 +84,7 @@ impl Lane {
             rest_of_frame: 0,
             window: (buffers / parts).max(1),
             given_up: 0,
+            seen: 0,
             sent: 0,
             kicks: 0,
             pair,
@@ -94,9 +97,22 @@ impl Lane {
     /// How many packets may be sent without more being on their way than can be received.
     #[inline(always)]
     pub(super) fn allowance(&self, ledger: &Ledger) -> usize {
-        let due = ledger.accounts.get(usize::from(self.source)).map_or(0, |account| account.due);
-        let on_their_way = self.sent - due.max(self.given_up);
+        let on_their_way = self.sent - self.arrived(ledger).max(self.given_up);
         usize::try_from(self.window.saturating_sub(on_their_way)).unwrap_or(0)
+    }
+
+    /// Gives up if nothing has arrived since this was called last.
+    pub(super) fn give_up_if_stalled(&mut self, ledger: &Ledger) {
+        let arrived = self.arrived(ledger);
+        if arrived == self.seen && self.allowance(ledger) == 0 {
+            self.give_up();
+        }
+        self.seen = arrived;
+    }
+
+    #[inline(always)]
+    fn arrived(&self, ledger: &Ledger) -> u64 {
+        ledger.accounts.get(usize::from(self.source)).map_or(0, |account| account.due)
     }
 
     /// Expects nothing more of what is on its way.
