@@ -24,11 +24,11 @@ const WAKING: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(20);
 
 /// When nothing has moved for so long after sending stopped, what is missing is lost.
-const QUIET: Duration = Duration::from_millis(100);
+const QUIET: Duration = Duration::from_millis(500);
 
 /// So often it is looked whether the backends are still there; a lane of which nothing arrived in that time gives up for
 /// lost what is on its way.
-const STALL: Duration = Duration::from_millis(100);
+const STALL: Duration = Duration::from_millis(200);
 
 /// What was counted in a stretch of time.
 #[derive(Clone, Copy, Debug, Default)]
