@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The generator: all queue pairs of all devices, driven by the thread that calls.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use backend::sys::{Clock, cycles};
 use cnf::Device;
 use hdrhistogram::Histogram;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::frames;
 use super::lane::{BURST, Lane, Ledger};
@@ -57,6 +60,8 @@ pub(super) struct Engine {
     devices: Vec<Device>,
     lanes: Vec<Lane>,
     ledger: Ledger,
+    /// Someone has had enough.
+    interrupted: Arc<AtomicBool>,
 }
 
 impl Engine {
@@ -78,7 +83,12 @@ impl Engine {
         }
         let ledger =
             Ledger { accounts: vec![Account::default(); lanes.len()], latency: Latency::new(lanes.len())?, aliens: 0 };
-        Ok(Self { devices, lanes, ledger })
+        // An error like any other: the node's directory goes with it.
+        let interrupted = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot listen for signals")?;
+        }
+        Ok(Self { devices, lanes, ledger, interrupted })
     }
 
     /// Sends until packets of every queue arrive: backends take their time after the handshake.
@@ -90,6 +100,7 @@ impl Engine {
             let Some(deaf) = self.ledger.accounts.iter().position(|account| account.received == 0) else {
                 return Ok(());
             };
+            self.check_devices()?;
             // What was sent too early is lost; more is sent instead.
             self.lanes.iter_mut().for_each(Lane::give_up);
             if cycles() > end {
@@ -196,6 +207,7 @@ impl Engine {
     }
 
     fn check_devices(&self) -> anyhow::Result<()> {
+        ensure!(!self.interrupted.load(Relaxed), "interrupted");
         match self.devices.iter().find(|device| !device.is_connected()) {
             Some(device) => bail!("{}: the backend has closed the connection", device.socket().display()),
             None => Ok(()),
