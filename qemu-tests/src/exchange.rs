@@ -24,13 +24,18 @@ pub enum Traffic {
     Generated,
     /// A fixed number of frames goes round and round, addressed properly (`macswap`): for bridges.
     Circulating,
+    /// The left guest sends as fast as it can (`txonly`, which makes frames of several buffers when asked to), the right
+    /// one receives. The backend is overrun.
+    OneWay,
 }
 
 impl Traffic {
-    fn mode(self) -> &'static str {
+    /// The forwarding modes of the left and of the right guest.
+    fn modes(self) -> (&'static str, &'static str) {
         match self {
-            Self::Generated => "flowgen",
-            Self::Circulating => "macswap",
+            Self::Generated => ("flowgen", "flowgen"),
+            Self::Circulating => ("macswap", "macswap"),
+            Self::OneWay => ("txonly", "rxonly"),
         }
     }
 }
@@ -73,10 +78,11 @@ pub struct Exchange {
 impl Exchange {
     /// Starts both guests and waits for both prompts. Nothing flows yet.
     pub fn begin(work: &WorkDir, traffic: Traffic, left: &VirtioUser, right: &VirtioUser) -> Result<Self> {
+        let modes = traffic.modes();
         let mut guests = Self {
             traffic,
-            left: Testpmd::spawn(work, "left", &[left], traffic.mode())?,
-            right: Testpmd::spawn(work, "right", &[right], traffic.mode())?,
+            left: Testpmd::spawn(work, "left", &[left], modes.0)?,
+            right: Testpmd::spawn(work, "right", &[right], modes.1)?,
             base: Counts::default(),
         };
         guests.left.ready()?;
@@ -98,12 +104,13 @@ impl Exchange {
         self.start_one(Side::Left)
     }
 
-    /// Waits until both guests have received `frames` more frames.
+    /// Waits until each guest that is sent to has received `frames` more frames.
     pub fn flows(&mut self, frames: u64) -> Result<()> {
         let before = self.received()?;
-        wait_until(&format!("{frames} frames to arrive at both guests"), LIMIT, || {
+        let left_frames = if self.traffic == Traffic::OneWay { 0 } else { frames };
+        wait_until(&format!("{frames} frames to arrive"), LIMIT, || {
             let now = self.received()?;
-            Ok(now.0 >= before.0 + frames && now.1 >= before.1 + frames)
+            Ok(now.0 >= before.0 + left_frames && now.1 >= before.1 + frames)
         })
     }
 
@@ -120,7 +127,7 @@ impl Exchange {
     pub fn rest(&mut self, backend: &mut impl Backend) -> Result<()> {
         self.left.stop()?;
         self.right.stop()?;
-        self.forward("rxonly")?;
+        self.forward(("rxonly", "rxonly"))?;
         self.left.start()?;
         self.right.start()?;
         self.base = wait_settled("the traffic to come to rest", QUIET, LIMIT, || {
@@ -128,7 +135,7 @@ impl Exchange {
         })?;
         self.left.stop()?;
         self.right.stop()?;
-        self.forward(self.traffic.mode())
+        self.forward(self.traffic.modes())
     }
 
     /// Brings the traffic to rest and compares: each frame that a guest sent was received by the backend, each frame that
@@ -144,14 +151,14 @@ impl Exchange {
         let traffic = self.traffic;
         let guest = self.guest(side);
         match traffic {
-            Traffic::Generated => guest.start(),
+            Traffic::Generated | Traffic::OneWay => guest.start(),
             Traffic::Circulating => guest.start_tx_first(SEED_BURSTS),
         }
     }
 
-    fn forward(&mut self, mode: &str) -> Result<()> {
-        self.left.set_forward(mode)?;
-        self.right.set_forward(mode)
+    fn forward(&mut self, (left, right): (&str, &str)) -> Result<()> {
+        self.left.set_forward(left)?;
+        self.right.set_forward(right)
     }
 
     fn received(&mut self) -> Result<(u64, u64)> {

@@ -241,6 +241,19 @@ impl Testpmd {
         self.command(&format!("set fwd {mode}")).map(drop)
     }
 
+    /// Lets `txonly` make frames of one buffer per length in `lengths`; forwarding must be stopped.
+    pub fn set_segments(&mut self, lengths: &[u16]) -> Result<()> {
+        for line in ["port stop 0", "port config 0 tx_offload multi_segs on", "port start 0"] {
+            self.command(line)?;
+        }
+        let list: Vec<String> = lengths.iter().map(u16::to_string).collect();
+        let list = list.join(",");
+        self.command(&format!("set txpkts {list}"))?;
+        let shown = self.command("show config txpkts")?;
+        ensure!(shown.replace(' ', "").contains(&list), "segments of {list} are not shown: {shown}");
+        Ok(())
+    }
+
     /// What its port counts.
     pub fn counts(&mut self) -> Result<PortCounts> {
         self.counts_of(0)

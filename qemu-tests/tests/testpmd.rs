@@ -56,10 +56,7 @@ impl Variant {
     fn is_possible(&self) -> bool {
         let size = self.ring == Ring::Packed || self.queue_size.is_power_of_two();
         let vector = !self.vectorized || (!self.mrg_rxbuf && self.in_order == (self.ring == Ring::Packed));
-        // Open (docs/design.md, "Ideal and today"): under overload this one breaks its transmit ring, and nobody has found
-        // out yet whose fault it is. `SHUNT_VARIANTS` cannot reach it either; take this line out to see it.
-        let open = self.vectorized && self.ring == Ring::Packed && self.traffic == Traffic::Generated;
-        size && vector && !open
+        size && vector
     }
 
     fn port(&self, node: &Node, name: &str, number: u8) -> VirtioUser {
@@ -79,7 +76,7 @@ impl Variant {
     fn node(&self) -> NodeConfig {
         let mut config = match self.traffic {
             Traffic::Generated => NodeConfig::crossconnect(&["left", "right"]),
-            Traffic::Circulating => NodeConfig::bridge(&["left", "right"]),
+            Traffic::Circulating | Traffic::OneWay => NodeConfig::bridge(&["left", "right"]),
         };
         for port in &mut config.ports {
             port.client = self.server;

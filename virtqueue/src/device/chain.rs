@@ -96,6 +96,9 @@ impl<'a, 'b> Chain<'a, 'b> {
     }
 
     /// Adds all descriptors of an indirect table, which its own flags introduced.
+    ///
+    /// In a packed ring's table of a frame that the guest sends, `F_WRITE` means nothing: DPDK's driver (22.11 and others)
+    /// sets it in every entry of such tables, and every other device takes them. Nothing is ever written there.
     pub(super) fn table(&mut self, addr: u64, len: u32, flags: u16, kind: RingKind) -> Result<(), Stop> {
         let entry = DESC_SIZE as u64;
         let bad = RingError::BadIndirect { addr, len };
@@ -117,7 +120,8 @@ impl<'a, 'b> Chain<'a, 'b> {
                 RingKind::Packed => {
                     let word = PackedWord(word);
                     let last = index + 1 == entries;
-                    (word.len(), word.flags(), (!last).then_some(index + 1))
+                    let meaningless = if self.rules.writable { 0 } else { F_WRITE };
+                    (word.len(), word.flags() & !meaningless, (!last).then_some(index + 1))
                 }
                 RingKind::Split => {
                     let word = SplitWord(word);
