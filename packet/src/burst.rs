@@ -39,6 +39,8 @@ const _: () = assert!(FRESH_START as usize == HEADROOM && FRESH_MAX as usize == 
 /// Up to [`MAX_BURST`] packets as a structure of arrays.
 pub struct Burst {
     len: usize,
+    /// Whether any frame is longer than its window.
+    has_payload: bool,
     /// Where the window starts in its slot, and its length: start + length <= SLOT.
     span: [Span; MAX_BURST],
     frame_len: [u32; MAX_BURST],
@@ -77,6 +79,7 @@ impl Burst {
     pub fn new() -> Box<Self> {
         Box::new(Self {
             len: 0,
+            has_payload: false,
             span: [Span { start: 0, len: 0 }; MAX_BURST],
             frame_len: [0; MAX_BURST],
             ingress: [PortId(0); MAX_BURST],
@@ -91,6 +94,7 @@ impl Burst {
     #[inline]
     pub const fn clear(&mut self) {
         self.len = 0;
+        self.has_payload = false;
     }
 
     /// Adds a packet and returns its window, `min(frame_len, WINDOW)` bytes, which the caller must
@@ -101,17 +105,46 @@ impl Burst {
     #[inline]
     pub fn push(&mut self, ingress: PortId, frame_len: u32, offload: Offload, handle: u32) -> Option<&mut [u8]> {
         let i = self.len;
-        let window_len = u16::try_from(frame_len).map_or(FRESH_MAX, |len| len.min(FRESH_MAX));
         let slot = self.slots.get_mut(i)?;
-        let span = Span { start: FRESH_START, len: window_len };
+        let span = Span::fresh(frame_len);
         *self.span.get_mut(i)? = span;
         *self.frame_len.get_mut(i)? = frame_len;
+        self.has_payload |= frame_len > u32::from(FRESH_MAX);
         *self.ingress.get_mut(i)? = ingress;
         *self.verdict.get_mut(i)? = Verdict::Pending;
         *self.offload.get_mut(i)? = offload;
         *self.handle.get_mut(i)? = handle;
         self.len = i.saturating_add(1);
         Some(slot.window_mut(span))
+    }
+
+    /// Replaces all packets by up to [`MAX_BURST`] new ones of one port, as [`clear`](Self::clear) and
+    /// [`push`](Self::push) would, column by column: of each frame its length in bytes and who fills
+    /// its window, entirely. Nothing is left undone in any; the handles are 0, 1, 2 and so on.
+    #[inline]
+    pub fn refill<F: FnOnce(&mut [u8])>(&mut self, ingress: PortId, frames: impl Iterator<Item = (u32, F)>) {
+        let (mut len, mut longest) = (0_usize, 0);
+        let columns = self.slots.iter_mut().zip(&mut self.span).zip(&mut self.frame_len);
+        for (((slot, span), frame_len), (bytes, fill)) in columns.zip(frames) {
+            *span = Span::fresh(bytes);
+            *frame_len = bytes;
+            fill(slot.window_mut(*span));
+            longest = longest.max(bytes);
+            len = len.saturating_add(1);
+        }
+        self.len = len;
+        self.has_payload = longest > u32::from(FRESH_MAX);
+        self.ingress.iter_mut().take(len).for_each(|slot| *slot = ingress);
+        self.verdict.iter_mut().take(len).for_each(|slot| *slot = Verdict::Pending);
+        self.offload.iter_mut().take(len).for_each(|slot| *slot = Offload::NONE);
+        self.handle.iter_mut().take(len).zip(0..).for_each(|(slot, i)| *slot = i);
+    }
+
+    /// Bytes of all frames together.
+    #[inline]
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.frame_len.iter().take(self.len).map(|len| u64::from(*len)).sum()
     }
 
     /// Number of packets.
@@ -201,6 +234,25 @@ impl Burst {
     pub fn payload_len(&self, i: usize) -> u32 {
         let window_len = self.span.get(i).map_or(0, |span| span.len);
         self.frame_len(i).saturating_sub(u32::from(window_len))
+    }
+
+    /// Whether any packet has [payload](Self::payload_len) beyond its window.
+    #[inline]
+    #[must_use]
+    pub const fn has_payload(&self) -> bool {
+        self.has_payload
+    }
+
+    /// [`window`](Self::window) and [`payload_len`](Self::payload_len) of packet `i` in one.
+    #[inline]
+    #[must_use]
+    pub fn pieces(&self, i: usize) -> (&[u8], u32) {
+        match (self.span.get(i), self.slots.get(i), self.frame_len.get(i)) {
+            (Some(span), Some(slot), Some(len)) if i < self.len => {
+                (slot.window(*span), len.saturating_sub(u32::from(span.len)))
+            }
+            _ => (&[], 0),
+        }
     }
 
     /// The port packet `i` came from.
@@ -294,6 +346,14 @@ impl fmt::Debug for Burst {
     }
 }
 
+impl Span {
+    /// Of a frame of so many bytes that nobody has edited.
+    #[inline]
+    fn fresh(frame_len: u32) -> Self {
+        Self { start: FRESH_START, len: u16::try_from(frame_len).map_or(FRESH_MAX, |len| len.min(FRESH_MAX)) }
+    }
+}
+
 impl Slot {
     #[inline]
     fn window(&self, span: Span) -> &[u8] {
@@ -332,6 +392,7 @@ mod tests {
         Clear,
         Prepend(usize, usize),
         Push(u16, u32, u8, Checksum),
+        Refill(u16, Vec<u32>, u8),
         SetPending(Verdict),
         SetVerdict(usize, Verdict),
         Strip(usize, usize),
@@ -354,6 +415,8 @@ mod tests {
             1 => Just(Operation::Clear),
             40 => (any::<u16>(), 0u32..70_000, any::<u8>(), checksum)
                 .prop_map(|(port, len, fill, checksum)| Operation::Push(port, len, fill, checksum)),
+            1 => (any::<u16>(), vec(0u32..70_000, 0..MAX_BURST + 2), any::<u8>())
+                .prop_map(|(port, lens, fill)| Operation::Refill(port, lens, fill)),
             10 => (index.clone(), 0..150usize).prop_map(|(i, n)| Operation::Prepend(i, n)),
             10 => (index.clone(), 0..150usize).prop_map(|(i, n)| Operation::Strip(i, n)),
             10 => (index, verdict.clone()).prop_map(|(i, v)| Operation::SetVerdict(i, v)),
@@ -391,6 +454,20 @@ mod tests {
                     handle: step,
                     headroom: HEADROOM,
                 });
+            }
+            Operation::Refill(port, ref lens, fill) => {
+                let frames = lens.iter().map(|&len| (len, move |window: &mut [u8]| window.fill(fill)));
+                burst.refill(PortId(port), frames);
+                models.clear();
+                models.extend(lens.iter().take(MAX_BURST).enumerate().map(|(i, &frame_len)| Model {
+                    ingress: PortId(port),
+                    window: vec![fill; WINDOW.min(frame_len as usize)],
+                    payload_len: frame_len.saturating_sub(256),
+                    verdict: Verdict::Pending,
+                    offload: Offload::NONE,
+                    handle: u32::try_from(i).unwrap(),
+                    headroom: HEADROOM,
+                }));
             }
             Operation::Prepend(i, n) => {
                 let window = burst.prepend(i, n);
@@ -442,6 +519,7 @@ mod tests {
             assert_eq!(burst.window(i), model.window);
             assert_eq!(burst.window_mut(i), model.window);
             assert_eq!(burst.payload_len(i), model.payload_len);
+            assert_eq!(burst.pieces(i), (&model.window[..], model.payload_len));
             let window_len = u32::try_from(model.window.len()).unwrap();
             assert_eq!(burst.frame_len(i), window_len + model.payload_len);
             assert_eq!(burst.ingress(i), model.ingress);
@@ -449,6 +527,8 @@ mod tests {
             assert_eq!(burst.offload(i), model.offload);
             assert_eq!(burst.handle(i), model.handle);
         }
+        assert_eq!(burst.has_payload(), models.iter().any(|model| model.payload_len > 0));
+        assert_eq!(burst.bytes(), (0..models.len()).map(|i| u64::from(burst.frame_len(i))).sum::<u64>());
         let verdicts: Vec<_> = models.iter().map(|model| model.verdict).collect();
         assert_eq!(burst.verdicts(), verdicts);
         let mut judged = 0;

@@ -31,7 +31,8 @@ mod mem;
 
 pub use config::{MAX_RING_SIZE, QueueConfig, QueueFeatures, RingAddresses, RingBase, RingKind};
 pub use device::{
-    Delivered, ForwardError, Forwarded, MAX_BURST, NetHeader, RxQueue, Tail, TxQueue, forward, recover_split_base,
+    Delivered, DeliveredBurst, ForwardError, Forwarded, Frame, MAX_BURST, NetHeader, RxQueue, Tail, TxQueue, forward,
+    recover_split_base,
 };
 pub use driver::{Buffer, BufferPool, Completion, DriverQueue, PoolError, PostError};
 pub use error::{QueueError, RingError};

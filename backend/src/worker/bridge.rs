@@ -3,7 +3,7 @@
 //! what it judged is what is delivered; payload beyond the window goes from guest to guest.
 
 use packet::{Burst, DropCause, Offload, PortId, Verdict, WINDOW};
-use virtqueue::{Delivered, MAX_BURST, NetHeader, Tail, TxQueue};
+use virtqueue::{Frame, MAX_BURST, NetHeader, Tail, TxQueue};
 
 use super::Worker;
 use super::handover::Sender;
@@ -24,13 +24,7 @@ impl Worker {
         if held == 0 {
             return 0;
         }
-        let port = source.common.port();
-        self.burst.clear();
-        for i in 0..held {
-            let handle = u32::try_from(i).unwrap_or(u32::MAX);
-            let Some(window) = self.burst.push(port, source.queue.frame_len(i), Offload::NONE, handle) else { break };
-            source.queue.read(i, 0, window);
-        }
+        self.burst.refill(source.common.port(), source.queue.frames(held));
         self.bridge.process(&mut self.burst, self.clock.nanos_at(now));
         let mut out = Egress {
             burst: &self.burst,
@@ -43,7 +37,7 @@ impl Worker {
             own: self.counters.get(self.index),
         };
         out.deliver_all();
-        source.count_received(held);
+        source.count_received(held, self.burst.bytes());
         source.finish(held);
         self.tell_learned();
         held
@@ -189,39 +183,36 @@ impl Egress<'_> {
 /// Writes packets `at..at + run` into a guest's receive queue and publishes them.
 #[inline]
 fn deliver_local(slot: &mut RxSlot, burst: &Burst, source: Option<&TxQueue>, at: usize, run: usize) {
-    let (mut packets, mut bytes, mut without_buffers, mut too_big) = (0, 0, 0, 0);
-    if let Err(error) = slot.queue.prefetch(run + MAX_BURST) {
-        slot.common.fail(error);
-        return slot.common.drop_packets(DropCause::QueueBroken, run);
-    }
-    for i in at..at + run {
+    let frame = |i: usize| {
+        let i = at + i;
+        let (head, payload_len) = burst.pieces(i);
         let tail = match source {
-            Some(queue) if burst.payload_len(i) > 0 => {
+            Some(queue) if payload_len > 0 => {
                 Tail::Frame { queue, index: burst.handle(i) as usize, offset: PAYLOAD_AT }
             }
             _ => Tail::None,
         };
-        match slot.queue.deliver(&NetHeader::default(), burst.window(i), tail) {
-            Ok(Delivered::Ok) => {
-                packets += 1;
-                bytes += u64::from(burst.frame_len(i));
-            }
-            Ok(Delivered::NoBuffers) => without_buffers += 1,
-            Ok(Delivered::TooBig) => too_big += 1,
-            Err(error) => {
-                slot.common.fail(error);
-                slot.common.drop_packets(DropCause::QueueBroken, at + run - i);
-                break;
-            }
+        Frame { header: NetHeader::default(), head, tail }
+    };
+    // Said apart, so that the inner loop of short frames has few variables and keeps them in registers.
+    let short = |i: usize| Frame { header: NetHeader::default(), head: burst.window(at + i), tail: Tail::None };
+    let delivered = slot.queue.prefetch(run + MAX_BURST).and_then(|_| {
+        if burst.has_payload() { slot.queue.deliver_burst(run, frame) } else { slot.queue.deliver_burst(run, short) }
+    });
+    let delivered = match delivered {
+        Ok(delivered) => delivered,
+        Err(error) => {
+            slot.common.fail(error);
+            return slot.common.drop_packets(DropCause::QueueBroken, run);
         }
-    }
-    if packets > 0 {
+    };
+    if delivered.frames > 0 {
         slot.queue.publish();
         slot.common.dirty = true;
     }
-    slot.count_transmitted(packets, bytes);
-    if without_buffers + too_big > 0 {
-        slot.common.drop_packets(DropCause::NoBuffers, without_buffers);
-        slot.common.drop_packets(DropCause::TooBig, too_big);
+    slot.count_transmitted(delivered.frames as usize, delivered.bytes);
+    if delivered.no_buffers + delivered.too_big > 0 {
+        slot.common.drop_packets(DropCause::NoBuffers, delivered.no_buffers as usize);
+        slot.common.drop_packets(DropCause::TooBig, delivered.too_big as usize);
     }
 }

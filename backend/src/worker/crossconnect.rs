@@ -79,7 +79,7 @@ impl Worker {
                 refused += 1;
             }
         }
-        source.count_received(held);
+        source.count_received(held, source.held_bytes(held));
         source.finish(held);
         if let Some(counters) = self.counters.get(self.index) {
             counters.handed_over.add((held - refused) as u64);
@@ -116,7 +116,7 @@ pub(super) fn discard_burst(source: &mut TxSlot, cause: DropCause) -> usize {
 fn lose_burst(source: &mut TxSlot) -> usize {
     let held = source.harvest();
     if held > 0 {
-        source.count_received(held);
+        source.count_received(held, source.held_bytes(held));
         source.finish(held);
     }
     held

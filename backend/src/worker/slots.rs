@@ -145,11 +145,15 @@ impl Common {
 }
 
 impl TxSlot {
-    /// Counts the first `n` held frames as received.
+    /// Bytes of the first `n` held frames.
+    pub(crate) fn held_bytes(&self, n: usize) -> u64 {
+        (0..n).map(|i| u64::from(self.queue.frame_len(i))).sum()
+    }
+
+    /// Counts `n` frames as received.
     #[inline]
-    pub(crate) fn count_received(&self, n: usize) {
+    pub(crate) fn count_received(&self, n: usize, bytes: u64) {
         if let Some(counters) = self.common.counters() {
-            let bytes = (0..n).map(|i| u64::from(self.queue.frame_len(i))).sum();
             counters.rx_packets.add(n as u64);
             counters.rx_bytes.add(bytes);
         }

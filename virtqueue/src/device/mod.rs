@@ -4,6 +4,7 @@
 //! | file | job |
 //! |---|---|
 //! | `tx.rs`, `rx.rs` | the queues: frames from the guest, frames to the guest |
+//! | `deliver.rs` | bursts from private memory to the guest |
 //! | `forward.rs` | guest to guest with one copy |
 //! | `queue.rs` | what both queues share; a broken queue stays broken |
 //! | `ring.rs` | what both formats share |
@@ -20,6 +21,7 @@
 
 mod chain;
 mod copy;
+mod deliver;
 mod forward;
 mod held;
 mod net_header;
@@ -35,6 +37,7 @@ mod tx;
 #[expect(clippy::cast_possible_truncation, reason = "the tests' numbers are small")]
 pub(crate) mod tests;
 
+pub use deliver::{DeliveredBurst, Frame};
 pub use forward::{ForwardError, Forwarded, forward};
 pub use net_header::NetHeader;
 pub use rx::{Delivered, RxQueue, Tail};

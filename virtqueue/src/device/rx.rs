@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::copy::{copy_frame, write_plain_header};
+use super::deliver::Frame;
 use super::held::{HELD, Segment};
 use super::net_header::NetHeader;
 use super::queue::Queue;
@@ -58,7 +58,8 @@ pub enum Tail<'a> {
 }
 
 impl Tail<'_> {
-    fn len(&self) -> usize {
+    #[inline(always)]
+    pub(super) fn len(&self) -> usize {
         match self {
             Self::None => 0,
             Self::Bytes(bytes) => bytes.len(),
@@ -112,59 +113,21 @@ impl RxQueue {
     /// The ring is malformed; every later call gives the same error.
     #[inline]
     pub fn deliver(&mut self, header: &NetHeader, head: &[u8], tail: Tail<'_>) -> Result<Delivered, RingError> {
-        if self.deliver_simple(header, head, &tail) {
+        let frame = Frame { header: *header, head, tail };
+        if self.deliver_run(1, |_| frame).0 == 1 {
             return Ok(Delivered::Ok);
         }
         self.deliver_any(header, head, tail)
     }
 
-    /// The common case: a simple chain is held that has room for a frame in at most two pieces.
-    /// Whether it was delivered.
-    #[inline(always)]
-    fn deliver_simple(&mut self, header: &NetHeader, head: &[u8], tail: &Tail<'_>) -> bool {
-        let header_len = self.header_len();
-        let Queue { ring, held, pending, .. } = &mut self.queue;
-        let at = held.head;
-        if held.count() == 0 || held.complex > 0 || header_len != NetHeader::MAX_LEN || pending.room() == 0 {
-            return false;
-        }
-        let (from, tail_len) = match tail {
-            Tail::None => (core::ptr::null(), 0),
-            Tail::Bytes(bytes) => (bytes.as_ptr(), bytes.len()),
-            Tail::Frame { queue, index, offset } => match queue.contiguous(*index, *offset) {
-                Some((ptr, len)) => (ptr.as_ptr().cast_const(), len),
-                None => return false,
-            },
-        };
-        let total = header_len + head.len() + tail_len;
-        let Some(len) = u32::try_from(total).ok().filter(|total| *total <= held.len.get(at)) else {
-            return false;
-        };
-        let dst = held.ptr.get(at);
-        // SAFETY: `complex` is 0, so the chain is one piece with `held.len` mapped bytes (see
-        // `Queue::map`), which is enough, as just checked. `from` has `tail_len` bytes: a slice, or
-        // what `contiguous` vouches for.
-        unsafe {
-            if *header == NetHeader::default() {
-                write_plain_header(dst);
-            } else {
-                copy_to_guest(dst, &header.to_bytes(1));
-            }
-            let body = dst.offset(header_len);
-            copy_frame(head.as_ptr(), body.as_ptr(), head.len());
-            if tail_len > 0 {
-                copy_frame(from, body.offset(head.len()).as_ptr(), tail_len);
-            }
-        }
-        let id = held.id.get(at);
-        on!(ring, ring => ring.complete(pending, id, len, 1));
-        held.drop_simple(1);
-        true
-    }
-
     /// Any frame into any buffers.
     #[inline(never)]
-    fn deliver_any(&mut self, header: &NetHeader, head: &[u8], tail: Tail<'_>) -> Result<Delivered, RingError> {
+    pub(super) fn deliver_any(
+        &mut self,
+        header: &NetHeader,
+        head: &[u8],
+        tail: Tail<'_>,
+    ) -> Result<Delivered, RingError> {
         let header_len = self.header_len();
         let total = header_len + head.len() + tail.len();
         let buffers = match self.reserve(total)? {

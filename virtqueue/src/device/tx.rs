@@ -129,6 +129,33 @@ impl TxQueue {
         self.gather(i, start, dst)
     }
 
+    /// The first `n` held frames: of each its length, as [`frame_len`](Self::frame_len) says, and who
+    /// copies its first bytes to where they are wanted, as [`read`](Self::read) does.
+    #[inline]
+    pub fn frames(&self, n: usize) -> impl Iterator<Item = (u32, impl FnOnce(&mut [u8]) + '_)> {
+        let held = &*self.queue.held;
+        let simple = held.complex == 0;
+        let header = self.queue.config.features.header_len;
+        (0..n.min(held.count())).map(move |i| {
+            let at = held.head + i;
+            // Every chain harvested has at least a header.
+            let len = held.len.get(at) - u32::from(header);
+            let from = held.ptr.get(at).offset(usize::from(header));
+            let copy = move |dst: &mut [u8]| {
+                if simple && dst.len() <= len as usize {
+                    // SAFETY: a simple chain is one piece of mapped bytes (see `Queue::map`): the header
+                    // and then `len`, which is enough, as just checked.
+                    unsafe { copy_frame(from.as_ptr(), dst.as_mut_ptr(), dst.len()) };
+                    // What is decided from now on is decided on the copy.
+                    compiler_fence(Ordering::SeqCst);
+                } else {
+                    self.read(i, 0, dst);
+                }
+            };
+            (len, copy)
+        })
+    }
+
     /// Gives the first `n` held frames back to the driver, who sees it after
     /// [`publish`](Self::publish). With IN_ORDER they are one used element.
     #[inline]

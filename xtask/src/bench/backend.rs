@@ -168,8 +168,8 @@ finish() {
 }
 trap finish TERM
 ovs-vsctl --db=$db add-br br0 -- set bridge br0 datapath_type=netdev
-ovs-vsctl --db=$db add-port br0 p1 -- set Interface p1 type=dpdkvhostuserclient options:vhost-server-path=$A ofport_request=1
-ovs-vsctl --db=$db add-port br0 p2 -- set Interface p2 type=dpdkvhostuserclient options:vhost-server-path=$B ofport_request=2
+ovs-vsctl --db=$db add-port br0 p1 -- set Interface p1 type=dpdkvhostuserclient options:vhost-server-path=$A ofport_request=1 mtu_request=9000
+ovs-vsctl --db=$db add-port br0 p2 -- set Interface p2 type=dpdkvhostuserclient options:vhost-server-path=$B ofport_request=2 mtu_request=9000
 ovs-ofctl del-flows unix:$DIR/br0.mgmt
 ovs-ofctl add-flow unix:$DIR/br0.mgmt in_port=1,actions=output:2
 ovs-ofctl add-flow unix:$DIR/br0.mgmt in_port=2,actions=output:1

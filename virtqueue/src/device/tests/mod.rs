@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The device side against our driver side, and against rings written by hand.
 
+mod deliver;
 mod flow;
 mod malformed;
 mod notify;
