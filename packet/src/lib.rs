@@ -14,6 +14,7 @@
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
 //! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
+//! | [`ufid`] | [`Ufid`] and [`Field`]: what a flow is called, all fields that policy can match |
 //! | [`synth`] | frames made from nothing: what load generators send and check, RARP announcements |
 
 #![forbid(unsafe_code)]
@@ -35,6 +36,7 @@ pub mod offload;
 pub mod port;
 pub mod segment;
 pub mod synth;
+pub mod ufid;
 pub mod verdict;
 
 pub use burst::{Burst, HEADROOM, MAX_BURST, WINDOW};
@@ -42,4 +44,5 @@ pub use ethernet::{EtherType, EthernetHeader, MacAddr};
 pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
 pub use port::PortId;
 pub use segment::{SegmentError, Segmenter};
+pub use ufid::{Field, Fragment, Tunnel, Ufid};
 pub use verdict::{DropCause, Verdict};
