@@ -14,6 +14,7 @@
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
 //! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
+//! | [`parse`] | [`Layout`]: where the headers lie |
 //! | [`ufid`] | [`Ufid`] and [`Field`]: what a flow is called, all fields that policy can match |
 //! | [`synth`] | frames made from nothing: what load generators send and check, RARP announcements |
 
@@ -33,6 +34,7 @@ pub mod burst;
 pub mod checksum;
 pub mod ethernet;
 pub mod offload;
+pub mod parse;
 pub mod port;
 pub mod segment;
 pub mod synth;
@@ -42,6 +44,7 @@ pub mod verdict;
 pub use burst::{Burst, HEADROOM, MAX_BURST, WINDOW};
 pub use ethernet::{EtherType, EthernetHeader, MacAddr};
 pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
+pub use parse::{Layout, OuterLayout};
 pub use port::PortId;
 pub use segment::{SegmentError, Segmenter};
 pub use ufid::{Field, Fragment, Tunnel, Ufid};
