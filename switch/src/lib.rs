@@ -8,6 +8,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`name`] | [`Name`]: what ports, controllers and objects of policy are called |
 //! | [`forwarder`] | [`CrossConnect`]: ports wired back to back; [`Forwarder`]: whom to ask about a port's packets |
 //! | [`bridge`] | [`Bridge`]: MAC learning, one replica per worker |
 
@@ -16,6 +17,8 @@
 
 pub mod bridge;
 pub mod forwarder;
+pub mod name;
 
 pub use bridge::{Announcement, Bridge, BridgeConfig, BridgeStats, Entry};
 pub use forwarder::{CrossConnect, CrossConnectError, Forwarder};
+pub use name::{BadName, Name};

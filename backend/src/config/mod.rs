@@ -22,7 +22,6 @@ mod control;
 mod error;
 mod fields;
 mod machine;
-mod name;
 mod parse;
 mod port;
 mod socket_path;
@@ -39,10 +38,10 @@ use std::path::Path;
 pub use self::control::{ControlConfig, DEFAULT_RUN_DIR, DEFAULT_SOCKET};
 pub use self::error::{ConfigError, Fault, Place, Problem};
 pub use self::machine::Machine;
-pub use self::name::{BadName, Name};
 pub use self::port::{PortConfig, PortKind, Role};
 pub use self::socket_path::{BadSocketPath, SocketPath};
 pub use self::worker::{PollMode, WorkerConfig};
+pub use switch::{BadName, Name};
 
 /// Most ports that one node serves: what a worker polls in a round is bounded.
 pub const MAX_PORTS: usize = 1024;

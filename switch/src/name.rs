@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The name of a port or a worker.
+//! The name of a port, a worker, or an object of policy.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Serialize, Serializer};
 use thiserror::Error;
 
-/// The name of a port or a worker: 1 to [`Name::MAX_LEN`] letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
+/// The name of a port, a worker, a controller, a layer, a group, a rule or a resource: 1 to [`Name::MAX_LEN`] letters, digits, `.`, `_` and `-`, beginning with a letter or digit.
 ///
 /// So it can stand in a file name, a URL, a metric label and a log line as it is.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,7 +55,7 @@ impl Name {
     /// What is wrong with it.
     ///
     /// ```
-    /// use backend::config::Name;
+    /// use switch::Name;
     /// assert_eq!(Name::new("vm-0.left").unwrap().as_str(), "vm-0.left");
     /// assert!(Name::new("../etc").is_err());
     /// ```
@@ -66,7 +66,7 @@ impl Name {
         }
         let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         if let Some((at, character)) = name.chars().enumerate().find(|(_, c)| !allowed(*c)) {
-            return Err(BadName::Character { character, at: at + 1, name });
+            return Err(BadName::Character { character, at: at.saturating_add(1), name });
         }
         match name.chars().next() {
             None => Err(BadName::Empty),
@@ -76,12 +76,14 @@ impl Name {
     }
 
     /// The name itself.
+    #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// A literal of this crate, which is a name by sight.
-    pub(super) fn from_static(name: &'static str) -> Self {
+    /// A literal that is a name by sight; it is not checked.
+    #[must_use]
+    pub fn from_static(name: &'static str) -> Self {
         Self(name.to_owned())
     }
 }
