@@ -14,7 +14,7 @@
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
 //! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
-//! | [`parse`] | [`Layout`]: where the headers lie |
+//! | [`parse`] | [`Parsed`]: what the headers say ([`Ufid`], [`Transient`]) and where they lie ([`Layout`]) |
 //! | [`ufid`] | [`Ufid`] and [`Field`]: what a flow is called, all fields that policy can match |
 //! | [`synth`] | frames made from nothing: what load generators send and check, RARP announcements |
 
@@ -44,7 +44,7 @@ pub mod verdict;
 pub use burst::{Burst, HEADROOM, MAX_BURST, WINDOW};
 pub use ethernet::{EtherType, EthernetHeader, MacAddr};
 pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
-pub use parse::{Layout, OuterLayout};
+pub use parse::{Layout, OuterLayout, ParseError, Parsed, Transient};
 pub use port::PortId;
 pub use segment::{SegmentError, Segmenter};
 pub use ufid::{Field, Fragment, Tunnel, Ufid};

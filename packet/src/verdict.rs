@@ -53,6 +53,8 @@ drop_causes! {
     HeaderBeyondWindow => "header_beyond_window",
     /// The frame exceeds the destination link's MTU.
     LinkMtu => "link_mtu",
+    /// A header that its frame cuts short, or with an impossible length.
+    Malformed => "malformed",
     /// The destination had posted too few receive buffers.
     NoBuffers => "no_buffers",
     /// There is no port to deliver to: a flood with nobody else, a cross-connect without its peer.
