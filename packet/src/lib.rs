@@ -16,6 +16,7 @@
 //! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
 //! | [`parse`] | [`Parsed`]: what the headers say ([`Ufid`], [`Transient`]) and where they lie ([`Layout`]) |
 //! | [`ufid`] | [`Ufid`] and [`Field`]: what a flow is called, all fields that policy can match |
+//! | [`transpose`] | [`Transposition`]: what policy does to headers; composed, reversed, compiled, applied |
 //! | [`synth`] | frames made from nothing: what load generators send and check, RARP announcements |
 
 #![forbid(unsafe_code)]
@@ -38,6 +39,7 @@ pub mod parse;
 pub mod port;
 pub mod segment;
 pub mod synth;
+pub mod transpose;
 pub mod ufid;
 pub mod verdict;
 
@@ -47,5 +49,6 @@ pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
 pub use parse::{Layout, OuterLayout, ParseError, Parsed, Transient};
 pub use port::PortId;
 pub use segment::{SegmentError, Segmenter};
+pub use transpose::{Program, Transposition};
 pub use ufid::{Field, Fragment, Tunnel, Ufid};
 pub use verdict::{DropCause, Verdict};

@@ -47,6 +47,9 @@ macro_rules! drop_causes {
 drop_causes! {
     /// The offload metadata contradicts the frame: an offset beyond its end, an unknown kind.
     BadOffload => "bad_offload",
+    /// The outer header of a packet whose sender takes no notice of congestion was marked with it
+    /// (RFC 6040, 4.2).
+    EcnNotCapable => "ecn_not_capable",
     /// The ring to the worker that serves the destination was full.
     HandoverFull => "handover_full",
     /// A header needed for the decision reaches beyond the private window.
@@ -59,6 +62,8 @@ drop_causes! {
     NoBuffers => "no_buffers",
     /// There is no port to deliver to: a flood with nobody else, a cross-connect without its peer.
     NoDestination => "no_destination",
+    /// There is no room before the frame for the headers to be put on.
+    NoHeadroom => "no_headroom",
     /// The destination port exists, but nobody is attached or its queue is not started.
     NotReady => "not_ready",
     /// The pool that holds packets beyond their burst was full.
@@ -73,6 +78,8 @@ drop_causes! {
     Runt => "runt",
     /// Longer than any buffer the destination posted, or than a frame may be.
     TooBig => "too_big",
+    /// The TTL or hop limit is spent.
+    TtlExpired => "ttl_expired",
     /// The destination's number is not that of a port, or no longer.
     UnknownPort => "unknown_port",
     /// Needs segmentation that software cannot do for this frame.

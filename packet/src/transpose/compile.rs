@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What is known of one flow turned into literal bytes and differences of checksums.
+
+use super::{
+    Ecn, Encap, Outer, OuterEdit, Program, TransposeError, Transposition,
+    front::{Front, PushedHeader},
+    header::{EcnMap, IpEdit},
+    needs,
+    program::{Base, OuterProgram, TransportEdit},
+    reverse::tag_of,
+};
+use crate::{EtherType, Field, Fragment, Layout, Tunnel, Ufid, checksum::Sum, ufid::VLAN_PRESENT};
+
+impl Transposition {
+    /// The program that does this to the packets of one flow, of which one is laid out as `layout` says.
+    ///
+    /// # Errors
+    /// If they cannot undergo it, or the layout is not that of such a packet.
+    pub fn compile(&self, ufid: &Ufid, layout: &Layout) -> Result<Program, TransposeError> {
+        let needs = self.needs()?;
+        let flow = Flow { before: ufid, after: &self.after(ufid)? };
+        flow.check(layout)?;
+        let mut stores = Stores::default();
+        flow.store_macs(&mut stores, Base::Ethernet, [Field::EthDst, Field::EthSrc]);
+        self.store_tags(&mut stores, ufid);
+        let network = [Field::IpVersion, Field::IpSrc, Field::IpDst];
+        let addresses = flow.store_addresses(&mut stores, Base::Network, network);
+        let transport = flow.store_transport(&mut stores, addresses);
+
+        let (inner, outer) = (flow.version(Field::IpVersion), flow.version(Field::OuterIpVersion));
+        let ecn = |ecn: &Ecn| EcnMap::new(ecn, inner != 0, outer != 0);
+        let sets_ecn = inner != 0 && ecn(&self.ecn) != ecn(&Ecn::inner());
+        let mut ip = IpEdit {
+            ecn: ecn(&self.ecn),
+            addresses: if inner == 4 { addresses } else { 0 },
+            version: inner,
+            dscp: flow.changed(Field::Dscp).then(|| flow.dscp(Field::Dscp)),
+            ttl: self.ttl,
+            sets_ecn,
+        };
+        if ip.addresses == 0 && ip.dscp.is_none() && ip.ttl.is_none() && !sets_ecn {
+            ip.version = 0;
+        }
+        let outer_program = match &self.outer {
+            Outer::Ignore if outer != 0 && !self.is_identity() => {
+                Some(self.kept_outer(&flow, &OuterEdit::default(), &mut stores, ecn))
+            }
+            Outer::Modify(edit) => Some(self.kept_outer(&flow, edit, &mut stores, ecn)),
+            _ => None,
+        };
+        let per_packet = ip.ttl.is_some() || sets_ecn || self.outer != Outer::Ignore;
+        let read = per_packet || needs.inner_ttl != 0 || needs.outer_ttl != 0;
+        Ok(Program {
+            stores: stores.bytes.into_boxed_slice(),
+            front: self.front(&flow, ecn).map(Box::new),
+            outer: outer_program.map(Box::new),
+            ip,
+            transport,
+            reads: if read { (inner, outer) } else { (0, 0) },
+            guards: (needs.inner_ttl, needs.outer_ttl),
+        })
+    }
+
+    /// New values of tags that stay.
+    fn store_tags(&self, stores: &mut Stores, ufid: &Ufid) {
+        for (index, value) in (self.vlans.pops..).zip(self.vlans.set) {
+            if let Some(value) = value {
+                let offset = index.saturating_mul(4).saturating_add(14);
+                stores.push(Base::Ethernet, offset, &tci(tag_of(value, ufid)));
+            }
+        }
+    }
+
+    /// What the stores do not do to an outer group that stays.
+    fn kept_outer(
+        &self,
+        flow: &Flow<'_>,
+        edit: &OuterEdit,
+        stores: &mut Stores,
+        ecn: impl Fn(&Ecn) -> EcnMap,
+    ) -> OuterProgram {
+        flow.store_macs(stores, Base::Front, [Field::OuterEthDst, Field::OuterEthSrc]);
+        if edit.fields.contains_key(&Field::OuterVlan) {
+            stores.push(Base::Front, 14, &tci(flow.after.get(Field::OuterVlan)));
+        }
+        let network = [Field::OuterIpVersion, Field::OuterIpSrc, Field::OuterIpDst];
+        let addresses = flow.store_addresses(stores, Base::OuterIp, network);
+        if flow.changed(Field::TunnelKey) {
+            let nvgre = flow.before.get(Field::Tunnel) == Tunnel::Nvgre as u128;
+            let (base, offset) = if nvgre { (Base::GreKey, 0) } else { (Base::OuterTransport, 12) };
+            stores.push(base, offset, &flow.key());
+        }
+        let version = flow.version(Field::OuterIpVersion);
+        let ip = IpEdit {
+            ecn: ecn(&edit.ecn),
+            addresses: if version == 4 { addresses } else { 0 },
+            version,
+            dscp: flow.changed(Field::OuterDscp).then(|| flow.dscp(Field::OuterDscp)),
+            ttl: edit.ttl,
+            sets_ecn: ecn(&edit.ecn) != ecn(&Ecn::outer()),
+        };
+        let grown = i16::try_from(self.vlans.net()).unwrap_or(0).saturating_mul(4);
+        OuterProgram { ip, addresses, grown }
+    }
+
+    fn front(&self, flow: &Flow<'_>, ecn: impl Fn(&Ecn) -> EcnMap) -> Option<Front> {
+        let (keep, encap) = match &self.outer {
+            Outer::Ignore | Outer::Modify(_) => (true, None),
+            Outer::Pop => (false, None),
+            Outer::Push(encap) | Outer::Replace(encap) => (false, Some(encap)),
+        };
+        if keep && self.vlans.pops == 0 && self.vlans.pushes.is_empty() {
+            return None;
+        }
+        let tags = self.vlans.pushes.iter().rev();
+        let tags = tags.flat_map(|tag| tag.tpid.0.to_be_bytes().into_iter().chain(tci(tag_of(tag.tci, flow.before))));
+        Some(Front {
+            keep,
+            popped: usize::from(self.vlans.pops).saturating_mul(4),
+            tags: tags.collect(),
+            header: encap.map(|encap| flow.pushed(encap, ecn(&encap.ecn))),
+        })
+    }
+}
+
+/// A flow's identity before and after.
+struct Flow<'a> {
+    before: &'a Ufid,
+    after: &'a Ufid,
+}
+
+impl Flow<'_> {
+    fn check(&self, layout: &Layout) -> Result<(), TransposeError> {
+        let tunnel = layout.outer.map_or(Tunnel::None, |outer| outer.tunnel);
+        let later = self.before.get(Field::Fragment) == Fragment::Later as u128;
+        let fits = tunnel as u128 == self.before.get(Field::Tunnel)
+            && layout.ethernet.is_some() == (tunnel != Tunnel::Gre)
+            && layout.vlans == needs::tags(self.before)
+            && (self.version(Field::IpVersion) == 0 || layout.network.is_some())
+            && (later || self.checksum().is_none() || layout.transport.is_some());
+        if fits { Ok(()) } else { Err(TransposeError::Layout) }
+    }
+
+    fn changed(&self, field: Field) -> bool {
+        self.before.get(field) != self.after.get(field)
+    }
+
+    fn version(&self, field: Field) -> u8 {
+        u8::try_from(self.before.get(field)).unwrap_or(0)
+    }
+
+    fn dscp(&self, field: Field) -> u8 {
+        u8::try_from(self.after.get(field)).unwrap_or(0)
+    }
+
+    fn key(&self) -> [u8; 3] {
+        let [.., a, b, c] = self.after.get(Field::TunnelKey).to_be_bytes();
+        [a, b, c]
+    }
+
+    fn store_macs(&self, stores: &mut Stores, base: Base, fields: [Field; 2]) {
+        for (field, offset) in fields.into_iter().zip([0, 6]) {
+            if self.changed(field) {
+                stores.push(base, offset, &mac(self.after.get(field)));
+            }
+        }
+    }
+
+    /// Stores changed addresses (version, source, destination); what they add to a sum that covers them.
+    fn store_addresses(&self, stores: &mut Stores, base: Base, [version, source, destination]: [Field; 3]) -> u16 {
+        let v6 = self.before.get(version) == 6;
+        let mut sum = Sum::new();
+        for (field, v4_offset, v6_offset) in [(source, 12, 8), (destination, 16, 24)] {
+            if self.changed(field) {
+                let (old, new) = (self.before.get(field).to_be_bytes(), self.after.get(field).to_be_bytes());
+                let ([.., old4], [.., new4]) = (old.as_chunks::<4>().0, new.as_chunks::<4>().0) else { continue };
+                let (old, new, offset) =
+                    if v6 { (&old[..], &new[..], v6_offset) } else { (&old4[..], &new4[..], v4_offset) };
+                stores.push(base, offset, new);
+                add_change(&mut sum, old, new);
+            }
+        }
+        sum.partial()
+    }
+
+    fn store_transport(&self, stores: &mut Stores, addresses: u16) -> TransportEdit {
+        let Some((field, pseudo)) = self.checksum() else { return TransportEdit::default() };
+        if self.before.get(Field::Fragment) == Fragment::Later as u128 {
+            return TransportEdit::default();
+        }
+        let source = if matches!(self.before.get(Field::IpProto), TCP | UDP) { 0 } else { ECHO_IDENTIFIER };
+        let mut sum = Sum::new();
+        for (port, offset) in [(Field::L4Src, source), (Field::L4Dst, 2)] {
+            if self.changed(port) {
+                let [.., a, b] = self.before.get(port).to_be_bytes();
+                let [.., c, d] = self.after.get(port).to_be_bytes();
+                stores.push(Base::Transport, offset, &[c, d]);
+                add_change(&mut sum, &[a, b], &[c, d]);
+            }
+        }
+        let (addresses, ports) = (if pseudo { addresses } else { 0 }, sum.partial());
+        let proto = self.before.get(Field::IpProto);
+        TransportEdit {
+            field: if addresses == 0 && ports == 0 { 0 } else { field },
+            optional: proto == UDP,
+            never_zero: matches!(proto, TCP | UDP),
+            addresses,
+            ports,
+        }
+    }
+
+    /// Where the transport header has its checksum, and whether that covers a pseudo header.
+    fn checksum(&self) -> Option<(u8, bool)> {
+        match (self.before.get(Field::IpVersion), self.before.get(Field::IpProto)) {
+            (4 | 6, TCP) => Some((16, true)),
+            (4 | 6, UDP) => Some((6, true)),
+            (4, ICMP) => Some((2, false)),
+            (6, ICMPV6) => Some((2, true)),
+            _ => None,
+        }
+    }
+
+    /// A pushed outer group, with zero where its packet decides.
+    fn pushed(&self, encap: &Encap, ecn: EcnMap) -> PushedHeader {
+        let after = |field| self.after.get(field);
+        let mut bytes = Vec::with_capacity(74);
+        bytes.extend(mac(after(Field::OuterEthDst)));
+        bytes.extend(mac(after(Field::OuterEthSrc)));
+        if after(Field::OuterVlan) != 0 {
+            bytes.extend(EtherType::VLAN.0.to_be_bytes());
+            bytes.extend(tci(after(Field::OuterVlan)));
+        }
+        let udp = encap.tunnel != Tunnel::Nvgre;
+        let proto = if udp { 17 } else { 47 };
+        let addresses = [after(Field::OuterIpSrc).to_be_bytes(), after(Field::OuterIpDst).to_be_bytes()];
+        let version = encap.version().unwrap_or(0);
+        bytes.extend(if version == 4 { EtherType::IPV4 } else { EtherType::IPV6 }.0.to_be_bytes());
+        let ip = bytes.len();
+        if version == 4 {
+            bytes.extend([0x45, 0, 0, 0, 0, 0, 0x40, 0, 0, proto, 0, 0]);
+            bytes.extend(addresses.iter().flat_map(|address| address.iter().skip(12)));
+        } else {
+            bytes.extend([0x60, 0, 0, 0, 0, 0, proto, 0]);
+            bytes.extend(addresses.as_flattened());
+        }
+        let [a, b, c] = self.key();
+        match encap.tunnel {
+            Tunnel::Vxlan => bytes.extend([0, 0, 0x12, 0xb5, 0, 0, 0, 0, 0x08, 0, 0, 0, a, b, c, 0]),
+            Tunnel::Geneve => bytes.extend([0, 0, 0x17, 0xc1, 0, 0, 0, 0, 0, 0, 0x65, 0x58, a, b, c, 0]),
+            _ => bytes.extend([0x20, 0, 0x65, 0x58, a, b, c, 0]),
+        }
+        PushedHeader {
+            bytes: bytes.into_boxed_slice(),
+            tunnel: encap.tunnel,
+            version,
+            ip,
+            dscp: self.dscp(Field::OuterDscp),
+            ttl: encap.ttl,
+            ecn,
+        }
+    }
+}
+
+/// [`Program::stores`] in the making.
+#[derive(Default)]
+struct Stores {
+    bytes: Vec<u8>,
+    last: usize,
+}
+
+impl Stores {
+    fn push(&mut self, base: Base, offset: u8, bytes: &[u8]) {
+        let len = u8::try_from(bytes.len()).unwrap_or(u8::MAX);
+        // What follows the last store is part of it.
+        if let Some([last_base, last_offset, last_len, ..]) = self.bytes.get_mut(self.last..)
+            && *last_base == base as u8
+            && last_offset.checked_add(*last_len) == Some(offset)
+        {
+            *last_len = last_len.saturating_add(len);
+        } else {
+            self.last = self.bytes.len();
+            self.bytes.extend([base as u8, offset, len]);
+        }
+        self.bytes.extend(bytes);
+    }
+}
+
+const TCP: u128 = 6;
+const UDP: u128 = 17;
+const ICMP: u128 = 1;
+const ICMPV6: u128 = 58;
+const ECHO_IDENTIFIER: u8 = 4;
+
+fn add_change(sum: &mut Sum, old: &[u8], new: &[u8]) {
+    for (old, new) in old.as_chunks().0.iter().zip(new.as_chunks().0) {
+        sum.add_value(!u16::from_be_bytes(*old));
+        sum.add_value(u16::from_be_bytes(*new));
+    }
+}
+
+const fn mac(value: u128) -> [u8; 6] {
+    let [.., a, b, c, d, e, f] = value.to_be_bytes();
+    [a, b, c, d, e, f]
+}
+
+/// The tag control information of a tag as an identity holds it; its DEI bit is 0.
+const fn tci(tag: u128) -> [u8; 2] {
+    let [.., a, b] = tag.to_be_bytes();
+    [a & !(VLAN_PRESENT >> 8).to_be_bytes()[1], b]
+}
