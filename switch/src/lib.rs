@@ -9,6 +9,8 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`name`] | [`Name`]: what ports, controllers and objects of policy are called |
+//! | [`condition`] | [`Conditions`]: what a rule matches; [`Key`]: what is matched |
+//! | [`classify`] | [`Compiled`]: the best rule of a group for a key, found without trying them all |
 //! | [`forwarder`] | [`CrossConnect`]: ports wired back to back; [`Forwarder`]: whom to ask about a port's packets |
 //! | [`bridge`] | [`Bridge`]: MAC learning, one replica per worker |
 
@@ -16,9 +18,13 @@
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod bridge;
+pub mod classify;
+pub mod condition;
 pub mod forwarder;
 pub mod name;
 
 pub use bridge::{Announcement, Bridge, BridgeConfig, BridgeStats, Entry};
+pub use classify::{Compiled, Lookup, Rank, Selection};
+pub use condition::{Condition, ConditionError, Conditions, IpVersion, Key, Subject, Value};
 pub use forwarder::{CrossConnect, CrossConnectError, Forwarder};
 pub use name::{BadName, Name};
