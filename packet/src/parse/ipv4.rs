@@ -13,7 +13,7 @@ const LEN: usize = 20;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET_MASK: u16 = 0x1fff;
 
-#[inline]
+#[inline(always)]
 pub(super) fn parse(packet: Packet<'_>, at: usize) -> Result<Network, ParseError> {
     let header = packet.header::<LEN>(at, Header::Ipv4)?;
     let [first, tos, len0, len1, id0, id1, frag0, frag1, ttl, protocol, _, _, addresses @ ..] = header;

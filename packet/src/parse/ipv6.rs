@@ -14,6 +14,10 @@ const LEN: usize = 40;
 /// options twice, is what RFC 8200 has in mind.
 const MAX_EXTENSIONS: usize = 8;
 
+/// In the third and fourth byte of a fragment header.
+const MORE_FRAGMENTS: u16 = 1;
+const OFFSET_MASK: u16 = !7;
+
 const HOP_BY_HOP: u8 = 0;
 const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
@@ -21,7 +25,7 @@ const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
 
 /// Jumbograms (RFC 2675) are refused: their length field says 0, which contradicts what follows.
-#[inline]
+#[inline(always)]
 pub(super) fn parse(packet: Packet<'_>, at: usize) -> Result<Network, ParseError> {
     let header = packet.header::<LEN>(at, Header::Ipv6)?;
     let [first, second, _, _, len0, len1, next, hop_limit, addresses @ ..] = header;
@@ -32,28 +36,60 @@ pub(super) fn parse(packet: Packet<'_>, at: usize) -> Result<Network, ParseError
     let packet_end = packet.contains(at, len, Header::Ipv6)?;
     let class = first << 4 | second >> 4;
     let (addresses, upper) = words(addresses);
-    let mut network = Network {
+    let end = at.saturating_add(LEN);
+    let mut chain = Chain { protocol: *next, end, fragment_header: None, fragment_field: 0, id: 0 };
+    if is_extension(*next) {
+        chain = skip_extensions(packet.until(packet_end), chain)?;
+    }
+    Ok(Network {
         at: Some(offset(at)),
         version: 6,
-        protocol: *next,
+        protocol: chain.protocol,
         dscp: class >> 2,
         ecn: class & 3,
         ttl: *hop_limit,
-        fragment: Fragment::Whole,
-        more_fragments: false,
-        fragment_offset: 0,
-        fragment_header: None,
-        id: 0,
+        fragment: chain.fragment(),
+        more_fragments: chain.fragment_field & MORE_FRAGMENTS != 0,
+        fragment_offset: chain.fragment_field & OFFSET_MASK,
+        fragment_header: chain.fragment_header,
+        id: chain.id,
         len: wide(len),
         addresses,
         upper,
-        end: at.saturating_add(LEN),
+        end: chain.end,
         packet_end,
-    };
-    if is_extension(*next) {
-        skip_extensions(packet.until(packet_end), &mut network)?;
+    })
+}
+
+/// What the extension headers say, as far as they were read.
+#[derive(Clone, Copy)]
+struct Chain {
+    /// What they carry, and where that begins.
+    protocol: u8,
+    end: usize,
+    fragment_header: Option<u16>,
+    /// Offset and flag of the fragment header.
+    fragment_field: u16,
+    id: u32,
+}
+
+impl Chain {
+    /// Offset 0 and no more to come is a packet that is whole all the same (RFC 6946).
+    #[inline]
+    const fn fragment(&self) -> Fragment {
+        match (self.fragment_field & OFFSET_MASK, self.fragment_field & MORE_FRAGMENTS) {
+            (0, 0) => Fragment::Whole,
+            (0, _) => Fragment::First,
+            _ => Fragment::Later,
+        }
     }
-    Ok(network)
+
+    /// Whether there is another one to skip. Behind the fragment header of a later fragment there is
+    /// payload; the protocol is then what that header says, which may be an extension header.
+    #[inline]
+    fn goes_on(&self) -> bool {
+        is_extension(self.protocol) && self.fragment() != Fragment::Later
+    }
 }
 
 #[inline]
@@ -72,45 +108,29 @@ fn words(addresses: &[u8; 32]) -> (u64, [u64; 3]) {
     (low, [(source >> 32) as u64, middle, (destination >> 64) as u64])
 }
 
-/// Moves on to what the extension headers carry. Behind the fragment header of a later fragment there
-/// is payload; the protocol is then what that header says, which may be an extension header.
-fn skip_extensions(packet: Packet<'_>, network: &mut Network) -> Result<(), ParseError> {
+/// Moves on to what the extension headers carry.
+fn skip_extensions(packet: Packet<'_>, mut chain: Chain) -> Result<Chain, ParseError> {
     for _ in 0..MAX_EXTENSIONS {
-        if !is_extension(network.protocol) || network.fragment == Fragment::Later {
-            return Ok(());
+        if !chain.goes_on() {
+            return Ok(chain);
         }
-        let at = network.end;
-        let kind = network.protocol;
+        let at = chain.end;
         let [next, len, frag0, frag1, id @ ..] = packet.header::<8>(at, Header::Ipv6Extension)?;
-        let len = match kind {
-            FRAGMENT if network.fragment_header.is_some() => return Err(too_many(at)),
+        let len = match chain.protocol {
+            FRAGMENT if chain.fragment_header.is_some() => return Err(too_many(at)),
             FRAGMENT => {
-                fragment(network, u16::from_be_bytes([*frag0, *frag1]));
-                network.id = u32::from_be_bytes(*id);
+                chain.fragment_header = Some(offset(at));
+                chain.fragment_field = u16::from_be_bytes([*frag0, *frag1]);
+                chain.id = u32::from_be_bytes(*id);
                 8
             }
             AUTHENTICATION => usize::from(*len).saturating_add(2).saturating_mul(4),
             _ => usize::from(*len).saturating_add(1).saturating_mul(8),
         };
-        network.end = packet.skip(at, len, Header::Ipv6Extension)?;
-        network.protocol = *next;
+        chain.end = packet.skip(at, len, Header::Ipv6Extension)?;
+        chain.protocol = *next;
     }
-    if is_extension(network.protocol) && network.fragment != Fragment::Later {
-        return Err(too_many(network.end));
-    }
-    Ok(())
-}
-
-/// Offset 0 and no more to come is a packet that is whole all the same (RFC 6946).
-fn fragment(network: &mut Network, field: u16) {
-    network.fragment_header = Some(offset(network.end));
-    network.more_fragments = field & 1 != 0;
-    network.fragment_offset = field & !7;
-    network.fragment = match (network.fragment_offset, network.more_fragments) {
-        (0, false) => Fragment::Whole,
-        (0, true) => Fragment::First,
-        _ => Fragment::Later,
-    };
+    if chain.goes_on() { Err(too_many(chain.end)) } else { Ok(chain) }
 }
 
 #[cold]

@@ -29,46 +29,60 @@ pub(super) struct Link {
 }
 
 impl Link {
-    #[inline]
+    #[inline(always)]
     pub(super) fn parse(packet: Packet<'_>, at: usize) -> Result<Self, ParseError> {
         let header: &[u8; EthernetHeader::LEN] = packet.header(at, Header::Ethernet)?;
         let [destination @ .., _, _, _, _, _, _] = header;
         let [_, _, _, _, _, _, source @ ..] = header;
-        let source = u64::from_be_bytes(*source);
-        let mut link = Self {
+        let (source, destination) = (u64::from_be_bytes(*source), u64::from_be_bytes(*destination));
+        let ether_type = low_16_bits(source);
+        let end = at.saturating_add(EthernetHeader::LEN);
+        let tags =
+            if ether_type.is_vlan() { Tags::parse(packet, ether_type, end)? } else { Tags::none(ether_type, end) };
+        Ok(Self {
             at: Some(offset(at)),
-            addresses: [source >> 16, u64::from_be_bytes(*destination) >> 16],
-            vlans: [0; 2],
-            tags: 0,
-            ether_type: low_16_bits(source),
-            end: at.saturating_add(EthernetHeader::LEN),
-        };
-        if link.ether_type.is_vlan() {
-            link.read_tags(packet)?;
-        }
-        if link.ether_type.0 < FIRST_TYPE {
-            link.ether_type = EtherType(0);
-        }
-        Ok(link)
+            addresses: [source >> 16, destination >> 16],
+            vlans: tags.vlans,
+            tags: tags.count,
+            ether_type: if tags.ether_type.0 < FIRST_TYPE { EtherType(0) } else { tags.ether_type },
+            end: tags.end,
+        })
     }
 
     /// There is none; `ether_type` is what the tunnel header says.
     pub(super) const fn none(ether_type: EtherType, end: usize) -> Self {
         Self { at: None, addresses: [0; 2], vlans: [0; 2], tags: 0, ether_type, end }
     }
+}
 
-    fn read_tags(&mut self, packet: Packet<'_>) -> Result<(), ParseError> {
-        for vlan in &mut self.vlans {
-            if !self.ether_type.is_vlan() {
+/// What lies between the addresses and the network header.
+struct Tags {
+    vlans: [u16; 2],
+    count: u8,
+    ether_type: EtherType,
+    end: usize,
+}
+
+impl Tags {
+    #[inline]
+    const fn none(ether_type: EtherType, end: usize) -> Self {
+        Self { vlans: [0; 2], count: 0, ether_type, end }
+    }
+
+    /// `ether_type` is that of the first tag, which begins at `at`.
+    fn parse(packet: Packet<'_>, ether_type: EtherType, at: usize) -> Result<Self, ParseError> {
+        let mut tags = Self::none(ether_type, at);
+        for vlan in &mut tags.vlans {
+            if !tags.ether_type.is_vlan() {
                 break;
             }
-            let [high, low, next @ ..] = packet.header::<TAG_LEN>(self.end, Header::Vlan)?;
+            let [high, low, next @ ..] = packet.header::<TAG_LEN>(tags.end, Header::Vlan)?;
             *vlan = u16::from_be_bytes([*high, *low]) | VLAN_PRESENT;
-            self.ether_type = EtherType(u16::from_be_bytes(*next));
-            self.end = self.end.saturating_add(TAG_LEN);
-            self.tags = self.tags.saturating_add(1);
+            tags.ether_type = EtherType(u16::from_be_bytes(*next));
+            tags.end = tags.end.saturating_add(TAG_LEN);
+            tags.count = tags.count.saturating_add(1);
         }
-        Ok(())
+        Ok(tags)
     }
 }
 

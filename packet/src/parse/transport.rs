@@ -38,7 +38,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    #[inline]
+    #[inline(always)]
     pub(super) fn parse(packet: Packet<'_>, network: &Network) -> Result<Self, ParseError> {
         if network.fragment == Fragment::Later {
             return Ok(Self::none(network));
@@ -76,7 +76,7 @@ pub(super) fn udp_header(packet: Packet<'_>, network: &Network) -> Result<(u32, 
     Ok((ports([*s0, *s1, *d0, *d1]), len))
 }
 
-#[inline]
+#[inline(always)]
 fn tcp(packet: Packet<'_>, at: usize) -> Result<Transport, ParseError> {
     let header = packet.header::<TCP_LEN>(at, Header::Tcp)?;
     let [s0, s1, d0, d1, q0, q1, q2, q3, a0, a1, a2, a3, data_offset, flags, ..] = header;

@@ -11,8 +11,8 @@ use super::{
 use crate::{EtherType, Fragment, Tunnel};
 
 const GRE: u8 = 47;
-const VXLAN_PORT: u32 = 4789;
-const GENEVE_PORT: u32 = 6081;
+const VXLAN_PORT: u16 = 4789;
+const GENEVE_PORT: u16 = 6081;
 /// Transparent Ethernet bridging: the payload is an Ethernet frame.
 const BRIDGING: u16 = 0x6558;
 const UDP_LEN: usize = 8;
@@ -69,40 +69,44 @@ struct Shim {
     ether_type: Option<EtherType>,
 }
 
-/// The first group as outer group, if it carries a tunnel that is understood. Fragments are not
-/// looked into, and more than one outer VLAN tag has no place in a UFID.
+/// Whether the first group, which is IP, may be the outer one of a tunnel: what most packets are asked,
+/// so that only tunnelled ones go further. Fragments are not looked into, and more than one outer VLAN
+/// tag has no place in a UFID.
 #[inline]
+pub(super) fn is_possible(packet: Packet<'_>, link: &Link, network: &Network) -> bool {
+    let announced = match network.protocol {
+        UDP => matches!(packet.header(network.end, Header::Udp), Ok([_, _, d0, d1]) if is_port([*d0, *d1])),
+        GRE => true,
+        _ => false,
+    };
+    announced && network.fragment == Fragment::Whole && link.tags <= 1
+}
+
+#[inline]
+fn is_port(port: [u8; 2]) -> bool {
+    matches!(u16::from_be_bytes(port), VXLAN_PORT | GENEVE_PORT)
+}
+
+/// The first group as outer group, if it carries a tunnel that is understood.
 pub(super) fn find(packet: Packet<'_>, link: &Link, network: &Network) -> Result<Option<Outer>, ParseError> {
-    if !matches!(network.protocol, UDP | GRE) || network.version == 0 {
-        return Ok(None);
-    }
-    if network.fragment != Fragment::Whole || link.tags > 1 {
-        return Ok(None);
-    }
     let packet = packet.until(network.packet_end);
     let shim = if network.protocol == GRE { gre(packet, network.end)? } else { udp(packet, network)? };
     Ok(shim.map(|shim| outer(link, network, &shim)))
 }
 
-#[inline]
+/// A datagram that is too short for the header that its port announces is not a tunnel's.
 fn udp(packet: Packet<'_>, network: &Network) -> Result<Option<Shim>, ParseError> {
     let (ports, len) = udp_header(packet, network)?;
-    if !matches!(ports >> 16, VXLAN_PORT | GENEVE_PORT) {
-        return Ok(None);
-    }
-    in_udp(packet, network.end, ports, len)
-}
-
-/// A datagram that is too short for the header that its port announces is not a tunnel's.
-fn in_udp(packet: Packet<'_>, at: usize, ports: u32, len: usize) -> Result<Option<Shim>, ParseError> {
-    let end = at.saturating_add(len);
+    let end = network.end.saturating_add(len);
     let packet = packet.until(end);
-    let at = at.saturating_add(UDP_LEN);
+    let at = network.end.saturating_add(UDP_LEN);
     if end.saturating_sub(at) < VXLAN_LEN.max(GENEVE_LEN) {
         return Ok(None);
     }
-    let [src_port, _] = halves(ports);
-    if ports >> 16 == VXLAN_PORT { vxlan(packet, at, src_port) } else { geneve(packet, at, src_port) }
+    match halves(ports) {
+        [src_port, VXLAN_PORT] => vxlan(packet, at, src_port),
+        [src_port, _] => geneve(packet, at, src_port),
+    }
 }
 
 fn vxlan(packet: Packet<'_>, at: usize, src_port: u16) -> Result<Option<Shim>, ParseError> {
