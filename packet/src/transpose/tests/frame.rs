@@ -192,6 +192,11 @@ impl Transport {
 
 impl Frame {
     pub(super) fn bytes(&self) -> Vec<u8> {
+        if let (Some(outer @ Outer { tunnel: Tunnel::Gre, .. }), Network::Ip(ip, transport)) =
+            (&self.outer, &self.network)
+        {
+            return outer.write(ip.write(transport.proto, &transport.write(ip)));
+        }
         let mut inner = self.macs.concat();
         inner.extend(self.tags.as_flattened().iter().flat_map(|word| word.to_be_bytes()));
         match &self.network {
@@ -211,12 +216,17 @@ impl Frame {
         }
     }
 
+    /// Whether it is in a tunnel without an Ethernet header.
+    pub(super) fn gre(&self) -> bool {
+        self.outer.as_ref().is_some_and(|outer| outer.tunnel == Tunnel::Gre)
+    }
+
     pub(super) fn layout(&self) -> Layout {
         let outer = self.outer.as_ref().map(Outer::layout);
-        let ethernet = outer.map_or(0, |outer| outer.end);
-        let network = ethernet + 14 + 4 * self.tags.len() as u16;
-        let mut layout =
-            Layout { outer, ethernet: Some(ethernet), vlans: self.tags.len() as u8, end: network, ..Layout::default() };
+        let begin = outer.map_or(0, |outer| outer.end);
+        let ethernet = (!self.gre()).then_some(begin);
+        let network = begin + ethernet.map_or(0, |_| 14 + 4 * self.tags.len() as u16);
+        let mut layout = Layout { outer, ethernet, vlans: self.tags.len() as u8, end: network, ..Layout::default() };
         if let Network::Ip(ip, transport) = &self.network {
             layout.network = Some(network);
             layout.end = network + ip.header_len() as u16;
@@ -300,11 +310,17 @@ impl Outer {
         bytes.extend(if self.ip.version() == 4 { [8, 0] } else { [0x86, 0xdd] });
         let key = (self.key << 8).to_be_bytes();
         let mut shim = vec![];
-        if self.tunnel == Tunnel::Nvgre {
+        if matches!(self.tunnel, Tunnel::Nvgre | Tunnel::Gre) {
             let sum = self.sum == Sum::Full;
-            shim.extend([if sum { 0xa0 } else { 0x20 }, 0, 0x65, 0x58]);
+            shim.extend([if sum { 0xa0 } else { 0x20 }, 0]);
+            shim.extend(match (self.tunnel, inner[0] >> 4) {
+                (Tunnel::Nvgre, _) => [0x65, 0x58],
+                (_, 4) => [8, 0],
+                _ => [0x86, 0xdd],
+            });
             shim.extend(vec![0; if sum { 4 } else { 0 }]);
-            shim.extend((self.key << 8 | u32::from(self.flow_id)).to_be_bytes());
+            let gre = self.tunnel == Tunnel::Gre;
+            shim.extend(if gre { self.key } else { self.key << 8 | u32::from(self.flow_id) }.to_be_bytes());
             shim.extend(inner);
             if sum {
                 let value = !ones(&shim);
@@ -335,8 +351,8 @@ impl Outer {
         let ip = 14 + if self.vlan.is_some() { 4 } else { 0 };
         let transport = ip + self.ip.header_len() as u16;
         let shim = match self.tunnel {
-            Tunnel::Nvgre if self.sum == Sum::Full => 12,
-            Tunnel::Nvgre => 8,
+            Tunnel::Nvgre | Tunnel::Gre if self.sum == Sum::Full => 12,
+            Tunnel::Nvgre | Tunnel::Gre => 8,
             Tunnel::Vxlan => 16,
             _ => 16 + self.geneve_options.len() as u16,
         };

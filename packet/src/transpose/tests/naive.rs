@@ -61,6 +61,7 @@ pub(super) fn apply_naively(ht: &Transposition, before: &Frame, hash: u32) -> Re
         transpose::Outer::Modify(edit) => {
             for (field, value) in &edit.fields {
                 let outer = frame.outer.as_mut().ok_or(Failure::NotFor)?;
+                ensure(*field != Field::TunnelKey || !before.gre())?;
                 ensure(*field != Field::OuterVlan || outer.vlan.is_some())?;
                 outer_field(outer, *field, *value, before)?;
             }
@@ -70,9 +71,13 @@ pub(super) fn apply_naively(ht: &Transposition, before: &Frame, hash: u32) -> Re
             }
             outer.ip.ecn = mark(&edit.ecn);
         }
-        transpose::Outer::Pop => ensure(frame.outer.take().is_some())?,
+        transpose::Outer::Pop => {
+            ensure(!before.gre())?;
+            ensure(frame.outer.take().is_some())?;
+        }
         transpose::Outer::Push(encap) | transpose::Outer::Replace(encap) => {
             ensure(frame.outer.is_some() == matches!(ht.outer, transpose::Outer::Replace(_)))?;
+            ensure(!before.gre())?;
             let v4 = matches!(encap.fields[&Field::OuterIpSrc], Value::Ipv4(_));
             let nobody: IpAddr = if v4 { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
             let word = if v4 { 0x4000 } else { hash & 0xf_ffff };
@@ -132,6 +137,7 @@ fn value_of(value: Value, before: &Frame) -> Result<u128> {
         ensure(before.outer.is_some())?;
     }
     match field {
+        Field::EthDst | Field::EthSrc | Field::TunnelKey => ensure(!before.gre())?,
         Field::Vlan => ensure(!before.tags.is_empty())?,
         Field::SecondVlan => ensure(before.tags.len() > 1)?,
         Field::OuterVlan => ensure(before.outer.as_ref().is_some_and(|outer| outer.vlan.is_some()))?,
@@ -157,6 +163,7 @@ fn address(old: IpAddr, value: Value, number: u128) -> Result<IpAddr> {
 
 fn inner_field(frame: &mut Frame, field: Field, value: Value, before: &Frame) -> Result<()> {
     let number = value_of(value, before)?;
+    ensure(!before.gre() || !matches!(field, Field::EthDst | Field::EthSrc))?;
     match field {
         Field::EthDst => frame.macs[0] = mac(number),
         Field::EthSrc => frame.macs[1] = mac(number),
@@ -191,6 +198,7 @@ fn outer_field(outer: &mut Outer, field: Field, value: Value, before: &Frame) ->
 }
 
 fn vlans(frame: &mut Frame, ht: &Transposition, before: &Frame) -> Result<()> {
+    ensure(!before.gre() || ht.vlans == transpose::Vlans::default())?;
     for _ in 0..ht.vlans.pops {
         ensure(!frame.tags.is_empty())?;
         frame.tags.remove(0);

@@ -51,6 +51,13 @@ pub(super) fn frame() -> impl Strategy<Value = Frame> {
         {
             transport.src = 0;
         }
+        match (&mut frame.outer, &frame.network) {
+            (Some(Outer { tunnel: Tunnel::Gre, .. }), Network::Ip(..)) => {
+                (frame.macs, frame.tags, frame.padding) = ([[0; 6]; 2], vec![], 0);
+            }
+            (Some(outer), Network::Other(..)) if outer.tunnel == Tunnel::Gre => outer.tunnel = Tunnel::Nvgre,
+            _ => {}
+        }
         frame
     })
 }
@@ -86,16 +93,16 @@ fn transport() -> impl Strategy<Value = Transport> {
 }
 
 fn outer() -> impl Strategy<Value = Outer> {
-    let tunnel = select(vec![Tunnel::Vxlan, Tunnel::Nvgre, Tunnel::Geneve]);
+    let tunnel = select(vec![Tunnel::Vxlan, Tunnel::Nvgre, Tunnel::Geneve, Tunnel::Gre]);
     let sum = select(vec![Sum::Zero, Sum::Full, Sum::Unfinished]);
     let macs = any::<[[u8; 6]; 2]>();
     let rest = (any::<u16>(), select(vec![vec![], vec![0, 1, 2, 0, 9, 9, 9, 9, 0, 1, 2, 0]]), any::<u8>());
     (macs, option::of(any::<u16>()), ip(), tunnel, 0..0x100_0000_u32, sum, rest).prop_map(
         |(macs, vlan, ip, tunnel, key, sum, (src_port, geneve_options, flow_id))| {
-            let nvgre = tunnel == Tunnel::Nvgre;
-            let sum = if nvgre && sum == Sum::Unfinished { Sum::Zero } else { sum };
+            let gre = matches!(tunnel, Tunnel::Nvgre | Tunnel::Gre);
+            let sum = if gre && sum == Sum::Unfinished { Sum::Zero } else { sum };
             let geneve_options = if tunnel == Tunnel::Geneve { geneve_options } else { vec![] };
-            let (src_port, flow_id) = if nvgre { (0, flow_id) } else { (src_port, 0) };
+            let (src_port, flow_id) = if gre { (0, flow_id) } else { (src_port, 0) };
             Outer { macs, vlan, ip, tunnel, key, src_port, sum, geneve_options, flow_id }
         },
     )
