@@ -68,6 +68,10 @@ drop_causes! {
     NotReady => "not_ready",
     /// The pool that holds packets beyond their burst was full.
     ParkFull => "park_full",
+    /// A rule of the port's policy says so.
+    PolicyBlock => "policy_block",
+    /// No rule of a layer of the port's policy matches, and its default says so.
+    PolicyDefault => "policy_default",
     /// The destination queue is broken: its driver did something malformed.
     QueueBroken => "queue_broken",
     /// The destination lies behind the port the frame came from.
@@ -84,6 +88,8 @@ drop_causes! {
     UnknownPort => "unknown_port",
     /// Needs segmentation that software cannot do for this frame.
     Unsegmentable => "unsegmentable",
+    /// A rule of the port's policy changes headers that the packet has not.
+    Untransposable => "untransposable",
 }
 
 impl DropCause {

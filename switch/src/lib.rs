@@ -9,6 +9,11 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`name`] | [`Name`]: what ports, controllers and objects of policy are called |
+//! | [`model`] | policy as a value: ports, layers, groups, rules, transactions |
+//! | [`compile`] | [`Snapshot`](compile::Snapshot): policy, compiled |
+//! | [`plan`](mod@plan) | what policy does with a packet, worked out without doing it |
+//! | [`text`] | conditions as people write them |
+//! | [`flow`] | what is remembered about connections |
 //! | [`condition`] | [`Conditions`]: what a rule matches; [`Key`]: what is matched |
 //! | [`classify`] | [`Compiled`]: the best rule of a group for a key, found without trying them all |
 //! | [`forwarder`] | [`CrossConnect`]: ports wired back to back; [`Forwarder`]: whom to ask about a port's packets |
@@ -19,9 +24,14 @@
 
 pub mod bridge;
 pub mod classify;
+pub mod compile;
 pub mod condition;
+pub mod flow;
 pub mod forwarder;
+pub mod model;
 pub mod name;
+pub mod plan;
+pub mod text;
 
 pub use bridge::{Announcement, Bridge, BridgeConfig, BridgeStats, Entry};
 pub use classify::{Compiled, Lookup, Rank, Selection};

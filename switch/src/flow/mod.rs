@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Flows: what the switch remembers about connections.
+//!
+//! | file | job |
+//! |---|---|
+//! | `index.rs` | from a hash to the places of flows that may be meant |
+//! | `table.rs` | flows by their identity |
+//! | `tcp.rs` | what is known of a TCP connection that passes by |
+//! | `slab.rs` | places, and handles that know when a place has changed hands |
+
+mod index;
+mod slab;
+mod table;
+pub mod tcp;
+
+pub use index::Index;
+pub use slab::{Handle, Slab};
+pub use table::{FlowKey, FlowTable, Scope, Secret};

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Places for flows, and handles that know when a place has changed hands.
+
+use std::fmt;
+
+/// Bits of a place in a [`Handle`].
+const PLACE_BITS: u32 = 20;
+const GENERATIONS: u16 = 1 << (32 - PLACE_BITS);
+
+/// Names one flow of one shard: a place of 20 bits and its generation of 12. It outlives the flow: asked
+/// for after the place was given to another, it finds nothing. Generations come back after 4096 owners of
+/// one place, so a handle is not to be kept for longer than a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Handle(u32);
+
+/// A bounded collection whose members keep their places.
+#[derive(Debug)]
+pub struct Slab<T> {
+    places: Vec<Place<T>>,
+    capacity: usize,
+    /// The place that was free for longest: it is used last, so that generations are used up evenly.
+    free: Option<u32>,
+    last_free: Option<u32>,
+    len: usize,
+}
+
+#[derive(Debug)]
+struct Place<T> {
+    generation: u16,
+    state: State<T>,
+}
+
+#[derive(Debug)]
+enum State<T> {
+    Taken(T),
+    /// And the next free place.
+    Free(Option<u32>),
+}
+
+impl Handle {
+    /// Highest number of places a handle can name.
+    pub const MAX_PLACES: usize = 1 << PLACE_BITS;
+
+    /// The place alone.
+    #[inline]
+    #[must_use]
+    pub const fn place(self) -> u32 {
+        self.0 & ((1 << PLACE_BITS) - 1)
+    }
+
+    /// As a number, for export.
+    #[must_use]
+    pub const fn to_bits(self) -> u32 {
+        self.0
+    }
+
+    const fn new(place: u32, generation: u16) -> Self {
+        Self((generation as u32) << PLACE_BITS | place)
+    }
+
+    const fn generation(self) -> u16 {
+        // 12 bits are left.
+        (self.0 >> PLACE_BITS) as u16
+    }
+}
+
+impl fmt::Debug for Handle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}#{}", self.place(), self.generation())
+    }
+}
+
+impl<T> Slab<T> {
+    /// Room for `capacity` members, at most [`Handle::MAX_PLACES`]. Memory is taken as it fills.
+    #[must_use]
+    pub fn new(capacity: usize) -> Self {
+        let capacity = capacity.min(Handle::MAX_PLACES);
+        Self { places: Vec::new(), capacity, free: None, last_free: None, len: 0 }
+    }
+
+    /// Number of members.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether it has none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The most members it will have.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Adds a member.
+    ///
+    /// # Errors
+    /// It is full; the member comes back.
+    pub fn insert(&mut self, member: T) -> Result<Handle, T> {
+        // Fresh places first: a place rests as long as possible before it changes hands.
+        if self.places.len() < self.capacity {
+            let Ok(place) = u32::try_from(self.places.len()) else { return Err(member) };
+            self.places.push(Place { generation: 0, state: State::Taken(member) });
+            self.len += 1;
+            return Ok(Handle::new(place, 0));
+        }
+        let Some(at) = self.free else { return Err(member) };
+        let Some(place) = self.places.get_mut(at as usize) else { return Err(member) };
+        if let State::Free(next) = place.state {
+            self.free = next;
+            if next.is_none() {
+                self.last_free = None;
+            }
+        }
+        place.state = State::Taken(member);
+        self.len += 1;
+        Ok(Handle::new(at, place.generation))
+    }
+
+    /// Removes a member.
+    pub fn remove(&mut self, handle: Handle) -> Option<T> {
+        let place = self.places.get_mut(handle.place() as usize)?;
+        if place.generation != handle.generation() || matches!(place.state, State::Free(_)) {
+            return None;
+        }
+        place.generation = (place.generation + 1) % GENERATIONS;
+        let State::Taken(member) = std::mem::replace(&mut place.state, State::Free(None)) else { return None };
+        let at = handle.place();
+        match self.last_free.replace(at) {
+            Some(last) => {
+                if let Some(last) = self.places.get_mut(last as usize) {
+                    last.state = State::Free(Some(at));
+                }
+            }
+            None => self.free = Some(at),
+        }
+        self.len -= 1;
+        Some(member)
+    }
+
+    /// The member that a handle names, if it is still there.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, handle: Handle) -> Option<&T> {
+        match self.places.get(handle.place() as usize)? {
+            Place { generation, state: State::Taken(member) } if *generation == handle.generation() => Some(member),
+            _ => None,
+        }
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
+        match self.places.get_mut(handle.place() as usize)? {
+            Place { generation, state: State::Taken(member) } if *generation == handle.generation() => Some(member),
+            _ => None,
+        }
+    }
+
+    /// Who is at a place now, and the handle.
+    #[inline]
+    #[must_use]
+    pub fn at(&self, place: u32) -> Option<(Handle, &T)> {
+        match self.places.get(place as usize)? {
+            Place { generation, state: State::Taken(member) } => Some((Handle::new(place, *generation), member)),
+            Place { .. } => None,
+        }
+    }
+
+    /// All members, by place.
+    pub fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
+        (0..).zip(&self.places).filter_map(|(at, place)| match &place.state {
+            State::Taken(member) => Some((Handle::new(at, place.generation), member)),
+            State::Free(_) => None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn handles_find_their_member_or_nothing(steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..300)) {
+            let mut slab = Slab::new(6);
+            let mut members: Vec<(Handle, usize)> = Vec::new();
+            let mut gone: Vec<Handle> = Vec::new();
+            for (n, (add, which)) in steps.into_iter().enumerate() {
+                if add {
+                    match slab.insert(n) {
+                        Ok(handle) => members.push((handle, n)),
+                        Err(back) => prop_assert_eq!((back, members.len()), (n, 6)),
+                    }
+                } else if !members.is_empty() {
+                    let (handle, member) = members.swap_remove(which.index(members.len()));
+                    prop_assert_eq!(slab.remove(handle), Some(member));
+                    gone.push(handle);
+                }
+                prop_assert_eq!(slab.len(), members.len());
+                for (handle, member) in &members {
+                    prop_assert_eq!(slab.get(*handle), Some(member));
+                    prop_assert_eq!(slab.at(handle.place()), Some((*handle, member)));
+                }
+                for handle in &gone {
+                    prop_assert_eq!(slab.get(*handle), None);
+                    prop_assert_eq!(slab.get_mut(*handle), None);
+                    prop_assert_eq!(slab.remove(*handle), None);
+                }
+                let mut listed: Vec<_> = slab.iter().map(|(handle, member)| (handle.to_bits(), *member)).collect();
+                let mut expected: Vec<_> = members.iter().map(|(handle, member)| (handle.to_bits(), *member)).collect();
+                listed.sort_unstable();
+                expected.sort_unstable();
+                prop_assert_eq!(listed, expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_place_rests_as_long_as_it_can() {
+        let mut slab = Slab::new(3);
+        let handles: Vec<_> = (0..3).map(|n| slab.insert(n).unwrap()).collect();
+        for handle in &handles {
+            slab.remove(*handle);
+        }
+        let places: Vec<_> = (0..3).map(|n| slab.insert(n).unwrap().place()).collect();
+        assert_eq!(places, [0, 1, 2], "the place free for longest comes first");
+    }
+}

@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Flows by their identity: exact match, one owner, no lock.
+//!
+//! # Theory of operation
+//!
+//! A flow is found in three steps, each one cache line: the index (hash to place), the key, the flow.
+//! Each step depends on the one before, but not on other packets, so a burst takes all packets through
+//! the first step, then all through the second ([`FlowTable::find_burst`]): the misses of 64 packets
+//! overlap. Keys without IPv6 are one line; the upper parts of IPv6 addresses are kept with the flow.
+//!
+//! The hash is keyed with a secret, or a guest could choose flows that all collide.
+
+use packet::Ufid;
+use packet::ufid::{NARROW_WORDS, WORDS};
+
+use super::index::Index;
+use super::slab::{Handle, Slab};
+
+const HIGH_WORDS: usize = WORDS - NARROW_WORDS;
+/// Odd multipliers without pattern: from the hexadecimal digits of pi.
+const PI: [u64; 4] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345, 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89];
+
+/// Where a flow belongs: its port and direction, as a number that the caller makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Scope(pub u32);
+
+/// What is looked up.
+#[derive(Clone, Copy, Debug)]
+pub struct FlowKey<'a> {
+    /// Where.
+    pub scope: Scope,
+    /// What.
+    pub ufid: &'a Ufid,
+    /// [`Secret::hash`] of both.
+    pub hash: u64,
+}
+
+/// Keys of the hash.
+#[derive(Clone, Copy)]
+pub struct Secret([u64; WORDS + 2]);
+
+/// A bounded table of flows.
+#[derive(Debug)]
+pub struct FlowTable<T> {
+    index: Index,
+    /// By place; what is left of a flow that is gone is never asked for.
+    keys: Vec<Line>,
+    flows: Slab<Flow<T>>,
+    secret: Secret,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(align(64))]
+struct Line([u64; NARROW_WORDS]);
+
+#[derive(Debug)]
+struct Flow<T> {
+    value: T,
+    scope: Scope,
+    /// The high half is what the index compares, the low half tells the bucket.
+    hash: u64,
+    high: Option<Box<[u64; HIGH_WORDS]>>,
+}
+
+impl Secret {
+    /// From a random seed.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        let mut state = seed;
+        Self(std::array::from_fn(|_| {
+            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mixed = fold(state ^ PI[0], PI[1] | 1);
+            fold(mixed ^ PI[2], PI[3] | 1)
+        }))
+    }
+
+    /// The hash of an identity at its place.
+    #[inline]
+    #[must_use]
+    pub fn hash(&self, scope: Scope, ufid: &Ufid) -> u64 {
+        let [k0, k1, k2, k3, k4, k5, k6, k7, high @ .., a, b] = &self.0;
+        let [w0, w1, w2, w3, w4, w5, w6, w7, upper @ ..] = ufid.words();
+        // Independent products, so that they overlap; each word is blinded by a key of its own.
+        let mut sum = fold(w0 ^ k0, w1 ^ k1)
+            .wrapping_add(fold(w2 ^ k2, w3 ^ k3))
+            .wrapping_add(fold(w4 ^ k4, w5 ^ k5))
+            .wrapping_add(fold(w6 ^ k6, w7 ^ k7));
+        if ufid.narrow().is_none() {
+            let ([k0, k1, k2, k3, k4, k5], [w0, w1, w2, w3, w4, w5]) = (high, upper);
+            sum = sum
+                .wrapping_add(fold(w0 ^ k0, w1 ^ k1))
+                .wrapping_add(fold(w2 ^ k2, w3 ^ k3))
+                .wrapping_add(fold(w4 ^ k4, w5 ^ k5));
+        }
+        fold(sum ^ a, u64::from(scope.0) ^ b)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+impl<T> FlowTable<T> {
+    /// Room for `capacity` flows; the index is allocated whole, keys and flows as they come.
+    #[must_use]
+    pub fn new(capacity: usize, secret: Secret) -> Self {
+        let flows = Slab::new(capacity);
+        Self { index: Index::new(flows.capacity()), keys: Vec::new(), flows, secret }
+    }
+
+    /// The key of an identity.
+    #[inline]
+    #[must_use]
+    pub fn key<'a>(&self, scope: Scope, ufid: &'a Ufid) -> FlowKey<'a> {
+        FlowKey { scope, ufid, hash: self.secret.hash(scope, ufid) }
+    }
+
+    /// Number of flows.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.flows.is_empty()
+    }
+
+    /// The flow of a key.
+    #[inline]
+    #[must_use]
+    pub fn find(&self, key: &FlowKey<'_>) -> Option<Handle> {
+        let place = self.index.find(key.hash, |place| self.is_at(place, key))?;
+        self.flows.at(place).map(|(handle, _)| handle)
+    }
+
+    /// The flows of the keys of a burst, by place in it: at most 64.
+    #[inline]
+    pub fn find_burst(&self, keys: &[FlowKey<'_>], found: &mut [Option<Handle>]) {
+        let mut places = [None; 64];
+        for (place, key) in places.iter_mut().zip(keys) {
+            *place = self.index.probe(key.hash);
+        }
+        for ((place, key), found) in places.iter().zip(keys).zip(found) {
+            *found = match *place {
+                Some(place) if self.is_at(place, key) => self.flows.at(place).map(|(handle, _)| handle),
+                // Another flow with the same 32 bits of hash came first.
+                Some(_) => self.find(key),
+                None => None,
+            };
+        }
+    }
+
+    /// Adds a flow that is not in the table.
+    ///
+    /// # Errors
+    /// There is no room; the value comes back.
+    pub fn insert(&mut self, key: &FlowKey<'_>, value: T) -> Result<Handle, T> {
+        debug_assert!(self.find(key).is_none());
+        let [w0, w1, w2, w3, w4, w5, w6, w7, high @ ..] = *key.ufid.words();
+        let high = key.ufid.narrow().is_none().then(|| Box::new(high));
+        let flow = Flow { value, scope: key.scope, hash: key.hash, high };
+        let handle = self.flows.insert(flow).map_err(|flow| flow.value)?;
+        let place = handle.place();
+        if !self.index.insert(key.hash, place) {
+            return self.flows.remove(handle).map_or(Ok(handle), |flow| Err(flow.value));
+        }
+        let line = Line([w0, w1, w2, w3, w4, w5, w6, w7]);
+        match self.keys.get_mut(place as usize) {
+            Some(key) => *key = line,
+            None => self.keys.resize(place as usize + 1, line),
+        }
+        Ok(handle)
+    }
+
+    /// Removes a flow.
+    pub fn remove(&mut self, handle: Handle) -> Option<T> {
+        let flow = self.flows.remove(handle)?;
+        self.index.remove(flow.hash, handle.place());
+        Some(flow.value)
+    }
+
+    /// A flow, if it is still there.
+    #[inline]
+    #[must_use]
+    pub fn get(&self, handle: Handle) -> Option<&T> {
+        self.flows.get(handle).map(|flow| &flow.value)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    #[must_use]
+    pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
+        self.flows.get_mut(handle).map(|flow| &mut flow.value)
+    }
+
+    /// Where a flow belongs and what it is called.
+    #[must_use]
+    pub fn identity(&self, handle: Handle) -> Option<(Scope, Ufid)> {
+        let flow = self.flows.get(handle)?;
+        let Line([w0, w1, w2, w3, w4, w5, w6, w7]) = *self.keys.get(handle.place() as usize)?;
+        let [a, b, c, d, e, f] = flow.high.as_deref().copied().unwrap_or_default();
+        Some((flow.scope, Ufid::from_words([w0, w1, w2, w3, w4, w5, w6, w7, a, b, c, d, e, f])))
+    }
+
+    /// Up to `budget` flows from place `from` on, for sweeping in slices; and where to go on.
+    pub fn slice(&self, from: u32, budget: usize) -> (impl Iterator<Item = (Handle, &T)>, u32) {
+        let end = (from as usize).saturating_add(budget);
+        let next = if end >= self.keys.len() { 0 } else { u32::try_from(end).unwrap_or(0) };
+        let places = (from as usize..end.min(self.keys.len())).filter_map(|place| u32::try_from(place).ok());
+        let flows = places.filter_map(|place| self.flows.at(place));
+        (flows.map(|(handle, flow)| (handle, &flow.value)), next)
+    }
+
+    #[inline]
+    fn is_at(&self, place: u32, key: &FlowKey<'_>) -> bool {
+        let [low @ .., _, _, _, _, _, _] = key.ufid.words();
+        let Some(Line(words)) = self.keys.get(place as usize) else { return false };
+        // In registers: as slices they would be compared by a call.
+        if words.iter().zip(low).fold(0, |differ, (a, b)| differ | (a ^ b)) != 0 {
+            return false;
+        }
+        let Some((_, flow)) = self.flows.at(place) else { return false };
+        flow.scope == key.scope
+            && match &flow.high {
+                None => key.ufid.narrow().is_some(),
+                Some(high) => key.ufid.words().ends_with(&**high),
+            }
+    }
+}
+
+/// The two halves of a product: every bit of both reaches every bit of the result.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+const fn fold(a: u64, b: u64) -> u64 {
+    let product = a as u128 * b as u128;
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use packet::Field;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn ufid(n: u32) -> Ufid {
+        let base = Ufid::ZERO.with(Field::IpVersion, 4).with(Field::L4Src, (n % 5).into());
+        let address = match n % 3 {
+            0 => u128::from(n),
+            1 => u128::from(n) << 40,
+            _ => u128::from(n) << 90 | 1,
+        };
+        if n.is_multiple_of(2) { base.with(Field::IpSrc, address) } else { base.with(Field::OuterIpDst, address) }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_a_map(steps in prop::collection::vec((any::<bool>(), 0u32..3, 0u32..40), 0..300)) {
+            let mut table = FlowTable::new(24, Secret::new(7));
+            let mut model: HashMap<(u32, u32), (Handle, usize)> = HashMap::new();
+            for (n, (add, scope, which)) in steps.into_iter().enumerate() {
+                let name = ufid(which);
+                let key = table.key(Scope(scope), &name);
+                match (add, model.get(&(scope, which)).copied()) {
+                    (true, None) => match table.insert(&key, n) {
+                        Ok(handle) => {
+                            prop_assert_eq!(table.identity(handle), Some((Scope(scope), ufid(which))));
+                            model.insert((scope, which), (handle, n));
+                        }
+                        Err(back) => prop_assert!(back == n && model.len() >= 20, "{} of 24", model.len()),
+                    },
+                    (false, Some((handle, value))) => {
+                        prop_assert_eq!(table.remove(handle), Some(value));
+                        prop_assert_eq!(table.get(handle), None);
+                        model.remove(&(scope, which));
+                    }
+                    _ => {}
+                }
+                prop_assert_eq!(table.len(), model.len());
+            }
+            let all: Vec<_> = (0..3).flat_map(|scope| (0..40).map(move |which| (scope, which))).collect();
+            for some in all.chunks(64) {
+                let names: Vec<_> = some.iter().map(|(scope, which)| (Scope(*scope), ufid(*which))).collect();
+                let keys: Vec<_> = names.iter().map(|(scope, name)| table.key(*scope, name)).collect();
+                let mut found = vec![None; keys.len()];
+                table.find_burst(&keys, &mut found);
+                for ((name, key), found) in some.iter().zip(&keys).zip(found) {
+                    let expected = model.get(name).map(|(handle, _)| *handle);
+                    prop_assert_eq!(table.find(key), expected);
+                    prop_assert_eq!(found, expected);
+                }
+            }
+            let mut from = 0;
+            let mut seen = 0;
+            loop {
+                let (flows, next) = table.slice(from, 7);
+                seen += flows.count();
+                from = next;
+                if next == 0 {
+                    break;
+                }
+            }
+            prop_assert_eq!(seen, model.len());
+        }
+    }
+
+    #[test]
+    fn every_bit_of_an_identity_moves_the_hash() {
+        let secret = Secret::new(3);
+        let plain = ufid(0).with(Field::IpSrc, 5);
+        let hash = secret.hash(Scope(1), &plain);
+        for word in 0..WORDS {
+            for bit in 0..64 {
+                let mut words = *plain.words();
+                words[word] ^= 1 << bit;
+                let other = secret.hash(Scope(1), &Ufid::from_words(words));
+                let moved = (hash ^ other).count_ones();
+                assert!((12..=52).contains(&moved), "word {word} bit {bit}: {moved} bits of the hash move");
+            }
+        }
+        assert_ne!(secret.hash(Scope(2), &plain), hash);
+        assert_ne!(Secret::new(4).hash(Scope(1), &plain), hash);
+    }
+}
