@@ -90,12 +90,13 @@ fn lengths_that_cannot_be() {
 #[test]
 fn what_is_no_tunnel_after_all_is_what_carries_it() {
     let gre = Shim::Gre { key: Some(7), optional: [false; 2] };
-    let cases: [(Shim, usize, &[u8]); 8] = [
+    let cases: [(Shim, usize, &[u8]); 9] = [
         (Shim::Vxlan { vni: 7 }, L4_AT + 8, &[0xf7]),
         (Shim::Geneve { vni: 7, options: Vec::new() }, L4_AT + 8, &[0x40]),
         (Shim::Geneve { vni: 7, options: Vec::new() }, L4_AT + 10, &[0x08, 0x00]),
         (Shim::Nvgre { subnet: 7, flow: 0, optional: [false; 2] }, L4_AT, &[0x00]),
         (gre.clone(), L4_AT, &[0x60]),
+        (gre.clone(), L4_AT, &[0x24]),
         (gre.clone(), L4_AT + 1, &[1]),
         (gre.clone(), L4_AT + 2, &[0x88, 0xbe]),
         (gre, L4_AT + 2, &[0, 0]),
@@ -115,14 +116,55 @@ fn what_is_no_tunnel_after_all_is_what_carries_it() {
     }
 }
 
+/// Bytes that the frame has, but not the packet or datagram around a header, are not that header's.
 #[test]
-fn an_inner_packet_ends_with_the_outer_one() {
-    let frame = tunnelled(Shim::Vxlan { vni: 7 });
-    let inner = parse_whole(&frame).unwrap().layout.network.unwrap();
-    let mut longer = [&frame[..], &[0; 4]].concat();
-    longer[usize::from(inner) + 3] += 1;
-    let error = parse_whole(&longer).unwrap_err();
-    assert!(matches!(error, ParseError::CutShort { header: Header::Ipv4, .. }), "{error}");
+fn nothing_reaches_beyond_what_it_lies_in() {
+    let cut_in = |mut frame: Vec<u8>, edits: &[(usize, u8)]| {
+        frame.extend([0; 40]);
+        for (at, value) in edits {
+            frame[*at] = *value;
+        }
+        let error = parse_whole(&frame).unwrap_err();
+        assert_eq!(error.cause(), DropCause::Malformed, "{error}");
+        match error {
+            ParseError::CutShort { header, at, need, end } => (header, at, need, end),
+            other => panic!("{other}"),
+        }
+    };
+    let vxlan = || tunnelled(Shim::Vxlan { vni: 7 });
+    // A datagram that ends behind the inner Ethernet header, before it, and in the inner payload; an inner
+    // packet that is longer than its datagram.
+    assert_eq!(cut_in(vxlan(), &[(39, 30)]), (Header::Ipv4, 64, 84, 64));
+    assert_eq!(cut_in(vxlan(), &[(39, 16)]), (Header::Ethernet, 50, 64, 50));
+    assert_eq!(cut_in(vxlan(), &[(39, 77)]), (Header::Ipv4, 64, 112, 111));
+    assert_eq!(cut_in(vxlan(), &[(67, 49)]), (Header::Ipv4, 64, 113, 112));
+    let gre = tunnelled(Shim::Gre { key: Some(7), optional: [false; 2] });
+    assert_eq!(cut_in(gre.clone(), &[(17, 23)]), (Header::Gre, 34, 38, 37));
+    assert_eq!(cut_in(gre, &[(17, 27)]), (Header::Gre, 34, 42, 41));
+    let options = Ip { extensions: [vec![(60, 1)], Vec::new()], ..ip(true, udp(53)) };
+    assert_eq!(cut_in(frame(options), &[(19, 15)]), (Header::Ipv6Extension, 54, 70, 69));
+    let options = Ip { options: vec![[0; 4]], ..ip(false, udp(53)) };
+    let mut frame = frame(options);
+    frame[17] = 22;
+    assert_eq!(parse_whole(&frame), Err(ParseError::Length { header: Header::Ipv4, at: 14, len: 22 }));
+}
+
+#[test]
+fn geneve_options_are_skipped_however_many() {
+    let frame = tunnelled(Shim::Geneve { vni: 7, options: vec![[0xff; 4]; 63] });
+    let parsed = parse_whole(&frame).unwrap();
+    assert_eq!(parsed.layout.outer.unwrap().end, 14 + 20 + 8 + 8 + 63 * 4);
+    assert_eq!(parsed.ufid.get(Field::L4Dst), 53);
+}
+
+#[test]
+fn types_begin_where_lengths_end() {
+    for (number, ether_type) in [(0x5ff, 0), (0x600, 0x600)] {
+        let link = group(ip(false, udp(0))).link;
+        let body = Body::Other { ether_type: number, payload: vec![1; 46] };
+        let frame = Stack { outer: None, inner: Group { link, body }, padding: 0 }.build().bytes;
+        assert_eq!(parse_whole(&frame).unwrap().ufid.get(Field::EtherType), ether_type);
+    }
 }
 
 #[test]
@@ -173,6 +215,11 @@ fn an_answer_is_the_reverse() {
         assert_eq!(asked.reversed(), answer(v6, reply.clone()));
         assert_eq!(answer(v6, reply).reversed(), asked);
     }
+    let outer = parse_whole(&tunnelled(Shim::Vxlan { vni: 7 })).unwrap().ufid;
+    assert_eq!(outer.reversed().get(Field::OuterEthSrc), 0x0200_0000_0002);
+    assert_eq!(outer.reversed().get(Field::OuterIpSrc), 0x0a00_0002);
+    assert_eq!(outer.reversed().get(Field::OuterIpDst), 0x0a00_0001);
+    assert_eq!(outer.reversed().get(Field::TunnelKey), 7);
     // Type 0 and no type at all are told apart.
     let later = Ip { piece: Piece::Later { eights: 3, more: false }, ..ip(false, icmp(0)) };
     let later = parse_whole(&frame(later)).unwrap().ufid;
