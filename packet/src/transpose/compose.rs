@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Encap, Header, Outer, OuterEdit, TransposeError, Transposition, Ttl, Value, Vlans,
+    Encap, Header, Outer, OuterEdit, TransposeError, Transposition, Ttl, Value,
     ecn::{ABSENT, Ecn, REFUSED},
     needs::Needs,
 };
@@ -98,7 +98,6 @@ impl Transposition {
             Some((inner, outer)) => next.ecn.of(inner, outer),
             None => REFUSED,
         });
-        // Where the inner one refuses, the outer one is never looked at.
         let outer_ecn = Ecn::tabulate(|inner, outer| between(inner, outer).map_or(0, |(i, o)| second.of(i, o)));
         (inner_ecn, outer_ecn)
     }
@@ -152,10 +151,19 @@ impl Transposition {
         self.ttl = self.ttl.filter(|ttl| *ttl != Ttl::Minus(Header::Inner, 0));
         let there = self.undone.outer;
         self.ecn = self.ecn.canonical(there, |inner| inner);
+        let inner = self.ecn;
+        // Where the inner one refuses, the outer one is never looked at.
+        let read = |ecn: Ecn, stays: bool| {
+            Ecn::tabulate(|i, o| match inner.of(i, o) {
+                REFUSED if stays => o,
+                REFUSED => 0,
+                _ => ecn.of(i, o),
+            })
+        };
         match &mut self.outer {
-            Outer::Modify(edit) => edit.ecn = edit.ecn.canonical(there, |_| ABSENT),
+            Outer::Modify(edit) => edit.ecn = read(edit.ecn.canonical(there, |_| ABSENT), true),
             Outer::Push(encap) | Outer::Replace(encap) => {
-                encap.ecn = encap.ecn.canonical(there, |_| ABSENT);
+                encap.ecn = read(encap.ecn.canonical(there, |_| ABSENT), false);
                 encap.fields.retain(|field, value| *field == Field::OuterVlan || *value != Value::Number(0));
             }
             Outer::Ignore | Outer::Pop => {}
@@ -201,20 +209,11 @@ impl Needs {
         let net = first.vlans.net();
         next.vlans = (next.vlans.0.saturating_sub(net), next.vlans.1.saturating_sub(net));
         self.merge(&next)?;
-        return Ok(self);
-
-        /// What is asked of the outer group against what it is then; nothing is asked any more.
-        fn now(asked: Option<bool>, is: bool) -> Result<Option<bool>, TransposeError> {
-            if asked.is_none_or(|asked| asked == is) { Ok(None) } else { Err(TransposeError::Outer) }
-        }
+        Ok(self)
     }
 }
 
-impl Vlans {
-    /// Puts one more tag on.
-    #[must_use]
-    pub fn push(mut self, tag: super::Tag) -> Self {
-        self.pushes.push(tag);
-        self
-    }
+/// What is asked of the outer group against what it is after the first: nothing is asked any more.
+fn now(asked: Option<bool>, is: bool) -> Result<Option<bool>, TransposeError> {
+    if asked.is_none_or(|asked| asked == is) { Ok(None) } else { Err(TransposeError::Outer) }
 }

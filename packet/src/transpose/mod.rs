@@ -7,7 +7,8 @@
 //! of layers that know nothing of each other, compose to one ([`then`](Transposition::then)), which is
 //! compiled for a flow ([`compile`](Transposition::compile)) and applied once to each of its packets
 //! ([`Program::apply`]). What differs between packets of one flow (TTL, ECN, lengths, checksums) is read and
-//! computed when it is applied; all else is known from the flow's [`Ufid`](crate::Ufid) and turned into literal bytes.
+//! computed when it is applied; all else is known from the flow's [`Ufid`](crate::Ufid) and turned into
+//! literal bytes.
 //!
 //! A transposition also says, by what it changes, which packets it is for: an address can be set in an IP
 //! header only. A composition is for those that every part was for in its turn, though a change may have
@@ -22,8 +23,13 @@
 //! | `compile.rs` | what is known of one flow turned into literal bytes |
 //! | `program.rs`, `header.rs`, `front.rs` | applying: stores and checksums, IP headers, moving the front |
 //!
-//! Not done: taking off a GRE tunnel that carries IP (the frame would have no Ethernet header), ports of
-//! ICMP errors' embedded packets, IPv6 routing headers (the last destination is taken to be in the header).
+//! Each layer matches what those before it left ([`after`](Transposition::after)). A tunnel inside a tunnel
+//! that is popped stays unseen until somebody parses the packet again.
+//!
+//! Not done: taking off a GRE tunnel that carries IP (the frame would have no Ethernet header), the
+//! packets that ICMP errors embed, IPv6 routing headers (the last destination is taken to be in the header),
+//! transports with a pseudo header other than TCP, UDP and ICMPv6 (UDP-Lite, DCCP), and segmenting what was
+//! pushed onto: its lengths are those of the whole frame.
 
 mod compile;
 mod compose;
@@ -162,6 +168,20 @@ impl Transposition {
         } else {
             self.fields.insert(field, value);
         }
+        self
+    }
+
+    /// The same with something else done to the outer group.
+    #[must_use]
+    pub fn with_outer(mut self, outer: Outer) -> Self {
+        self.outer = outer;
+        self
+    }
+
+    /// The same with another rule for the inner ECN.
+    #[must_use]
+    pub const fn with_ecn(mut self, ecn: Ecn) -> Self {
+        self.ecn = ecn;
         self
     }
 

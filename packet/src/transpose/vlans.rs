@@ -29,6 +29,24 @@ pub struct Tag {
 pub(super) const MAX_TAGS: u8 = 2;
 
 impl Vlans {
+    /// Takes the outermost tag off.
+    #[must_use]
+    pub fn pop() -> Self {
+        Self { pops: 1, ..Self::default() }
+    }
+
+    /// Changes the outermost tag.
+    #[must_use]
+    pub fn set(tci: Value) -> Self {
+        Self { set: [Some(tci), None], ..Self::default() }
+    }
+
+    /// Puts a tag on.
+    #[must_use]
+    pub fn push(tag: Tag) -> Self {
+        Self { pushes: vec![tag], ..Self::default() }
+    }
+
     /// Whether nothing is changed.
     pub(super) fn is_nothing(&self) -> bool {
         *self == Self::default()

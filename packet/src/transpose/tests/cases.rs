@@ -234,11 +234,20 @@ fn a_checksum_to_be_finished_in_what_is_popped_is_forgotten_unless_segments_need
 }
 
 #[test]
+fn a_pop_never_uncovers_a_tag_that_policy_has_not_seen() {
+    let third = packet(6, "192.0.2.1", "198.51.100.2").ufid();
+    let third = third.with(Field::Vlan, 0x1001).with(Field::SecondVlan, 0x1002).with(Field::EtherType, 0x8100);
+    let pop = Transposition::default().with_vlans(Vlans::pop());
+    assert_eq!(pop.after(&third), Err(TransposeError::Vlans));
+    assert_eq!(pop.after(&third.with(Field::EtherType, 0x0800)).unwrap().get(Field::Vlan), 0x1002);
+}
+
+#[test]
 fn a_layout_of_another_flow_is_refused() {
     let (tcp, mut tagged) = (packet(6, "192.0.2.1", "198.51.100.2"), packet(6, "192.0.2.1", "198.51.100.2"));
     tagged.tags = vec![[0x8100, 5]];
-    let nothing = Transposition { outer: Outer::Ignore, ..Transposition::default() };
+    let nothing = Transposition::default();
     assert_eq!(nothing.compile(&tcp.ufid(), &tagged.layout()).unwrap_err(), TransposeError::Layout);
-    let modify = Transposition { outer: Outer::Modify(OuterEdit::default()), ..Transposition::default() };
+    let modify = Transposition::default().with_outer(Outer::Modify(OuterEdit::default()));
     assert_eq!(modify.compile(&tcp.ufid(), &tcp.layout()).unwrap_err(), TransposeError::Outer);
 }
