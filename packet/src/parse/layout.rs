@@ -20,7 +20,7 @@ pub struct Layout {
     pub transport: Option<u16>,
     /// The IPv6 fragment header of the inner packet, if it has one.
     pub fragment_header: Option<u16>,
-    /// Where the headers that were understood end.
+    /// Where the headers that were understood end. TCP options are not among them.
     pub end: u16,
 }
 
