@@ -5,7 +5,7 @@
 //! searches touch, so that no formula need guess how rules overlap. A classifier is good at a rule if few
 //! others share its hash key, its prefix, or its range. One that is good at nearly all rules is tried
 //! with all. The two that are good at the most are tried with those, and the rest are assigned by
-//! themselves.
+//! themselves in the same way.
 
 use std::collections::HashMap;
 use std::hash::Hash as StdHash;
@@ -23,13 +23,18 @@ const LINEAR_MAX: usize = 128;
 /// Keys that a candidate is tried with.
 const SAMPLES: usize = 256;
 /// Rules that may share a key in a classifier that is good at them.
-const CROWD: usize = 8;
-/// A classifier is tried with all rules if at most one in so many is in a crowd.
-const HOPEFUL: usize = 8;
+const CROWD: usize = 32;
+/// A classifier is tried with all rules if at most so many are in a crowd: searching these costs more
+/// than another classifier.
+const HOPEFUL: usize = 256;
+/// Nanoseconds by the model with which the search for an assignment is content, if the group is large.
+const ENOUGH: f64 = 80.0;
 /// Up to so many rules every classifier is tried with all.
 const SMALL: usize = 1024;
+/// A classifier by a subject is tried if at least one rule in so many speaks of it.
+const MENTIONED: usize = 8;
 /// How often the rest of a split is split again.
-const DEPTH: usize = 2;
+const DEPTH: usize = 3;
 
 /// Assigns the rules of a group.
 pub(super) fn assign(entries: &Entries, seed: u64) -> Vec<Part> {
@@ -49,27 +54,33 @@ struct Candidate {
 impl Assignment {
     fn plan(&self, entries: &Entries, depth: usize) -> Candidate {
         let mut splits: Vec<_> = kinds(entries).into_iter().map(|kind| (kind, split(kind, entries))).collect();
-        splits.sort_by_key(|(_, split)| split.rest.len());
+        splits.sort_by_key(|(kind, split)| (preference(*kind), split.rest.len()));
         let mut best: Option<Candidate> = None;
-        let mut offer = |parts: Vec<Part>| {
+        let offer = |best: &mut Option<Candidate>, parts: Vec<Part>| {
             let candidate = self.candidate(parts);
             if best.as_ref().is_none_or(|best| candidate.ns < best.ns) {
-                best = Some(candidate);
+                *best = Some(candidate);
             }
+        };
+        let is_settled = |best: &Option<Candidate>| {
+            entries.len() > SMALL && best.as_ref().is_some_and(|best| best.ns <= ENOUGH * self.keys.len() as f64)
         };
         for (kind, split) in &splits {
             // Building what cannot win takes most of the time: a classifier with many crowds.
-            let hopeful = split.rest.len() <= entries.len() / HOPEFUL || *kind == Kind::Hash;
-            if hopeful || depth == 0 || entries.len() <= SMALL {
-                Part::new(*kind, entries, self.seed).into_iter().for_each(|part| offer(vec![part]));
+            let hopeful = split.rest.len() <= HOPEFUL || *kind == Kind::Hash;
+            if !is_settled(&best) && (hopeful || depth == 0 || entries.len() <= SMALL) {
+                let part = Part::new(*kind, entries, self.seed);
+                part.into_iter().for_each(|part| offer(&mut best, vec![part]));
             }
         }
-        if depth > 0 && entries.len() > CROWD {
-            for (kind, split) in splits.iter().filter(|(_, split)| split.is_proper()).take(2) {
+        if depth > 0 && entries.len() > CROWD && !is_settled(&best) {
+            // The rest of a rest is small, and trying twice at every step would be eight times.
+            let branches = if depth == DEPTH { 2 } else { 1 };
+            for (kind, split) in splits.iter().filter(|(_, split)| split.is_proper()).take(branches) {
                 if let Some(part) = Part::new(*kind, &entries.select(&split.good), self.seed) {
                     let mut parts = self.plan(&entries.select(&split.rest), depth.saturating_sub(1)).parts;
                     parts.push(part);
-                    offer(parts);
+                    offer(&mut best, parts);
                 }
             }
         }
@@ -88,8 +99,8 @@ impl Assignment {
 
 /// The classifiers that are worth a try with these rules.
 fn kinds(entries: &Entries) -> Vec<Kind> {
-    let most = entries.len().div_ceil(2);
-    let said = |says: &dyn Fn(&Entry) -> bool| entries.iter().filter(|entry| says(entry)).count() >= most;
+    let some = entries.len().div_ceil(MENTIONED);
+    let said = |says: &dyn Fn(&Entry) -> bool| entries.iter().filter(|entry| says(entry)).count() >= some;
     let mut kinds = vec![Kind::Hash, Kind::Tuple];
     if entries.len() <= LINEAR_MAX {
         kinds.push(Kind::Linear);
@@ -106,6 +117,17 @@ fn kinds(entries: &Entries) -> Vec<Kind> {
         }
     }
     kinds
+}
+
+/// Which classifiers are tried first. A hash table is one step, if it is possible at all; a trie finds its rules with the fewest steps; tuple space search is good
+/// at most rules but takes many, so it is for what the others leave.
+const fn preference(kind: Kind) -> u8 {
+    match kind {
+        Kind::Hash => 0,
+        Kind::Trie(_) => 1,
+        Kind::Interval(_) => 2,
+        Kind::Tuple | Kind::Linear => 3,
+    }
 }
 
 /// The entries that a classifier finds among few others, and the rest.

@@ -98,6 +98,16 @@ impl Compiled {
         Some(Self { parts: vec![Part::new(kind, entries, seed)?] })
     }
 
+    /// Rules dealt to classifiers in turn, for tests of how these are searched together.
+    #[cfg(test)]
+    pub(super) fn dealt(kinds: &[Kind], entries: &Entries, seed: u64) -> Self {
+        let hand = |at: usize| (0..).take(entries.len()).skip(at).step_by(kinds.len()).collect::<Vec<u32>>();
+        let hands = kinds.iter().enumerate().map(|(at, kind)| (kind, entries.select(&hand(at))));
+        let mut parts: Vec<_> = hands.filter_map(|(kind, entries)| Part::new(*kind, &entries, seed)).collect();
+        parts.sort_by_key(|part| std::cmp::Reverse(part.top()));
+        Self { parts }
+    }
+
     /// The classifiers in the order in which they are searched, and how many entries each has.
     pub fn parts(&self) -> impl Iterator<Item = (Kind, usize)> + '_ {
         self.parts.iter().map(|part| (part.kind, part.rules))

@@ -60,17 +60,14 @@ impl Subtable {
         self.top
     }
 
-    pub(super) const fn bytes(&self) -> usize {
-        self.slots.len().saturating_mul(size_of::<Slot>())
-    }
-
     /// The rank of the best match that beats `best`, else `best`.
     #[inline]
     pub(super) fn find<M: Meter>(&self, store: &Store, key: &Key, best: u64, meter: &mut M) -> u64 {
         let bits = |(word, mask): &(u8, u64)| key.word(usize::from(*word)) & mask;
         let hash = self.mask.iter().fold(self.seed, |hash, part| mix(hash, bits(part)));
         let mut best = best;
-        meter.count(Probe::Slot, self.bytes());
+        // All tables of the store compete for the caches.
+        meter.count(Probe::Slot, store.bytes());
         for at in self.sequence(hash) {
             match self.slots.get(at) {
                 Some(slot) if slot.first != NO_ROW => {

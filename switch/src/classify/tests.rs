@@ -129,7 +129,9 @@ fn agree(rules: &Rules, selection: Selection, keys: &[Key]) -> Result<(), TestCa
     let sequence = rules.iter().map(|(priority, conditions)| Rule { priority: *priority, conditions });
     let entries = Entries::new(sequence, selection).unwrap();
     let singles = kinds().into_iter().filter_map(|kind| Some((Some(kind), Compiled::single(kind, &entries, 7)?)));
-    let groups: Vec<_> = singles.chain([(None, Compiled::from_entries(&entries, 7))]).collect();
+    let mixed = [Kind::Trie(Field::IpDst), Kind::Interval(Subject::Field(Field::L4Dst)), Kind::Tuple, Kind::Linear];
+    let several = [Compiled::from_entries(&entries, 7), Compiled::dealt(&mixed, &entries, 7)];
+    let groups: Vec<_> = singles.chain(several.map(|group| (None, group))).collect();
     for key in keys {
         let expected = oracle(rules, selection, key);
         let lower = expected.and_then(|rank| Rank::from_bits(Rank::bits(Some(rank)) - 1));
