@@ -46,6 +46,23 @@ fn chains() {
 }
 
 #[test]
+fn packets() {
+    run("packets", fuzz::packets, 20_000, 300);
+}
+
+/// Random bytes seldom get past an EtherType, so this begins with the headers of a tunnel.
+#[test]
+fn packets_in_a_tunnel() {
+    const HEADERS: [u8; 52] = [
+        0, 0, 2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0, // Ethernet
+        0x45, 0, 0, 200, 0, 0, 0, 0, 64, 17, 0, 0, 192, 0, 2, 1, 192, 0, 2, 2, // IPv4
+        0x10, 0, 0x12, 0xb5, 0, 180, 0, 0, // UDP to the port of VXLAN
+        8, 0, 0, 0, 0, 0, 7, 0, // VXLAN
+    ];
+    run("packets", |bytes| fuzz::packets(&[&HEADERS, bytes].concat()), 20_000, 300);
+}
+
+#[test]
 fn vhost_user_decode() {
     run("vhost_user_decode", fuzz::vhost_user_decode, 4000, 2000);
 }
