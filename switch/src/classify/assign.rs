@@ -82,6 +82,10 @@ impl Assignment {
                     parts.push(part);
                     offer(&mut best, parts);
                 }
+                // Another could only better what is good already.
+                if split.rest.len() <= entries.len() / MENTIONED {
+                    break;
+                }
             }
         }
         best.unwrap_or_else(|| self.candidate(vec![Part::tuple(entries, self.seed)]))
