@@ -10,7 +10,7 @@ use std::sync::Arc;
 use packet::Field;
 use thiserror::Error;
 
-use super::check::{Check, checks, is_checkable};
+use super::check::{Check, checks, is_checkable, single_word};
 use super::list::{ListTest, merged};
 use super::rank::Rank;
 use crate::condition::{Condition, Conditions, IpVersion, Subject, Value};
@@ -325,10 +325,14 @@ fn distinct(condition: &Condition) -> Vec<Value> {
     if let [one] = condition.values() {
         return vec![*one];
     }
+    // Of what is wider than a word, neighbours stay apart: no check says that it lies in a range.
+    let touching = single_word(condition.subject()).is_some();
     let mut numbers = Vec::new();
     let mut out = Vec::new();
     for value in condition.values() {
         match *value {
+            Value::Exact(_) if !touching => out.push(*value),
+            Value::Range { lo, hi } if !touching && lo == hi => out.push(Value::Exact(lo)),
             Value::Exact(value) => numbers.push((value, value)),
             Value::Range { lo, hi } => numbers.push((lo, hi)),
             prefix @ Value::Prefix { .. } => out.push(prefix),
