@@ -3,7 +3,7 @@
 //!
 //! The bounds of all ranges cut the numbers into pieces, which are the leaves of a balanced tree. A
 //! range is kept at the fewest nodes that cover it, at most two a level; a number lies in the ranges
-//! kept at its leaf and above. Rules that say nothing of the subject are at the root.
+//! kept at its leaf and above. A piece knows the lowest of these nodes that has any, a node the next. Rules that say nothing of the subject are at the root.
 
 use super::Lookup;
 use super::check::single_word;
@@ -25,12 +25,15 @@ pub struct Interval {
     /// Rows of the nodes, ascending, which is descending in rank.
     rows: Box<[u32]>,
     store: Store,
-    leaves: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Node {
+    /// Best rank of the nodes above.
+    above: u64,
     top: u64,
+    /// The nearest node above that has rows; 0 if there is none.
+    up: u32,
     first: u32,
     len: u32,
 }
@@ -80,7 +83,20 @@ impl Interval {
                 node.top = node.top.max(store.rank(row));
             });
         }
-        let pieces: Vec<_> = cuts.into_iter().zip(0..).collect();
+        let kept = |nodes: &[Node], at: usize| match nodes.get(at) {
+            Some(node) if node.len > 0 => u32::try_from(at).unwrap_or(0),
+            Some(node) => node.up,
+            None => 0,
+        };
+        for at in 1..nodes.len() {
+            let up = kept(&nodes, at / 2);
+            let above = nodes.get(at / 2).map_or(0, |parent| parent.above.max(parent.top));
+            if let Some(node) = nodes.get_mut(at) {
+                (node.up, node.above) = (up, above);
+            }
+        }
+        let first = |(at, cut)| (cut, kept(&nodes, (leaves as usize).saturating_add(at)));
+        let pieces: Vec<_> = cuts.into_iter().enumerate().map(first).collect();
         let place = (word, mask, mask.trailing_zeros());
         Some(Self {
             place,
@@ -88,7 +104,6 @@ impl Interval {
             nodes: nodes.into(),
             rows: rows.into(),
             store: store.packed(),
-            leaves,
         })
     }
 }
@@ -99,18 +114,18 @@ impl Lookup for Interval {
         let (word, mask, shift) = self.place;
         let beat = Rank::bits(beat);
         let mut best = beat;
-        let piece = self.pieces.find((key.word(usize::from(word)) & mask) >> shift, meter);
-        let mut at = self.leaves.wrapping_add(piece) as usize;
-        while let Some(node) = self.nodes.get(at) {
+        let mut at = self.pieces.find((key.word(usize::from(word)) & mask) >> shift, meter);
+        while let Some(node) = self.nodes.get(at as usize) {
             meter.count(Probe::Node, self.nodes.len().saturating_mul(size_of::<Node>()));
             if node.top > best {
                 let rows = node.first as usize..node.first.wrapping_add(node.len) as usize;
                 best = self.store.scan_places(self.rows.get(rows).unwrap_or_default(), key, best, meter);
             }
-            at /= 2;
-            if at == 0 {
+            // The node 0 has nothing, nor anything above.
+            if node.above <= best {
                 break;
             }
+            at = node.up;
         }
         if best > beat { Rank::from_bits(best) } else { None }
     }
