@@ -56,7 +56,7 @@ fn in_bursts(table: &mut FlowTable<State>, asked: &[Ufid]) -> usize {
     for burst in asked.chunks_exact(BURST) {
         let keys: [FlowKey<'_>; BURST] =
             std::array::from_fn(|i| table.key(Scope(1), burst.get(i).unwrap_or(&Ufid::ZERO)));
-        table.find_burst(&keys, &mut found);
+        table.find_all(keys.iter(), &mut found);
         for handle in found.iter().flatten() {
             hits += count(table.get_mut(*handle));
         }

@@ -12,6 +12,7 @@
 //! | [`model`] | policy as a value: ports, layers, groups, rules, transactions |
 //! | [`compile`] | [`Snapshot`](compile::Snapshot): policy, compiled |
 //! | [`plan`](mod@plan) | what policy does with a packet, worked out without doing it |
+//! | [`engine`] | [`Engine`](engine::Engine): policy on bursts |
 //! | [`text`] | conditions as people write them |
 //! | [`flow`] | what is remembered about connections |
 //! | [`condition`] | [`Conditions`]: what a rule matches; [`Key`]: what is matched |
@@ -26,6 +27,7 @@ pub mod bridge;
 pub mod classify;
 pub mod compile;
 pub mod condition;
+pub mod engine;
 pub mod flow;
 pub mod forwarder;
 pub mod model;

@@ -5,7 +5,7 @@
 //!
 //! A flow is found in three steps, each one cache line: the index (hash to place), the key, the flow.
 //! Each step depends on the one before, but not on other packets, so a burst takes all packets through
-//! the first step, then all through the second ([`FlowTable::find_burst`]): the misses of 64 packets
+//! the first step, then all through the second ([`FlowTable::find_all`]): the misses of 64 packets
 //! overlap. Keys without IPv6 are one line; the upper parts of IPv6 addresses are kept with the flow.
 //!
 //! The hash is keyed with a secret, or a guest could choose flows that all collide.
@@ -137,11 +137,11 @@ impl<T> FlowTable<T> {
         self.flows.at(place).map(|(handle, _)| handle)
     }
 
-    /// The flows of the keys of a burst, by place in it: at most 64.
+    /// The flows of the keys of a burst, at most 64, in their order.
     #[inline]
-    pub fn find_burst(&self, keys: &[FlowKey<'_>], found: &mut [Option<Handle>]) {
+    pub fn find_all<'k>(&self, keys: impl Iterator<Item = &'k FlowKey<'k>> + Clone, found: &mut [Option<Handle>]) {
         let mut places = [None; 64];
-        for (place, key) in places.iter_mut().zip(keys) {
+        for (place, key) in places.iter_mut().zip(keys.clone()) {
             *place = self.index.probe(key.hash);
         }
         for ((place, key), found) in places.iter().zip(keys).zip(found) {
@@ -289,7 +289,7 @@ mod tests {
                 let names: Vec<_> = some.iter().map(|(scope, which)| (Scope(*scope), ufid(*which))).collect();
                 let keys: Vec<_> = names.iter().map(|(scope, name)| table.key(*scope, name)).collect();
                 let mut found = vec![None; keys.len()];
-                table.find_burst(&keys, &mut found);
+                table.find_all(keys.iter(), &mut found);
                 for ((name, key), found) in some.iter().zip(&keys).zip(found) {
                     let expected = model.get(name).map(|(handle, _)| *handle);
                     prop_assert_eq!(table.find(key), expected);

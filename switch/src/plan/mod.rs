@@ -10,7 +10,7 @@
 //! planned again without anybody noticing (VF-20).
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -135,7 +135,7 @@ fn transposition() -> impl Strategy<Value = Transposition> {
     ]
 }
 
-fn direction() -> impl Strategy<Value = Direction> {
+pub(crate) fn direction() -> impl Strategy<Value = Direction> {
     prop_oneof![Just(Direction::In), Just(Direction::Out)]
 }
 
@@ -153,7 +153,7 @@ fn group() -> impl Strategy<Value = (u32, Conditions, Option<Field>, Vec<Rule>)>
     (0u32..4, conditions(1), lpm, rules)
 }
 
-fn policy() -> impl Strategy<Value = PortPolicy> {
+pub(crate) fn policy() -> impl Strategy<Value = PortPolicy> {
     let default = prop_oneof![4 => Just(Default::Allow), 1 => Just(Default::Block)];
     let layer = (default, prop::collection::vec(group(), 0..4));
     prop::collection::vec(layer, 0..5).prop_map(|layers| {
