@@ -9,7 +9,7 @@
 //! | `ip_proto`, `ether_type`, `tunnel`, `fragment` | a name, a number, a range | `tcp`, `17`, `arp`, `0x86dd`, `vxlan`, `later` |
 //! | all others, `meta0` to `meta7` | a number, a range | `80`, `0x50`, `1000-2000` |
 
-use std::net::{IpAddr, Ipv6Addr};
+use core::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use packet::ufid::VLAN_PRESENT;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a transposition makes of a flow's identity, and what restores it for replies.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use super::{Encap, Outer, Tag, TransposeError, Transposition, Value, Vlans, needs};
 use crate::{EtherType, Field, Fragment, MacAddr, Tunnel, Ufid, ufid::VLAN_PRESENT};

@@ -2,7 +2,7 @@
 //! The planner against a naive interpreter of the model, which shares nothing with it but the
 //! definition of a condition.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use packet::transpose::{Encap, Value as field};

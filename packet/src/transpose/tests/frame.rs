@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Frames as plain structures, written out in full each time: what the oracle works on.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use crate::{Checksum, Field, Fragment, Layout, Offload, OuterLayout, Tunnel, Ufid};
 

@@ -3,7 +3,7 @@
 //! and checksum computed in full. It shares no code with composing, compiling and applying, and is kept
 //! for ever.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::frame::{Frame, Ip, Network, Outer, Sum};
 use crate::{
