@@ -22,6 +22,9 @@ const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
 const DIRECTORY: &str = "SHUNT_TEST_NODE_DIRECTORY";
 /// Frames of one burst.
 const BURST: u64 = 64;
+/// Frames on their way at most: with a burst that arrives twice they fit the 256 buffers of the receiver, who takes none
+/// while the node is down.
+const ON_THEIR_WAY: usize = 256 - 64 - 16;
 
 /// Not a test of its own: the process that is killed.
 #[test]
@@ -90,7 +93,7 @@ fn a_killed_node_loses_nothing() {
                 while next < numbers.next {
                     assert!(Instant::now() < deadline, "{kind:?}: {next} of {} frames arrived", numbers.next);
                     let received = usize::try_from(next - first).expect("few");
-                    let end = frames.len().min(received + 200);
+                    let end = frames.len().min(received + ON_THEIR_WAY);
                     if sent < end {
                         sent += a.pairs[0].offer(&frames[sent..end], Shape::One);
                     }
