@@ -5,16 +5,21 @@
 //! are still the same object are taken over as they are, so a transaction costs what it changes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::Name;
 use crate::classify::{self, Compiled, Lookup, Selection};
 use crate::condition::Key;
 use crate::model::{Direction, Group, Layer, PortPolicy, Rule};
 
+/// The next snapshot's.
+static EPOCH: AtomicU64 = AtomicU64::new(1);
+
 /// The policy of a port as the planner reads it.
 #[derive(Debug)]
 pub struct Snapshot {
     version: u64,
+    epoch: u64,
     /// Nearest the VM first.
     layers: Vec<CompiledLayer>,
 }
@@ -72,7 +77,15 @@ impl Snapshot {
             });
             Ok(CompiledLayer { layer: Arc::clone(layer), groups: groups.collect::<Result<_, _>>()? })
         });
-        Ok(Self { version: policy.version(), layers: layers.collect::<Result<_, _>>()? })
+        let epoch = EPOCH.fetch_add(1, Ordering::Relaxed);
+        Ok(Self { version: policy.version(), epoch, layers: layers.collect::<Result<_, _>>()? })
+    }
+
+    /// A number that no other snapshot of this process has, of whatever port and version: versions begin
+    /// anew with every policy, and what is remembered of one must not pass for another's.
+    #[must_use]
+    pub const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The version of the policy that this is.

@@ -4,9 +4,9 @@
 //! # Theory of operation
 //!
 //! All packets of a burst are parsed and hashed, then all are looked up, then each is dealt with: so the
-//! cache misses of different packets overlap. A hit under the policy's present version applies the flow's
+//! cache misses of different packets overlap. A hit under the present snapshot of the policy applies the flow's
 //! [`Program`] once and has its outcome; what it costs does not depend on how many layers or rules there
-//! are. A miss, or a flow of an older version, is planned through the layers (VF-20). Drops are flows,
+//! are. A miss, or a flow of another snapshot, is planned through the layers (VF-20). Drops are flows,
 //! too: a packet that policy drops is not planned again.
 //!
 //! What policy lets pass stays [`Verdict::Pending`]: where it goes is the forwarder's business, on the
@@ -49,7 +49,8 @@ pub struct EngineStats {
 /// What the data path knows of a flow.
 #[derive(Debug)]
 struct UnifiedFlow {
-    version: u64,
+    /// That of the snapshot it was planned under.
+    epoch: u64,
     end: End,
 }
 
@@ -141,7 +142,7 @@ impl Engine {
         // An earlier packet of this burst may have begun the flow.
         let known = found.or_else(|| self.flows.find(key)).and_then(|handle| self.flows.get_mut(handle));
         match known {
-            Some(flow) if flow.version == snapshot.version() => {
+            Some(flow) if flow.epoch == snapshot.epoch() => {
                 self.stats.hits += 1;
                 flow.apply(burst, place, key);
             }
@@ -173,7 +174,7 @@ impl UnifiedFlow {
                 Err(_) => End::Drop(DropCause::Untransposable),
             },
         };
-        Self { version: plan.version, end }
+        Self { epoch: snapshot.epoch(), end }
     }
 
     #[inline]

@@ -156,6 +156,9 @@ fn vlans(text: &str) -> Option<Vec<Value>> {
     let (lo, hi) = text.split_once('-').unwrap_or((text, text));
     let id = |text: &str| number(text.trim()).filter(|id| *id < 4096);
     let (lo, hi) = (id(lo)?, id(hi)?);
+    if lo > hi {
+        return None;
+    }
     let tag = |priority: u128, id: u128| priority << 13 | u128::from(VLAN_PRESENT) | id;
     Some((0..8).map(|priority| Value::Range { lo: tag(priority, lo), hi: tag(priority, hi) }).collect())
 }
@@ -272,7 +275,9 @@ mod tests {
         }
         assert_eq!(error("src_ip", "10.0.0.1/8"), "src_ip: 0xa000001/8 has bits set beyond its length");
         let vlan = "is not a VLAN id from 0 to 4095, a range of them, or 'none'";
-        assert_eq!(error("vlan", "4096"), format!(r#"vlan: "4096" {vlan}"#));
+        for text in ["4096", "20-10"] {
+            assert_eq!(error("vlan", text), format!("vlan: {text:?} {vlan}"));
+        }
     }
 
     proptest! {

@@ -71,11 +71,12 @@ impl fmt::Debug for Handle {
 }
 
 impl<T> Slab<T> {
-    /// Room for `capacity` members, at most [`Handle::MAX_PLACES`]. Memory is taken as it fills.
+    /// Room for `capacity` members, at most [`Handle::MAX_PLACES`]. Address space is reserved whole, so that
+    /// nothing is ever moved; memory is taken as it fills.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.min(Handle::MAX_PLACES);
-        Self { places: Vec::new(), capacity, free: None, last_free: None, len: 0 }
+        Self { places: Vec::with_capacity(capacity), capacity, free: None, last_free: None, len: 0 }
     }
 
     /// Number of members.

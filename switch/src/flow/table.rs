@@ -107,7 +107,9 @@ impl<T> FlowTable<T> {
     #[must_use]
     pub fn new(capacity: usize, secret: Secret) -> Self {
         let flows = Slab::new(capacity);
-        Self { index: Index::new(flows.capacity()), keys: Vec::new(), flows, secret }
+        // Reserved whole: untouched pages cost nothing, and growing would copy everything in mid-burst.
+        let keys = Vec::with_capacity(flows.capacity());
+        Self { index: Index::new(flows.capacity()), keys, flows, secret }
     }
 
     /// The key of an identity.

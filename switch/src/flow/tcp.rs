@@ -88,6 +88,10 @@ pub struct Connection {
     fin_acked: u8,
     /// Sides of which at least one segment was seen.
     seen: u8,
+    /// Sides that acknowledged what the other really sent, in a connection picked up midstream.
+    proven: u8,
+    /// The number behind each side's FIN, if it was sent.
+    fin_end: [u32; 2],
     /// The number behind the last that each side sent.
     next: [u32; 2],
     /// The highest of its numbers that the other side acknowledged.
@@ -125,14 +129,15 @@ impl Segment {
 
 impl Connection {
     /// Begins with the first segment that is seen of a connection, which makes its sender the initiator.
-    /// `None` if no connection can begin so: a RST, or a SYN-ACK, whose SYN would have been seen.
+    /// `None` if no connection can begin so: a RST, a SYN-ACK, whose SYN would have been seen, or what has
+    /// neither SYN nor ACK.
     #[must_use]
     pub const fn begin(first: Segment) -> Option<Self> {
         let state = match (first.has(SYN), first.has(ACK)) {
             _ if first.has(RST) => return None,
-            (true, true) => return None,
+            (true, true) | (false, false) => return None,
             (true, false) => State::SynSent,
-            (false, _) => State::Midstream,
+            (false, true) => State::Midstream,
         };
         let fin = if first.has(FIN) { Side::Initiator.bit() } else { 0 };
         let acked = if first.has(ACK) { [first.seq, first.ack] } else { [first.seq, 0] };
@@ -140,7 +145,9 @@ impl Connection {
             state,
             fin_sent: fin,
             fin_acked: 0,
+            fin_end: [first.end(), 0],
             seen: Side::Initiator.bit(),
+            proven: 0,
             next: [first.end(), acked[1]],
             acked,
             retransmits: [0; 2],
@@ -166,10 +173,10 @@ impl Connection {
     /// Takes in a segment that was seen after the first.
     pub fn track(&mut self, side: Side, segment: Segment) -> Progress {
         let before = self.state;
-        let over = matches!(before, State::TimeWait | State::Reset);
-        if segment.has(SYN) && !segment.has(ACK) && over && !segment.has(RST) {
+        if segment.has(SYN) && !segment.has(ACK) && !segment.has(RST) && self.gives_way(side, segment) {
             return Progress::Reopened;
         }
+        let saved = *self;
         let plausible = match before {
             _ if segment.has(RST) => self.reset(side, segment),
             State::SynSent => self.answer(side, segment),
@@ -177,10 +184,21 @@ impl Connection {
             State::SynReceived | State::Established | State::Closing | State::TimeWait => self.advance(side, segment),
             State::Reset => false,
         };
-        match plausible {
-            false => Progress::Implausible,
-            true if self.state == before => Progress::Unchanged,
-            true => Progress::Became(self.state),
+        if !plausible {
+            // What is not believed leaves no trace.
+            *self = saved;
+            return Progress::Implausible;
+        }
+        if self.state == before { Progress::Unchanged } else { Progress::Became(self.state) }
+    }
+
+    /// Whether a SYN begins a new connection in place of this one: it is over, or nothing of it is proven
+    /// and the SYN is not the one that was seen.
+    fn gives_way(&mut self, side: Side, syn: Segment) -> bool {
+        match self.state {
+            State::TimeWait | State::Reset | State::Midstream => true,
+            State::SynSent => side == Side::Initiator && syn.seq != *self.acked_of(side),
+            State::SynReceived | State::Established | State::Closing => false,
         }
     }
 
@@ -188,7 +206,7 @@ impl Connection {
     /// the last that was sent (RFC 5961, 3). Before it has acknowledged anything, only an answer to the SYN.
     fn reset(&mut self, side: Side, segment: Segment) -> bool {
         let believed = match (self.state, side) {
-            (State::SynSent, Side::Responder) => segment.has(ACK) && segment.ack == *self.next_of(Side::Initiator),
+            (State::SynSent, Side::Responder) => segment.has(ACK) && self.answers_syn(segment),
             (State::SynSent, Side::Initiator) => segment.seq == *self.next_of(Side::Initiator),
             _ if self.seen & side.bit() == 0 => segment.seq == *self.acked_of(side),
             _ => in_window(segment.seq, *self.acked_of(side), *self.next_of(side)),
@@ -201,17 +219,17 @@ impl Connection {
 
     /// The answer to a SYN, or the SYN again.
     fn answer(&mut self, side: Side, segment: Segment) -> bool {
-        let initial = *self.next_of(Side::Initiator);
         match side {
             Side::Initiator => {
-                let again = segment.has(SYN) && segment.end() == initial;
+                // With or without the data that the first one carried (RFC 7413).
+                let again = segment.has(SYN) && !segment.has(ACK);
                 if again {
                     self.count_retransmit(side);
                 }
                 again
             }
             Side::Responder => {
-                let answers = segment.has(SYN) && segment.has(ACK) && segment.ack == initial;
+                let answers = segment.has(SYN) && segment.has(ACK) && self.answers_syn(segment);
                 if answers {
                     self.state = State::SynReceived;
                     self.seen |= side.bit();
@@ -221,6 +239,12 @@ impl Connection {
                 answers
             }
         }
+    }
+
+    /// Whether a segment acknowledges the SYN, and perhaps data that came with it.
+    fn answers_syn(&mut self, segment: Segment) -> bool {
+        let first = self.acked_of(Side::Initiator).wrapping_add(1);
+        in_window(segment.ack, first, *self.next_of(Side::Initiator))
     }
 
     /// A connection whose beginning was not seen: proven when each side has acknowledged what the other
@@ -240,12 +264,18 @@ impl Connection {
             *self.next_of(side) = segment.seq;
         }
         let other = side.other();
-        let proof = in_window(segment.ack, *self.acked_of(other), *self.next_of(other));
-        let plausible = self.advance(side, segment);
-        if plausible && proof && self.seen == BOTH && self.state == State::Midstream {
+        // The first segment's own acknowledgement is of what was not seen, so it proves nothing.
+        let proof = self.seen & other.bit() != 0 && in_window(segment.ack, *self.acked_of(other), *self.next_of(other));
+        if !self.advance(side, segment) {
+            return false;
+        }
+        if proof {
+            self.proven |= side.bit();
+        }
+        if self.proven == BOTH {
             self.state = if self.fin_sent == 0 { State::Established } else { State::Closing };
         }
-        plausible
+        true
     }
 
     /// A segment of an open connection.
@@ -259,14 +289,17 @@ impl Connection {
             }
             return again;
         }
-        if segment.has(ACK)
-            && !in_window(segment.ack, self.acked_of(other).wrapping_sub(MAX_WINDOW), *self.next_of(other))
-        {
+        // All segments of an open connection acknowledge; receivers drop what does not (RFC 9293, 3.10.7.4).
+        let oldest = self.acked_of(other).wrapping_sub(MAX_WINDOW);
+        if !segment.has(ACK) || !in_window(segment.ack, oldest, *self.next_of(other)) {
             return false;
         }
-        // Further ahead than any window, or older than any: not of this connection.
-        let next = *self.next_of(side);
-        if !in_window(segment.seq, next.wrapping_sub(MAX_WINDOW), next.wrapping_add(MAX_WINDOW)) {
+        // Further ahead than any window of the other side, or older than any: not of this connection.
+        let (next, confirmed) = (*self.next_of(side), *self.acked_of(side));
+        if !in_window(segment.end(), confirmed.wrapping_sub(MAX_WINDOW), confirmed.wrapping_add(MAX_WINDOW)) {
+            return false;
+        }
+        if segment.has(FIN) && !self.closes(side, segment) {
             return false;
         }
         if segment.len > 0 && segment.seq != next && before_or_at(segment.end(), next) {
@@ -275,33 +308,43 @@ impl Connection {
         // The handshake ends with the initiator's first acknowledgement of the SYN-ACK; what was
         // acknowledged until then is the number that the SYN-ACK began with.
         let unanswered = self.acked_of(Side::Responder).wrapping_add(1);
-        let answers = segment.has(ACK) && in_window(segment.ack, unanswered, *self.next_of(Side::Responder));
+        let answers = in_window(segment.ack, unanswered, *self.next_of(Side::Responder));
         if self.state == State::SynReceived && side == Side::Initiator && answers {
             self.state = State::Established;
         }
         if before_or_at(next, segment.end()) {
             *self.next_of(side) = segment.end();
         }
-        if segment.has(ACK) && before_or_at(*self.acked_of(other), segment.ack) {
+        if before_or_at(*self.acked_of(other), segment.ack) {
             *self.acked_of(other) = segment.ack;
         }
-        self.settle(side, segment);
+        self.settle(other);
         true
     }
 
-    /// What the numbers now say about the state.
-    fn settle(&mut self, side: Side, segment: Segment) {
-        let other = side.other();
-        if segment.has(FIN) {
-            self.fin_sent |= side.bit();
+    /// Takes in a FIN. `false`: there was another, or more than it ends was sent already.
+    fn closes(&mut self, side: Side, segment: Segment) -> bool {
+        let (end, next) = (segment.end(), *self.next_of(side));
+        let known = self.fin_sent & side.bit() != 0;
+        let fin_end = self.fin_end_of(side);
+        if known {
+            return *fin_end == end;
         }
-        if self.fin_sent & other.bit() != 0 && segment.has(ACK) && *self.acked_of(other) == *self.next_of(other) {
-            self.fin_acked |= other.bit();
+        *fin_end = end;
+        self.fin_sent |= side.bit();
+        before_or_at(next, end)
+    }
+
+    /// What the numbers now say about the state; those of `acked` were just acknowledged.
+    fn settle(&mut self, acked: Side) {
+        let covered = before_or_at(*self.fin_end_of(acked), *self.acked_of(acked));
+        if self.fin_sent & acked.bit() != 0 && covered {
+            self.fin_acked |= acked.bit();
         }
-        if self.fin_acked == BOTH {
-            self.state = State::TimeWait;
-        } else if self.fin_sent != 0 && self.state == State::Established {
-            self.state = State::Closing;
+        match self.state {
+            State::Established if self.fin_sent != 0 => self.state = State::Closing,
+            State::Closing if self.fin_acked == BOTH => self.state = State::TimeWait,
+            _ => {}
         }
     }
 
@@ -309,6 +352,11 @@ impl Connection {
         let [initiator, responder] = &mut self.retransmits;
         let count = if side == Side::Initiator { initiator } else { responder };
         *count = count.saturating_add(1);
+    }
+
+    fn fin_end_of(&mut self, side: Side) -> &mut u32 {
+        let [initiator, responder] = &mut self.fin_end;
+        if side == Side::Initiator { initiator } else { responder }
     }
 
     fn next_of(&mut self, side: Side) -> &mut u32 {
@@ -339,175 +387,4 @@ const fn before_or_at(a: u32, b: u32) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const A: Side = Side::Initiator;
-    const B: Side = Side::Responder;
-
-    fn segment(flags: u8, seq: u32, ack: u32, len: u32) -> Segment {
-        Segment { flags, seq, ack, len }
-    }
-
-    fn opened(a: u32, b: u32) -> Connection {
-        let mut connection = Connection::begin(segment(SYN, a, 0, 0)).unwrap();
-        assert_eq!(connection.state(), State::SynSent);
-        let answer = segment(SYN | ACK, b, a.wrapping_add(1), 0);
-        assert_eq!(connection.track(B, answer), Progress::Became(State::SynReceived));
-        let ack = segment(ACK, a.wrapping_add(1), b.wrapping_add(1), 0);
-        assert_eq!(connection.track(A, ack), Progress::Became(State::Established));
-        connection
-    }
-
-    #[test]
-    fn a_handshake_with_wrong_numbers_opens_nothing() {
-        // VF-22: a forged SYN, even with a forged answer, is no connection.
-        let syn = Connection::begin(segment(SYN, 100, 0, 0)).unwrap();
-        for forged in [segment(SYN | ACK, 5, 100, 0), segment(SYN | ACK, 5, 102, 0), segment(ACK, 5, 101, 0)] {
-            let mut connection = syn;
-            assert_eq!(connection.track(B, forged), Progress::Implausible, "{forged:?}");
-            assert_eq!(connection, syn);
-        }
-        let mut half = syn;
-        half.track(B, segment(SYN | ACK, 5, 101, 0));
-        for forged in [segment(ACK, 101, 5, 0), segment(ACK, 101, 7, 0), segment(ACK, 101, 4, 1)] {
-            let mut connection = half;
-            connection.track(A, forged);
-            assert_eq!(connection.state(), State::SynReceived, "{forged:?}");
-        }
-        // Data of the responder before the handshake's last segment does not hide that segment.
-        half.track(B, segment(ACK, 6, 101, 10));
-        assert_eq!(half.track(A, segment(ACK, 101, 6, 0)), Progress::Became(State::Established));
-    }
-
-    #[test]
-    fn what_cannot_begin_a_connection() {
-        assert_eq!(Connection::begin(segment(RST, 1, 0, 0)), None);
-        assert_eq!(Connection::begin(segment(SYN | ACK, 1, 1, 0)), None);
-        assert_eq!(Connection::begin(segment(ACK, 1, 1, 0)).map(|c| c.state()), Some(State::Midstream));
-    }
-
-    #[test]
-    fn only_a_reset_in_window_resets() {
-        // VF-22, RFC 5961.
-        let mut connection = opened(100, 500);
-        connection.track(A, segment(ACK, 101, 501, 50));
-        for (side, seq) in [(A, 100), (A, 152), (B, 500), (B, 502), (A, 101 + (1 << 30))] {
-            let mut forged = connection;
-            assert_eq!(forged.track(side, segment(RST, seq, 0, 0)), Progress::Implausible, "{side:?} {seq}");
-            assert_eq!(forged, connection);
-        }
-        for (side, seq) in [(A, 101), (A, 151), (B, 501)] {
-            let mut honest = connection;
-            assert_eq!(honest.track(side, segment(RST, seq, 0, 0)), Progress::Became(State::Reset), "{side:?} {seq}");
-        }
-        let mut refused = Connection::begin(segment(SYN, 100, 0, 0)).unwrap();
-        assert_eq!(refused.track(B, segment(RST | ACK, 0, 100, 0)), Progress::Implausible);
-        assert_eq!(refused.track(B, segment(RST | ACK, 0, 101, 0)), Progress::Became(State::Reset));
-    }
-
-    #[test]
-    fn a_connection_closes_from_either_side_or_both() {
-        for (first, second) in [(A, B), (B, A)] {
-            let start = [101, 501];
-            let mut connection = opened(100, 500);
-            let (own, other) = (start[first as usize], start[second as usize]);
-            assert_eq!(connection.track(first, segment(FIN | ACK, own, other, 0)), Progress::Became(State::Closing));
-            assert_eq!(connection.track(second, segment(ACK, other, own + 1, 9)), Progress::Unchanged);
-            let fin = segment(FIN | ACK, other + 9, own + 1, 0);
-            assert_eq!(connection.track(second, fin), Progress::Unchanged);
-            let last = segment(ACK, own + 1, other + 10, 0);
-            assert_eq!(connection.track(first, last), Progress::Became(State::TimeWait));
-            assert_eq!(connection.track(first, segment(SYN, 9000, 0, 0)), Progress::Reopened);
-        }
-        let mut both = opened(100, 500);
-        both.track(A, segment(FIN | ACK, 101, 501, 0));
-        assert_eq!(both.track(B, segment(FIN | ACK, 501, 101, 0)), Progress::Unchanged);
-        assert_eq!(both.track(A, segment(ACK, 102, 502, 0)), Progress::Unchanged);
-        assert_eq!(both.track(B, segment(ACK, 502, 102, 0)), Progress::Became(State::TimeWait));
-    }
-
-    #[test]
-    fn a_connection_is_picked_up_in_the_middle() {
-        let mut connection = Connection::begin(segment(ACK, 1000, 7000, 100)).unwrap();
-        let forged = segment(ACK, 7001 + MAX_WINDOW, 1100, 0);
-        assert_eq!(connection.track(B, forged), Progress::Implausible);
-        assert_eq!(connection.state(), State::Midstream);
-        assert_eq!(connection.track(B, segment(ACK, 7000, 1100, 30)), Progress::Became(State::Established));
-        assert_eq!(connection.retransmits(B), 0);
-        let mut unproven = Connection::begin(segment(ACK, 1000, 7000, 100)).unwrap();
-        unproven.track(B, segment(ACK, 7000, 5000, 30));
-        assert_eq!(unproven.state(), State::Midstream, "it acknowledges what was never sent");
-    }
-
-    #[test]
-    fn what_is_sent_again_is_counted() {
-        let mut connection = opened(u32::MAX - 50, 500);
-        let first = u32::MAX - 49;
-        for (seq, count) in [(first, 0), (first.wrapping_add(100), 0), (first, 1), (first.wrapping_add(100), 2)] {
-            assert_eq!(connection.track(A, segment(ACK, seq, 501, 100)), Progress::Unchanged);
-            assert_eq!((connection.retransmits(A), connection.retransmits(B)), (count, 0), "{seq}");
-        }
-        connection.track(A, segment(ACK, first.wrapping_add(200), 501, 0));
-        assert_eq!(connection.retransmits(A), 2, "an acknowledgement is not data");
-    }
-
-    proptest! {
-        /// Two honest ends, whatever they send and however much of it is delivered twice: never
-        /// implausible, and at the end over.
-        #[test]
-        fn honest_connections_are_believed(
-            start in any::<[u32; 2]>(),
-            steps in prop::collection::vec((any::<bool>(), 0u32..2000, any::<bool>()), 0..60),
-        ) {
-            let mut connection = opened(start[0], start[1]);
-            let mut next = start.map(|isn| isn.wrapping_add(1));
-            let mut sent = Vec::new();
-            for (a, len, twice) in steps {
-                let side = if a { A } else { B };
-                let (own, other) = (side as usize, side.other() as usize);
-                let data = segment(ACK, next[own], next[other], len);
-                next[own] = next[own].wrapping_add(len);
-                prop_assert_eq!(connection.track(side, data), Progress::Unchanged);
-                sent.push((side, data));
-                if twice {
-                    let (side, old) = sent[len as usize % sent.len()];
-                    prop_assert_eq!(connection.track(side, old), Progress::Unchanged);
-                }
-            }
-            prop_assert_eq!(connection.state(), State::Established);
-            for (side, expected) in [(A, State::Closing), (B, State::Closing)] {
-                let (own, other) = (side as usize, side.other() as usize);
-                connection.track(side, segment(FIN | ACK, next[own], next[other], 0));
-                next[own] = next[own].wrapping_add(1);
-                prop_assert_eq!(connection.state(), expected);
-            }
-            connection.track(A, segment(ACK, next[0], next[1], 0));
-            prop_assert_eq!(connection.state(), State::TimeWait);
-        }
-
-        /// Any segments at all: nothing panics, and what is over stays over unless it begins anew.
-        #[test]
-        fn any_segments(steps in prop::collection::vec((any::<bool>(), any::<u8>(), 0u32..40, 0u32..40, 0u32..9), 1..80)) {
-            let mut connection: Option<Connection> = None;
-            for (a, flags, seq, ack, len) in steps {
-                let next = segment(flags, seq, ack, len);
-                let Some(known) = &mut connection else {
-                    connection = Connection::begin(next);
-                    continue;
-                };
-                let before = known.state();
-                let progress = known.track(if a { A } else { B }, next);
-                prop_assert_eq!(matches!(progress, Progress::Became(_)), known.state() != before);
-                if matches!(before, State::Reset) {
-                    prop_assert_eq!(known.state(), State::Reset);
-                }
-                if progress == Progress::Reopened {
-                    connection = Connection::begin(next);
-                }
-            }
-        }
-    }
-}
+mod tests;

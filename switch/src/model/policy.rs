@@ -29,12 +29,6 @@ impl PortPolicy {
         self.version
     }
 
-    /// The same policy under another version.
-    #[cfg(test)]
-    pub(crate) fn with_version(&self, version: u64) -> Self {
-        Self { version, ..self.clone() }
-    }
-
     /// The layers, nearest the VM first.
     #[must_use]
     pub fn layers(&self) -> &[Arc<Layer>] {
