@@ -148,6 +148,8 @@ impl Effect {
             Action::Block { cause } => Self::Drop(*cause),
             Action::SetRegister { register, value } => Self::SetRegister { register: *register, value: *value },
             Action::Transpose { transposition } => Self::Transpose(Arc::clone(transposition)),
+            // The planner does not know these yet, and lets nothing pass that it does not understand.
+            _ => Self::Drop(DropCause::PolicyBlock),
         }
     }
 }

@@ -65,6 +65,7 @@ fn interpret(policy: &PortPolicy, direction: Direction, key: &Key) -> (Outcome, 
                 Err(_) => return (Outcome::Drop(DropCause::Untransposable), key, path),
             },
             None | Some(Action::Allow { .. }) => {}
+            Some(other) => panic!("{other:?}: not made here"),
         }
     }
     (Outcome::Forward, key, path)
