@@ -45,11 +45,15 @@ macro_rules! drop_causes {
 }
 
 drop_causes! {
+    /// A fragment that overlaps another, or is shorter than the header that it should begin with.
+    BadFragment => "bad_fragment",
     /// The offload metadata contradicts the frame: an offset beyond its end, an unknown kind.
     BadOffload => "bad_offload",
     /// The outer header of a packet whose sender takes no notice of congestion was marked with it
     /// (RFC 6040, 4.2).
     EcnNotCapable => "ecn_not_capable",
+    /// The first fragment of its packet did not come in time.
+    FragmentTimeout => "fragment_timeout",
     /// The ring to the worker that serves the destination was full.
     HandoverFull => "handover_full",
     /// A header needed for the decision reaches beyond the private window.
@@ -58,16 +62,24 @@ drop_causes! {
     LinkMtu => "link_mtu",
     /// A header that its frame cuts short, or with an impossible length.
     Malformed => "malformed",
+    /// No address and port is left for a new connection to its destination.
+    NatExhausted => "nat_exhausted",
     /// The destination had posted too few receive buffers.
     NoBuffers => "no_buffers",
+    /// It would have to be translated, and belongs to no connection.
+    NoConnection => "no_connection",
     /// There is no port to deliver to: a flood with nobody else, a cross-connect without its peer.
     NoDestination => "no_destination",
     /// There is no room before the frame for the headers to be put on.
     NoHeadroom => "no_headroom",
+    /// The directory said that there is no such address.
+    NoMapping => "no_mapping",
     /// The destination port exists, but nobody is attached or its queue is not started.
     NotReady => "not_ready",
     /// The pool that holds packets beyond their burst was full.
     ParkFull => "park_full",
+    /// Too many flows began at its port in too short a time.
+    PlanBudget => "plan_budget",
     /// A rule of the port's policy says so.
     PolicyBlock => "policy_block",
     /// No rule of a layer of the port's policy matches, and its default says so.
@@ -86,6 +98,8 @@ drop_causes! {
     TtlExpired => "ttl_expired",
     /// The destination's number is not that of a port, or no longer.
     UnknownPort => "unknown_port",
+    /// The directory, or the neighbour, did not answer in time.
+    Unresolved => "unresolved",
     /// Needs segmentation that software cannot do for this frame.
     Unsegmentable => "unsegmentable",
     /// A rule of the port's policy changes headers that the packet has not.

@@ -44,7 +44,7 @@ pub enum Action {
     Ecmp(Vec<MacAddr>),
     /// Puts it into a tunnel.
     Encap(Encap),
-    /// Sends it back to the port it came from, or to another one, whatever its addresses say.
+    /// Sends it back to the port it came from, or to another one, whatever its addresses say. Outbound only.
     Hairpin {
         /// The port; `None`: that it came from.
         to: Option<Name>,
@@ -154,6 +154,9 @@ pub enum ActionError {
     /// A translation of nothing.
     #[error("action: nat translates neither source nor destination")]
     EmptyNat,
+    /// A packet that came from the network cannot be turned back by the VM's port.
+    #[error("action: hairpin is for rules of direction out")]
+    InboundHairpin,
     /// Addresses of IPv4 and IPv6 in one.
     #[error("action: {one} and {other} are not of one IP version")]
     MixedVersions {

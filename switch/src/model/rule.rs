@@ -46,6 +46,9 @@ impl Rule {
     /// # Errors
     /// What does not hold together, by field.
     pub fn check(&self) -> Result<(), ActionError> {
+        if matches!(self.action, Action::Hairpin { .. }) && self.direction == Direction::In {
+            return Err(ActionError::InboundHairpin);
+        }
         self.action.check()
     }
 }
