@@ -19,6 +19,8 @@ pub enum Verdict {
     Drop(DropCause),
     /// Keep a copy: what policy does with it cannot be said yet.
     Park,
+    /// A copy was kept, and there is nothing more to do.
+    Parked,
 }
 
 /// Declares the causes once, so that the enum, the labels and the list cannot drift apart.

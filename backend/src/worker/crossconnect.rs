@@ -74,7 +74,9 @@ impl Worker {
         for i in 0..held {
             let length = source.queue.frame_len(i) as usize;
             let fill = |room: &mut [u8]| source.queue.read(i, 0, room);
-            if let Err(cause) = sender.packet(egress, pair, NetHeader::default(), length, fill) {
+            if let Err(cause) =
+                sender.packet(super::handover::Stage::Deliver, egress, pair, NetHeader::default(), length, fill)
+            {
                 source.common.drop_packets(cause, 1);
                 refused += 1;
             }

@@ -50,6 +50,7 @@ impl Shard {
         let planned = self.plan_first(&place.parsed, now);
         if let Outcome::Pending(request) = &planned.plan.outcome {
             self.ask(request, now.ns, outside);
+            outside.parked += 1;
             return burst.set_verdict(place.at, Verdict::Park);
         }
         let fate = now.fate(&planned.plan.outcome, self.port);

@@ -170,12 +170,14 @@ impl Engine {
     }
 
     /// Applies a port's policy to packets of a burst: outbound to those that are pending, inbound to those that
-    /// are to be forwarded to the port. What is let through keeps its verdict, unless it is sent elsewhere.
-    pub fn process(&mut self, burst: &mut Burst, port: PortId, direction: Direction, now_ns: u64) {
+    /// are to be forwarded to the port. What is let through keeps its verdict, unless it is sent elsewhere. Returns how
+    /// many packets must wait.
+    pub fn process(&mut self, burst: &mut Burst, port: PortId, direction: Direction, now_ns: u64) -> usize {
         let Self { shards, names, events, lost_events, .. } = self;
-        let Some(shard) = shards.get_mut(port.index()).and_then(Option::as_deref_mut) else { return };
-        let mut outside = Outside { names, events, lost_events };
+        let Some(shard) = shards.get_mut(port.index()).and_then(Option::as_deref_mut) else { return 0 };
+        let mut outside = Outside { names, events, lost_events, parked: 0 };
         shard.process(burst, direction, now_ns, &mut outside);
+        outside.parked
     }
 
     /// Works out what policy would do with a packet that came now (VF-29).
@@ -277,6 +279,8 @@ struct Outside<'a> {
     names: &'a [Option<Name>],
     events: &'a mut VecDeque<Event>,
     lost_events: &'a mut u64,
+    /// Packets that must wait.
+    parked: usize,
 }
 
 impl Outside<'_> {
