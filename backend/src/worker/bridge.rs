@@ -8,7 +8,7 @@ use virtqueue::{Frame, MAX_BURST, NetHeader, Tail, TxQueue};
 use switch::model::Direction;
 
 use super::Worker;
-use super::handover::{Sender, Stage};
+use super::handover::{Ports, Sender, Stage};
 use super::policy::Waiting;
 use super::slots::RxSlot;
 use crate::counters::{PortCounters, WorkerCounters};
@@ -271,7 +271,8 @@ impl Egress<'_> {
                 window.len() + self.payload.read(self.burst.handle(i), tail)
             };
             let length = self.burst.frame_len(i) as usize;
-            if let Err(cause) = sender.packet(stage, port, self.pair, NetHeader::default(), length, fill) {
+            let ports = Ports { ingress: self.burst.ingress(i), egress: port };
+            if let Err(cause) = sender.packet(stage, ports, self.pair, NetHeader::default(), length, fill) {
                 if let Some(ingress) = self.ingress {
                     ingress.drop_packets(cause, 1);
                 }

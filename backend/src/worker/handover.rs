@@ -34,8 +34,8 @@ const KIND_LEARNED: u8 = 2;
 /// What one worker tells another.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Record<'a> {
-    /// Take this packet on from `stage`, at `port`: that it is for, or that it came from if policy outbound is next.
-    Packet { stage: Stage, port: PortId, pair: u16, header: NetHeader, bytes: &'a [u8] },
+    /// Take this packet on from `stage`.
+    Packet { stage: Stage, ports: Ports, pair: u16, header: NetHeader, bytes: &'a [u8] },
     /// A replica of the bridge learned something.
     Learned(Announcement),
 }
@@ -49,6 +49,13 @@ pub(crate) enum Stage {
     Inbound,
     /// The policy of the port that it came from.
     Outbound,
+}
+
+/// Where a packet came from and where it is to go; what is not known is [`PortId::NONE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ports {
+    pub(crate) ingress: PortId,
+    pub(crate) egress: PortId,
 }
 
 /// Wakes a worker that may sleep.
@@ -112,7 +119,7 @@ impl Sender {
     pub(crate) fn packet(
         &mut self,
         stage: Stage,
-        port: PortId,
+        ports: Ports,
         pair: u16,
         header: NetHeader,
         len: usize,
@@ -124,7 +131,8 @@ impl Sender {
         let appended = self.append(KIND_PACKET, len, |record| {
             let Some((head, body)) = record.split_at_mut_checked(HEADER) else { return false };
             put(head, 22, &[stage as u8]);
-            put(head, 8, &port.0.to_le_bytes());
+            put(head, 8, &ports.egress.0.to_le_bytes());
+            put(head, 24, &ports.ingress.0.to_le_bytes());
             put(head, 10, &pair.to_le_bytes());
             put(head, 12, &[header.flags, header.gso_type]);
             put(head, 14, &header.hdr_len.to_le_bytes());
@@ -249,7 +257,8 @@ fn parse(kind: u8, record: &[u8], body: usize) -> Option<Record<'_>> {
             let bytes = record.get(HEADER..HEADER + body)?;
             let [stage] = field(record, 22)?;
             let stage = [Stage::Deliver, Stage::Inbound, Stage::Outbound].into_iter().find(|s| *s as u8 == stage)?;
-            Some(Record::Packet { stage, port: PortId(half(8)?), pair: half(10)?, header, bytes })
+            let ports = Ports { ingress: PortId(half(24)?), egress: PortId(half(8)?) };
+            Some(Record::Packet { stage, ports, pair: half(10)?, header, bytes })
         }
         KIND_LEARNED => {
             let (port, mac) = (PortId(half(8)?), MacAddr(field(record, 10)?));
@@ -286,7 +295,7 @@ mod tests {
 
     fn send(sender: &mut Sender, bytes: &[u8]) -> Result<(), DropCause> {
         let header = NetHeader { gso_size: 7, ..NetHeader::default() };
-        sender.packet(Stage::Inbound, PortId(3), 1, header, bytes.len(), |room| {
+        sender.packet(Stage::Inbound, Ports { ingress: PortId(2), egress: PortId(3) }, 1, header, bytes.len(), |room| {
             room.copy_from_slice(bytes);
             bytes.len()
         })
@@ -295,8 +304,9 @@ mod tests {
     fn receive(receiver: &mut Receiver) -> Option<Vec<u8>> {
         let mut out = None;
         receiver.next(|record| match record {
-            Record::Packet { stage, port, pair, header, bytes } => {
-                assert_eq!((stage, port, pair, header.gso_size), (Stage::Inbound, PortId(3), 1, 7));
+            Record::Packet { stage, ports, pair, header, bytes } => {
+                assert_eq!((stage, pair, header.gso_size), (Stage::Inbound, 1, 7));
+                assert_eq!(ports, Ports { ingress: PortId(2), egress: PortId(3) });
                 out = Some(bytes.to_vec());
             }
             other @ Record::Learned(_) => panic!("{other:?}"),

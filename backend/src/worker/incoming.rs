@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What other workers handed over: packets for this worker's receive queues, and what their bridges learned.
 
-use packet::{DropCause, PortId, WINDOW};
+use packet::{DropCause, WINDOW};
 use switch::model::Direction;
 use virtqueue::{Delivered, NetHeader, Tail};
 
 use super::Worker;
-use super::handover::{Record, Stage};
+use super::handover::{Ports, Record, Stage};
 use super::slots::RxSlot;
 use crate::topology::Route;
 
@@ -38,8 +38,8 @@ impl Worker {
 
     fn take_handover(&mut self, record: Record<'_>) {
         match record {
-            Record::Packet { stage: Stage::Deliver, port, pair, header, bytes } => {
-                let slot = match self.routes.to(port, pair) {
+            Record::Packet { stage: Stage::Deliver, ports: Ports { egress, .. }, pair, header, bytes } => {
+                let slot = match self.routes.to(egress, pair) {
                     Route::Local(receiver) => self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()),
                     Route::Remote(_) | Route::None => None,
                 };
@@ -47,18 +47,18 @@ impl Worker {
                     Some(slot) => deliver_bytes(slot, &header, bytes),
                     // The queue went away while the packet was between workers.
                     None => {
-                        let entry = self.topology.port(port);
+                        let entry = self.topology.port(egress);
                         if let Some(counters) = entry.and_then(|entry| entry.counters.get(self.index)) {
                             counters.drop_packets(DropCause::NotReady, 1);
                         }
                     }
                 }
             }
-            Record::Packet { stage: Stage::Inbound, port, pair, bytes, .. } => {
-                self.go_on(bytes, port, PortId::NONE, pair, Direction::In);
+            Record::Packet { stage: Stage::Inbound, ports, pair, bytes, .. } => {
+                self.go_on(bytes, ports.egress, ports.ingress, pair, Direction::In);
             }
-            Record::Packet { stage: Stage::Outbound, port, pair, bytes, .. } => {
-                self.go_on(bytes, port, port, pair, Direction::Out);
+            Record::Packet { stage: Stage::Outbound, ports: Ports { ingress, .. }, pair, bytes, .. } => {
+                self.go_on(bytes, ingress, ingress, pair, Direction::Out);
                 self.tell_learned();
             }
             Record::Learned(news) => self.bridge.learn_remote(news),
