@@ -64,9 +64,9 @@ impl Patch<'_> {
         let old = self.window.get_mut(at..end).ok_or(DropCause::HeaderBeyondWindow)?;
         for (i, (old, new)) in old.iter_mut().zip(new).enumerate() {
             for sum in sums.iter_mut() {
-                add_change(sum, i, *old, *new);
+                sum.add_change(i, *old, *new);
             }
-            add_change(&mut self.outer, at.abs_diff(self.start).wrapping_add(i), *old, *new);
+            self.outer.add_change(at.abs_diff(self.start).wrapping_add(i), *old, *new);
             *old = *new;
         }
         Ok(())
@@ -122,12 +122,6 @@ impl Patch<'_> {
 }
 
 const _: () = assert!(LEN == 8, "the quotation follows the header of the error");
-
-fn add_change(sum: &mut Sum, offset: usize, old: u8, new: u8) {
-    let word = |byte: u8| if offset & 1 == 0 { u16::from_be_bytes([byte, 0]) } else { u16::from(byte) };
-    sum.add_value(!word(old));
-    sum.add_value(word(new));
-}
 
 fn octets(address: IpAddr) -> ([u8; 16], usize) {
     match address {
