@@ -5,7 +5,7 @@ use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, Pr
 
 use super::flow::{Fate, Unified, Watched};
 use super::path::PathId;
-use super::shard::{Now, Place, Shard, Tracked, beginning, scope};
+use super::shard::{Now, Place, Shard, Tracked, beginning, scope, segment};
 use super::{Event, Outside};
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
@@ -61,7 +61,7 @@ impl Shard {
             Ok(handle) => {
                 if let Some(flow) = self.flows.get_mut(handle) {
                     flow.count(place.len, now.ms);
-                    flow.apply(burst, place, key);
+                    flow.apply(burst, place.at, &place.parsed.layout, key.hash);
                 }
                 if now.direction == Direction::In && fate == Fate::Pass {
                     self.pair(handle, &planned.plan.after.ufid, now);
@@ -74,7 +74,7 @@ impl Shard {
                 let path = self.paths.intern(&planned.plan, now.snapshot);
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
-                uncached.apply(burst, place, key);
+                uncached.apply(burst, place.at, &place.parsed.layout, key.hash);
             }
         }
     }
@@ -113,7 +113,7 @@ impl Shard {
         if !self.reconcile_connection(at, now) {
             return false;
         }
-        if self.track(at, role, parsed) == Tracked::Over {
+        if self.track(at, role, segment(parsed)) == Tracked::Over {
             self.end(at, now.ms);
             return false;
         }
