@@ -4,8 +4,8 @@
 //! # Theory of operation
 //!
 //! The index knows hashes and places and no keys: those are where the flows are, and whoever asks
-//! compares them. An entry is one word, the high half of the hash and the place; eight words make a
-//! bucket, which is one cache line. A flow lives in one of two buckets, both told by its hash, in the first unless
+//! compares them. An entry is a tag, the high half of the hash, and the place; eight of them make a
+//! bucket, which is one cache line: the tags first, so that they are compared all at once. A flow lives in one of two buckets, both told by its hash, in the first unless
 //! that is fuller: so the index fills to two thirds before a flow finds no place, and removing leaves no trace.
 //!
 //! It is as large as what is in it needs: at half its room it is doubled. The new buckets are empty at first,
@@ -31,15 +31,18 @@ pub struct Index {
     old: Box<[Bucket]>,
     moved: usize,
     /// Flows that found no room while they were moved: hardly ever any.
-    strays: Vec<u64>,
+    strays: Vec<(u32, u32)>,
     len: usize,
     max_buckets: usize,
 }
 
-/// Words of 0 are free.
+/// A way whose place is 0 is free; others have their place and one.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Bucket([u64; WAYS]);
+struct Bucket {
+    tags: [u32; WAYS],
+    places: [u32; WAYS],
+}
 
 impl Index {
     /// Highest number of a place.
@@ -97,10 +100,10 @@ impl Index {
     #[cold]
     fn find_old(&self, hash: u64, is_meant: &mut impl FnMut(u32) -> bool) -> Option<u32> {
         let [first, second] = choices(hash, self.old.len());
-        let stray = |word: &&u64| (**word ^ hash) >> 32 == 0;
-        search(&self.old, first, hash, is_meant)
-            .or_else(|| search(&self.old, second, hash, is_meant))
-            .or_else(|| self.strays.iter().filter(stray).map(|word| place_of(*word)).find(|place| is_meant(*place)))
+        search(&self.old, first, hash, is_meant).or_else(|| search(&self.old, second, hash, is_meant)).or_else(|| {
+            let same = self.strays.iter().filter(|(tag, _)| *tag == tag_of(hash));
+            same.map(|(_, place)| *place).find(|place| is_meant(*place))
+        })
     }
 
     /// Adds a flow. `false`, and no change, if both its buckets are full. `rehash` gives the hash of a flow that is in
@@ -114,19 +117,18 @@ impl Index {
             self.old = std::mem::replace(&mut self.buckets, doubled);
             self.moved = 0;
         }
-        let inserted = put(&mut self.buckets, hash, word(hash, place));
+        let inserted = put(&mut self.buckets, hash, place);
         self.len += usize::from(inserted);
         inserted
     }
 
     /// Removes a flow. `false` if it is not there.
     pub fn remove(&mut self, hash: u64, place: u32) -> bool {
-        let gone = word(hash, place);
-        let mut found = take(&mut self.buckets, hash, gone);
+        let mut found = take(&mut self.buckets, hash, place);
         if !found && !self.old.is_empty() {
-            found = take(&mut self.old, hash, gone);
+            found = take(&mut self.old, hash, place);
         }
-        if !found && let Some(at) = self.strays.iter().position(|word| *word == gone) {
+        if !found && let Some(at) = self.strays.iter().position(|stray| *stray == (tag_of(hash), place)) {
             self.strays.swap_remove(at);
             found = true;
         }
@@ -139,16 +141,11 @@ impl Index {
     fn move_some(&mut self, rehash: &impl Fn(u32, u32) -> Option<u64>) {
         let end = (self.moved + MOVED_AT_ONCE).min(self.old.len());
         for bucket in self.old.get_mut(self.moved..end).unwrap_or_default() {
-            for slot in &mut bucket.0 {
-                let moved = std::mem::take(slot);
-                if moved == 0 {
-                    continue;
-                }
-                #[expect(clippy::cast_possible_truncation, reason = "the high half")]
-                let high = (moved >> 32) as u32;
-                let hash = rehash(place_of(moved), high);
-                if !hash.is_some_and(|hash| put(&mut self.buckets, hash, moved)) {
-                    self.strays.push(moved);
+            for (tag, slot) in bucket.tags.iter().zip(&mut bucket.places) {
+                let Some(place) = std::mem::take(slot).checked_sub(1) else { continue };
+                let hash = rehash(place, *tag);
+                if !hash.is_some_and(|hash| put(&mut self.buckets, hash, place)) {
+                    self.strays.push((*tag, place));
                 }
             }
         }
@@ -160,7 +157,7 @@ impl Index {
 }
 
 fn empty(buckets: usize) -> Box<[Bucket]> {
-    vec![Bucket([0; WAYS]); buckets].into_boxed_slice()
+    vec![Bucket { tags: [0; WAYS], places: [0; WAYS] }; buckets].into_boxed_slice()
 }
 
 /// The two buckets of a hash: its low half tells both, because the high one is compared.
@@ -175,45 +172,46 @@ const fn choices(hash: u64, buckets: usize) -> [usize; 2] {
 
 #[inline]
 fn search(buckets: &[Bucket], at: usize, hash: u64, is_meant: &mut impl FnMut(u32) -> bool) -> Option<u32> {
-    let Bucket(words) = buckets.get(at)?;
-    // All eight at once; a word of 0 is told apart behind.
+    let Bucket { tags, places } = buckets.get(at)?;
+    let tag = tag_of(hash);
     let mut matching = 0_u32;
-    for (i, word) in words.iter().enumerate() {
-        matching |= u32::from((*word ^ hash) >> 32 == 0) << i;
+    for (i, known) in tags.iter().enumerate() {
+        matching |= u32::from(*known == tag) << i;
     }
     while matching != 0 {
-        let word = *words.get(matching.trailing_zeros() as usize)?;
-        if word != 0 && is_meant(place_of(word)) {
-            return Some(place_of(word));
+        // A free way has the tag of whoever was there last.
+        let place = places.get(matching.trailing_zeros() as usize)?.checked_sub(1);
+        if let Some(place) = place.filter(|place| is_meant(*place)) {
+            return Some(place);
         }
         matching &= matching - 1;
     }
     None
 }
 
-fn put(buckets: &mut [Bucket], hash: u64, word: u64) -> bool {
+fn put(buckets: &mut [Bucket], hash: u64, place: u32) -> bool {
     let [first, second] = choices(hash, buckets.len());
-    let used = |at: usize| buckets.get(at).map_or(WAYS, |bucket| bucket.0.iter().filter(|word| **word != 0).count());
+    let used = |at: usize| buckets.get(at).map_or(WAYS, |held| held.places.iter().filter(|place| **place != 0).count());
     let bucket = if used(second) < used(first) { second } else { first };
-    let slot = buckets.get_mut(bucket).and_then(|bucket| bucket.0.iter_mut().find(|word| **word == 0));
-    slot.map(|slot| *slot = word).is_some()
+    let Some(Bucket { tags, places }) = buckets.get_mut(bucket) else { return false };
+    let free = tags.iter_mut().zip(places).find(|(_, place)| **place == 0);
+    free.map(|(tag, slot)| (*tag, *slot) = (tag_of(hash), place + 1)).is_some()
 }
 
-fn take(buckets: &mut [Bucket], hash: u64, gone: u64) -> bool {
+fn take(buckets: &mut [Bucket], hash: u64, place: u32) -> bool {
     choices(hash, buckets.len()).into_iter().any(|at| {
-        let slot = buckets.get_mut(at).and_then(|bucket| bucket.0.iter_mut().find(|word| **word == gone));
-        slot.map(|slot| *slot = 0).is_some()
+        let Some(Bucket { tags, places }) = buckets.get_mut(at) else { return false };
+        let mut ways = tags.iter().zip(places);
+        let found = ways.find(|(tag, held)| **tag == tag_of(hash) && **held == place + 1);
+        found.map(|(_, held)| *held = 0).is_some()
     })
 }
 
-/// The high half of the hash, and the place plus one, so that no entry is 0.
-const fn word(hash: u64, place: u32) -> u64 {
-    hash & 0xffff_ffff_0000_0000 | (place as u64 + 1)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "the low half, which `word` made from a u32")]
-const fn place_of(word: u64) -> u32 {
-    (word as u32).wrapping_sub(1)
+/// What is compared of a hash.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the high half")]
+const fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
 #[cfg(test)]
