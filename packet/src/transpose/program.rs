@@ -120,6 +120,17 @@ impl Program {
         Ok(())
     }
 
+    /// Bytes that it holds besides itself, what an allocator adds apart.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        let front = self.front.as_ref().map_or(0, |front| {
+            let header = front.header.as_ref().map_or(0, |header| header.bytes.len());
+            size_of::<Front>().saturating_add(front.tags.len()).saturating_add(header)
+        });
+        let outer = self.outer.as_ref().map_or(0, |_| size_of::<OuterProgram>());
+        self.stores.len().saturating_add(front).saturating_add(outer)
+    }
+
     #[inline]
     fn read(&self, window: &[u8], layout: &Layout) -> Option<Marks> {
         let mut marks = Marks::default();
