@@ -13,7 +13,7 @@
 //! | [`offload`] | [`Offload`]: what the sender left for others to do (checksum, segmentation) |
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
-//! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
+//! | [`segment`] | [`Segmenter`]: one oversized TCP or UDP frame, tunnelled or not, cut into finished ones |
 //! | [`icmp`] | ICMP errors: the packets that they quote, found and rewritten; "packet too big" built |
 //! | [`mss`] | the maximum segment size that a TCP SYN announces, lowered |
 //! | [`neighbor`] | ARP and IPv6 neighbour discovery: who has an address |
