@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The switch against a naive interpreter of what policy means (docs/switch.md).
+//!
+//! | file | job |
+//! |---|---|
+//! | `wire.rs` | headers in bytes: reading, and changing with all checksums summed anew |
+//! | `edit.rs` | what actions do to bytes |
+//! | `select.rs` | which rule of a layer applies |
+//! | `walk.rs` | a packet through all layers |
+//! | `connections.rs`, `tcp.rs` | what is remembered |
+//! | `choices.rs`, `interpreter.rs` | all ways in which things may go, and whether what was seen is one |
+//! | `frame.rs`, `text.rs` | frames and policies as values and in words |
+//! | `script.rs`, `scenarios.rs` | stories that are told in words, with their outcome |
+//! | `switch_under_test.rs` | what is held against the interpreter |
+
+mod choices;
+mod connections;
+mod edit;
+mod frame;
+mod interpreter;
+mod scenarios;
+mod script;
+mod select;
+mod switch_under_test;
+mod tcp;
+mod text;
+mod walk;
+mod wire;
