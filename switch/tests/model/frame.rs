@@ -130,6 +130,27 @@ impl Frame {
         Some(Self { outer, destination_mac: mac(Field::EthDst), source_mac: mac(Field::EthSrc), vlans, body })
     }
 
+    /// The frame that answers it, as far as headers go: all ends change places.
+    pub(crate) fn answer(&self) -> Self {
+        let mut answer = self.clone();
+        std::mem::swap(&mut answer.source_mac, &mut answer.destination_mac);
+        match &mut answer.body {
+            Body::Arp { sender, target } => std::mem::swap(sender, target),
+            Body::Ip { source, destination, payload, .. } => {
+                std::mem::swap(source, destination);
+                match payload {
+                    Payload::Tcp { ports, .. } | Payload::Udp { ports, .. } => ports.reverse(),
+                    Payload::Echo { reply, .. } => *reply = !*reply,
+                    Payload::Other { .. } => {}
+                }
+            }
+        }
+        if let Some(outer) = &mut answer.outer {
+            std::mem::swap(&mut outer.source, &mut outer.destination);
+        }
+        answer
+    }
+
     /// Who speaks to whom, and everything else by name.
     pub(crate) fn in_words(&self, direction: Direction) -> (String, BTreeMap<&'static str, String>) {
         let mut rest = BTreeMap::new();

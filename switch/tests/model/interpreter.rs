@@ -21,6 +21,9 @@
 //! * A connection ends when planned again if it is dropped, if a choice is not allowed any more, if it would
 //!   leave with another tuple than before, or if no stateful rule is left. Whatever packet made that known then
 //!   belongs to no connection, and may begin one, in either direction.
+//! * A packet of the initiator that differs from the one that began the connection in what is no part of the tuple
+//!   searches rules of its own. Where it meets a stateful rule in a layer without an entry it adds none: it
+//!   passes, and what would translate it drops it (`no_connection`).
 //! * An entry that translates is kept only if its tuple in front of the layer is the same as it was.
 //! * A connection one of whose names is another's does not begin: its packet is dropped (`nat_exhausted`).
 //! * Fixed ports do not touch the identifier of an echo; ranges give one. Protocols without ports get the address.
@@ -111,9 +114,14 @@ impl Interpreter {
 
     /// Goes the first way that is possible.
     pub(crate) fn decide(&mut self, direction: Direction, frame: &[u8], now: u64) -> Outcome {
+        self.decide_by(direction, frame, now, &mut Choices::default())
+    }
+
+    /// Goes a way of which somebody else decides.
+    pub(crate) fn decide_by(&mut self, direction: Direction, frame: &[u8], now: u64, choices: &mut Choices) -> Outcome {
         let marks = FlowMarks { port: 0xc000, flow_id: 0, label: 0 };
         let mut world = self.worlds.swap_remove(0);
-        let outcome = self.step(&mut world, direction, frame, now, marks, &mut Choices::default());
+        let outcome = self.step(&mut world, direction, frame, now, marks, choices);
         self.worlds = vec![world];
         outcome
     }
@@ -160,6 +168,17 @@ impl Interpreter {
             return Err(format!("counted {seen:?}\n  not {:?}", zero(&self.worlds[0].totals)));
         }
         self.worlds.retain(|world| zero(&world.totals) == seen);
+        Ok(())
+    }
+
+    /// Whether there can be so many connections.
+    pub(crate) fn judge_connections(&mut self, seen: usize, now: u64) -> Result<(), String> {
+        self.forget(now);
+        let count = |world: &World| world.connections.len();
+        if !self.worlds.iter().any(|world| count(world) == seen) {
+            return Err(format!("{seen} connections, not {}", count(&self.worlds[0])));
+        }
+        self.worlds.retain(|world| count(world) == seen);
         Ok(())
     }
 
@@ -274,7 +293,7 @@ impl Interpreter {
         }
         let known = known.clone();
         let first = known.first.clone();
-        let standing = Standing::Initiator(&known);
+        let standing = Standing::Again(&known);
         let mut walk = self.walk(world, known.direction, standing, &first, now, marks, choices);
         walk.run()?;
         let done = Done::from(walk);

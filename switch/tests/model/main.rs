@@ -11,18 +11,23 @@
 //! | `choices.rs`, `interpreter.rs` | all ways in which things may go, and whether what was seen is one |
 //! | `frame.rs`, `text.rs` | frames and policies as values and in words |
 //! | `script.rs`, `scenarios.rs` | stories that are told in words, with their outcome |
+//! | `policies.rs`, `traffic.rs`, `driver.rs`, `random.rs` | random policies, conversations and changes, and who tells them |
 //! | `switch_under_test.rs` | what is held against the interpreter |
 
 mod choices;
 mod connections;
+mod driver;
 mod edit;
 mod frame;
 mod interpreter;
+mod policies;
+mod random;
 mod scenarios;
 mod script;
 mod select;
 mod switch_under_test;
 mod tcp;
 mod text;
+mod traffic;
 mod walk;
 mod wire;

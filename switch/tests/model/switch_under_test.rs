@@ -13,6 +13,11 @@ pub(crate) trait Switch {
     /// Takes a packet through the policy.
     fn process(&mut self, direction: Direction, frame: Vec<u8>, now_ns: u64) -> Outcome;
 
+    /// Takes a burst of packets of one direction through it.
+    fn process_all(&mut self, direction: Direction, frames: Vec<Vec<u8>>, now_ns: u64) -> Vec<Outcome> {
+        frames.into_iter().map(|frame| self.process(direction, frame, now_ns)).collect()
+    }
+
     /// Time passes. It is called at least once a second of the switch's time.
     fn sweep(&mut self, _now_ns: u64) {}
 
