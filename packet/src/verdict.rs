@@ -17,6 +17,10 @@ pub enum Verdict {
     Flood,
     /// Deliver to nobody, and count it under this cause.
     Drop(DropCause),
+    /// Keep a copy: what policy does with it cannot be said yet.
+    Park,
+    /// A copy was kept, and there is nothing more to do.
+    Parked,
 }
 
 /// Declares the causes once, so that the enum, the labels and the list cannot drift apart.
@@ -52,6 +56,8 @@ drop_causes! {
     /// The outer header of a packet whose sender takes no notice of congestion was marked with it
     /// (RFC 6040, 4.2).
     EcnNotCapable => "ecn_not_capable",
+    /// There is no room for another flow or connection.
+    FlowTableFull => "flow_table_full",
     /// The first fragment of its packet did not come in time.
     FragmentTimeout => "fragment_timeout",
     /// The ring to the worker that serves the destination was full.

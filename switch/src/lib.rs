@@ -13,16 +13,20 @@
 //! | [`compile`] | [`Snapshot`](compile::Snapshot): policy, compiled |
 //! | [`plan`](mod@plan) | what policy does with a packet, worked out without doing it |
 //! | [`engine`] | [`Engine`](engine::Engine): policy on bursts |
+//! | [`tally`] | counters of rules |
+//! | `action` | what rules do, a file each |
 //! | [`text`] | conditions as people write them |
 //! | [`flow`] | what is remembered about connections |
 //! | [`condition`] | [`Conditions`]: what a rule matches; [`Key`]: what is matched |
 //! | [`classify`] | [`Compiled`]: the best rule of a group for a key, found without trying them all |
+//! | [`neighbors`] | [`Neighbors`](neighbors::Neighbors): an uplink's addresses, next hops and their MAC addresses |
 //! | [`forwarder`] | [`CrossConnect`]: ports wired back to back; [`Forwarder`]: whom to ask about a port's packets |
 //! | [`bridge`] | [`Bridge`]: MAC learning, one replica per worker |
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod action;
 pub mod bridge;
 pub mod classify;
 pub mod compile;
@@ -32,7 +36,9 @@ pub mod flow;
 pub mod forwarder;
 pub mod model;
 pub mod name;
+pub mod neighbors;
 pub mod plan;
+pub mod tally;
 pub mod text;
 
 pub use bridge::{Announcement, Bridge, BridgeConfig, BridgeStats, Entry};

@@ -50,6 +50,12 @@ impl Index {
         self.len == 0
     }
 
+    /// Bytes that it takes.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        size_of_val(&*self.buckets)
+    }
+
     /// The first place that goes with a hash: nearly always the right one if there is any. To be
     /// compared, and looked for with [`find`](Self::find) if it is not.
     #[inline]

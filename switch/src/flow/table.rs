@@ -15,6 +15,7 @@ use packet::ufid::{NARROW_WORDS, WORDS};
 
 use super::index::Index;
 use super::slab::{Handle, Slab};
+use super::tuple::Tuple;
 
 const HIGH_WORDS: usize = WORDS - NARROW_WORDS;
 /// Odd multipliers without pattern: from the hexadecimal digits of pi.
@@ -93,6 +94,19 @@ impl Secret {
                 .wrapping_add(fold(w4 ^ k4, w5 ^ k5));
         }
         fold(sum ^ a, u64::from(scope.0) ^ b)
+    }
+}
+
+impl Secret {
+    /// The hash of a tuple on one side of a port.
+    #[inline]
+    pub(crate) fn hash_tuple(&self, side: bool, tuple: &Tuple) -> u64 {
+        let [k0, k1, k2, k3, k4, .., a, b] = &self.0;
+        let [source, destination] = [tuple.source, tuple.destination].map(halves);
+        let sum = fold(source[0] ^ k0, destination[0] ^ k1)
+            .wrapping_add(fold(source[1] ^ k2, destination[1] ^ k3))
+            .wrapping_add(fold(tuple.rest() ^ k4, u64::from(side) ^ b));
+        fold(sum ^ a, *b)
     }
 }
 
@@ -208,6 +222,19 @@ impl<T> FlowTable<T> {
         Some((flow.scope, Ufid::from_words([w0, w1, w2, w3, w4, w5, w6, w7, a, b, c, d, e, f])))
     }
 
+    /// All flows.
+    pub fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
+        self.flows.iter().map(|(handle, flow)| (handle, &flow.value))
+    }
+
+    /// Bytes that the table holds, room in the index included, without what flows themselves have on the heap.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        let wide = self.flows.iter().filter(|(_, flow)| flow.high.is_some()).count();
+        let keys = self.keys.len() * size_of::<Line>();
+        self.index.memory() + self.flows.memory() + keys + wide * size_of::<[u64; HIGH_WORDS]>()
+    }
+
     /// Up to `budget` flows from place `from` on, for sweeping in slices; and where to go on.
     pub fn slice(&self, from: u32, budget: usize) -> (impl Iterator<Item = (Handle, &T)>, u32) {
         let end = (from as usize).saturating_add(budget);
@@ -232,6 +259,11 @@ impl<T> FlowTable<T> {
                 Some(high) => key.ufid.words().ends_with(&**high),
             }
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+const fn halves(number: u128) -> [u64; 2] {
+    [number as u64, (number >> 64) as u64]
 }
 
 /// The two halves of a product: every bit of both reaches every bit of the result.

@@ -1,0 +1,376 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A port's flows, and what happens to a burst of its packets.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use packet::{Burst, DropCause, MAX_BURST, Parsed, PortId, Verdict};
+
+use super::flow::{Fate, Openings, Unified, Watched};
+use super::path::Paths;
+use super::{EngineConfig, Outside, ShardStats, to_ms};
+use crate::Name;
+use crate::compile::Snapshot;
+use crate::flow::connection::Role;
+use crate::flow::connections::Connections;
+use crate::flow::tcp::{self, Progress, Segment};
+use crate::flow::tuple::{Kind, Tuple};
+use crate::flow::{FlowKey, FlowTable, Handle, Scope, Secret};
+use crate::model::Direction;
+use crate::plan::{Outcome, Request};
+
+/// A flow that was silent for so long is looked at closely: its connection's time may be over.
+const SILENT_MS: u32 = 1000;
+/// Ways through the layers that the flows of a port may take.
+const MAX_PATHS: usize = 1 << 18;
+
+/// One port's policy and flows.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) port: PortId,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) config: EngineConfig,
+    pub(super) flows: FlowTable<Unified>,
+    pub(super) connections: Connections,
+    pub(super) openings: Openings,
+    pub(super) paths: Paths,
+    /// Flows that nobody has confirmed, oldest first, among them some that are gone or confirmed by now.
+    pub(super) small: VecDeque<Handle>,
+    pub(super) budget: Budget,
+    pub(super) stats: ShardStats,
+    /// Questions that were asked, and when.
+    pub(super) asked: HashMap<Request, u64, foldhash::fast::RandomState>,
+    pub(super) sweep_at: u32,
+    /// Where room for confirmed flows was last looked for.
+    pub(super) hand: u32,
+    places: Vec<Place>,
+    /// When the burst came that is dealt with.
+    pub(super) now_ms: u32,
+    /// Room for the handles of a slice.
+    pub(super) swept: Vec<Handle>,
+}
+
+/// A packet of the burst that is to be dealt with.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) at: usize,
+    pub(super) len: u32,
+    pub(super) parsed: Parsed,
+}
+
+/// The moment, and where packets go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now<'a> {
+    pub(super) ns: u64,
+    pub(super) ms: u32,
+    pub(super) direction: Direction,
+    pub(super) snapshot: &'a Snapshot,
+    /// What ports are called, by number.
+    pub(super) names: &'a [Option<Name>],
+}
+
+/// How many flows may begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    tokens: u32,
+    filled_ns: u64,
+}
+
+impl Shard {
+    pub(super) fn new(port: PortId, snapshot: Arc<Snapshot>, config: EngineConfig) -> Self {
+        let flows = config.flows.saturating_add(config.small_flows);
+        // What is true of one shard's keys is of no use against another's.
+        let secret = |n: u64| Secret::new(config.seed ^ (u64::from(port.0) << 32 | n));
+        Self {
+            port,
+            snapshot,
+            config,
+            flows: FlowTable::new(flows, secret(1)),
+            connections: Connections::new((config.flows / 2).saturating_add(config.small_flows), secret(2)),
+            openings: Openings::new(),
+            paths: Paths::new(MAX_PATHS),
+            small: VecDeque::new(),
+            budget: Budget { tokens: config.plans_per_second, filled_ns: 0 },
+            stats: ShardStats::default(),
+            asked: HashMap::default(),
+            sweep_at: 0,
+            hand: 0,
+            places: Vec::with_capacity(MAX_BURST),
+            now_ms: 0,
+            swept: Vec::new(),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    pub(super) fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        // What was missing may be there now: if not, it is asked for again.
+        self.asked.clear();
+        std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    pub(super) fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub(super) fn process(&mut self, burst: &mut Burst, direction: Direction, now_ns: u64, outside: &mut Outside<'_>) {
+        if self.snapshot.is_empty() {
+            return;
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let now = Now { ns: now_ns, ms: to_ms(now_ns), direction, snapshot: &snapshot, names: outside.names };
+        self.now_ms = now.ms;
+        self.parse(burst, direction);
+        let places = std::mem::take(&mut self.places);
+        let mut keys: [Option<FlowKey<'_>>; MAX_BURST] = [None; MAX_BURST];
+        for (key, place) in keys.iter_mut().zip(&places) {
+            *key = Some(self.flows.key(scope(direction), &place.parsed.ufid));
+        }
+        let mut found = [None; MAX_BURST];
+        self.flows.find_all(keys.iter().map_while(Option::as_ref), &mut found);
+        for ((place, key), found) in places.iter().zip(keys.iter().flatten()).zip(found) {
+            self.packet(burst, place, key, found, &now, outside);
+        }
+        self.places = places;
+    }
+
+    fn parse(&mut self, burst: &mut Burst, direction: Direction) {
+        let wanted = match direction {
+            Direction::Out => Verdict::Pending,
+            Direction::In => Verdict::Forward(self.port),
+        };
+        self.places.clear();
+        for at in 0..burst.len() {
+            if burst.verdict(at) != wanted {
+                continue;
+            }
+            let len = burst.frame_len(at);
+            match packet::parse::parse(burst.window(at), len) {
+                Ok(parsed) => self.places.push(Place { at, len, parsed }),
+                Err(error) => {
+                    self.stats.unparsed += 1;
+                    burst.set_verdict(at, Verdict::Drop(error.cause()));
+                }
+            }
+        }
+    }
+
+    #[inline]
+    fn packet(
+        &mut self,
+        burst: &mut Burst,
+        place: &Place,
+        key: &FlowKey<'_>,
+        found: Option<Handle>,
+        now: &Now<'_>,
+        outside: &mut Outside<'_>,
+    ) {
+        // An earlier packet of this burst may have begun the flow, or ended it.
+        let found = found.filter(|handle| self.flows.get(*handle).is_some()).or_else(|| self.flows.find(key));
+        if let Some(handle) = found
+            && self.hit(burst, place, key, handle, now)
+        {
+            return;
+        }
+        self.stats.misses += 1;
+        self.begin(burst, place, key, now, outside);
+    }
+
+    /// Deals with a packet of a known flow. `false`: it is known no longer, and the packet is as if it were the first.
+    #[inline]
+    fn hit(&mut self, burst: &mut Burst, place: &Place, key: &FlowKey<'_>, handle: Handle, now: &Now<'_>) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
+        let strange = flow.epoch != now.snapshot.epoch()
+            || now.ms.wrapping_sub(flow.last_ms) >= SILENT_MS
+            || flow.passing
+            || !flow.seen
+            || flow.connection.is_none() && !self.openings.is_quiet(flow.watched);
+        if strange && !self.examine(handle, now) {
+            return false;
+        }
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if !flow.quiet && !self.watch(handle, &place.parsed, now) {
+            return false;
+        }
+        let Some(flow) = self.flows.get_mut(handle) else { return false };
+        self.stats.hits += 1;
+        flow.count(place.len, now.ms);
+        flow.apply(burst, place, key);
+        true
+    }
+
+    /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
+    fn watch(&mut self, handle: Handle, parsed: &Parsed, now: &Now<'_>) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
+        let Some(at) = flow.connection else {
+            // Without a connection it is the pair that confirms a flow.
+            let pair = flow.pair.and_then(|pair| self.flows.get(pair));
+            if pair.is_some_and(|pair| pair.seen) {
+                self.confirm_pair(handle);
+            }
+            return true;
+        };
+        let role = match self.connections.get(at) {
+            Some(connection) => connection.role(now.direction),
+            None => return false,
+        };
+        match self.track(at, role, parsed) {
+            Tracked::Goes => true,
+            Tracked::Over => {
+                self.end(at, now.ms);
+                false
+            }
+        }
+    }
+
+    /// Takes a packet into account that belongs to a connection.
+    pub(super) fn track(&mut self, at: Handle, role: Role, parsed: &Parsed) -> Tracked {
+        let Some(connection) = self.connections.get_mut(at) else { return Tracked::Over };
+        let Some(tcp) = &mut connection.tcp else {
+            connection.answered |= role == Role::Responder;
+            if connection.answered && !connection.established {
+                self.establish(at);
+            }
+            return Tracked::Goes;
+        };
+        match tcp.track(role.side(), segment(parsed)) {
+            Progress::Unchanged => {}
+            Progress::Became(tcp::State::Established) => self.establish(at),
+            Progress::Became(_) => {}
+            Progress::Reopened => return Tracked::Over,
+            Progress::Implausible => self.stats.implausible += 1,
+        }
+        Tracked::Goes
+    }
+
+    pub(super) fn watched(&self, direction: Direction, tuple: Option<Tuple>) -> Watched {
+        self.openings.watch(tuple.map(|tuple| self.connections.hash(direction, &tuple)))
+    }
+
+    /// Whether a flow may be used that was silent, made before policy changed, or never used yet.
+    #[cold]
+    #[inline(never)]
+    fn examine(&mut self, handle: Handle, now: &Now<'_>) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if let Some(at) = flow.connection {
+            self.hear_from_flows(at);
+            if self.connections.get(at).is_none_or(|connection| connection.is_over(now.ms)) {
+                self.stats.expired += 1;
+                self.end(at, now.ms);
+                return false;
+            }
+        }
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if flow.connection.is_none() && !self.openings.is_quiet(flow.watched) {
+            let tuple = self.flows.identity(handle).and_then(|(_, ufid)| Kind::of(&ufid).tuple());
+            if tuple.is_some_and(|tuple| self.connections.find(now.direction, &tuple).is_some()) {
+                self.forget(handle);
+                return false;
+            }
+            let watched = self.watched(now.direction, tuple);
+            if let Some(flow) = self.flows.get_mut(handle) {
+                flow.watched = watched;
+            }
+        }
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if flow.epoch != now.snapshot.epoch() {
+            return self.reconcile(handle, now);
+        }
+        if flow.passing && now.ns >= self.paths.until_ns(flow.path) {
+            self.forget(handle);
+            return false;
+        }
+        true
+    }
+}
+
+/// What became of a connection with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tracked {
+    Goes,
+    /// Another one of the same ends begins.
+    Over,
+}
+
+impl Now<'_> {
+    /// What an outcome means for a flow of a port.
+    pub(super) fn fate(&self, outcome: &Outcome, own: PortId) -> Fate {
+        match outcome {
+            Outcome::Forward => Fate::Pass,
+            Outcome::Hairpin(None) => Fate::Redirect(own),
+            Outcome::Hairpin(Some(name)) => {
+                let at = self.names.iter().position(|known| known.as_ref() == Some(name));
+                let port = at.and_then(|at| u16::try_from(at).ok()).map(PortId);
+                port.map_or(Fate::Drop(DropCause::UnknownPort), Fate::Redirect)
+            }
+            Outcome::Drop(cause) => Fate::Drop(*cause),
+            Outcome::Ended => Fate::Drop(DropCause::NoConnection),
+            Outcome::Pending(_) => Fate::Drop(DropCause::Unresolved),
+        }
+    }
+}
+
+impl Budget {
+    /// Takes leave to plan, if there is any left.
+    pub(super) fn take(&mut self, now_ns: u64, per_second: u32) -> bool {
+        if self.tokens == 0 {
+            let elapsed = now_ns.saturating_sub(self.filled_ns);
+            let earned = u128::from(elapsed) * u128::from(per_second) / 1_000_000_000;
+            // Half a second's worth at once, at most.
+            self.tokens = u32::try_from(earned).unwrap_or(u32::MAX).min((per_second / 2).max(1));
+            if self.tokens == 0 {
+                return false;
+            }
+            self.filled_ns = now_ns;
+        }
+        self.tokens -= 1;
+        true
+    }
+}
+
+impl Unified {
+    #[inline]
+    pub(super) fn apply(&self, burst: &mut Burst, place: &Place, key: &FlowKey<'_>) {
+        // The low half; the high one is what the index compares.
+        #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+        let flow_hash = key.hash as u32;
+        if let Fate::Drop(cause) = self.fate {
+            return burst.set_verdict(place.at, Verdict::Drop(cause));
+        }
+        if let Some(program) = &self.program
+            && let Err(cause) = program.apply(burst, place.at, &place.parsed.layout, flow_hash)
+        {
+            return burst.set_verdict(place.at, Verdict::Drop(cause));
+        }
+        if let Fate::Redirect(port) = self.fate {
+            burst.set_verdict(place.at, Verdict::Forward(port));
+        }
+    }
+}
+
+pub(super) const fn scope(direction: Direction) -> Scope {
+    Scope(direction as u32)
+}
+
+/// What TCP tracking wants to know.
+pub(super) fn segment(parsed: &Parsed) -> Segment {
+    let transient = &parsed.transient;
+    Segment {
+        flags: transient.tcp_flags,
+        seq: transient.tcp_seq,
+        ack: transient.tcp_ack,
+        len: transient.l4_payload_len,
+    }
+}
+
+/// Whether a packet that belongs to no connection may begin one; TCP with what is then known of it.
+#[expect(clippy::option_option, reason = "none, one without a state, or one of TCP")]
+pub(super) fn beginning(parsed: &Parsed) -> Option<Option<tcp::Connection>> {
+    let tuple = Kind::of(&parsed.ufid).tuple()?;
+    if tuple.protocol != crate::flow::tuple::TCP {
+        return Some(None);
+    }
+    tcp::Connection::begin(segment(parsed)).map(Some)
+}
