@@ -12,12 +12,13 @@
 //! | `frame.rs`, `text.rs` | frames and policies as values and in words |
 //! | `script.rs`, `scenarios.rs` | stories that are told in words, with their outcome |
 //! | `policies.rs`, `traffic.rs`, `driver.rs`, `random.rs` | random policies, conversations and changes, and who tells them |
-//! | `switch_under_test.rs` | what is held against the interpreter |
+//! | `switch_under_test.rs`, `engine.rs` | what is held against the interpreter |
 
 mod choices;
 mod connections;
 mod driver;
 mod edit;
+mod engine;
 mod frame;
 mod interpreter;
 mod policies;

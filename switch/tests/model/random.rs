@@ -11,6 +11,7 @@ use switch::model::{Direction, PortPolicy};
 
 use crate::choices::Choices;
 use crate::driver::{Summary, tell};
+use crate::engine::Port;
 use crate::interpreter::{Interpreter, Outcome, Totals};
 use crate::switch_under_test::Switch;
 use crate::traffic::story;
@@ -99,6 +100,16 @@ proptest! {
     #[test]
     fn an_interpreter_that_chooses_at_random_is_right(story in story(120), seed: u64) {
         tell(&story, &mut Chooser::new(seed, None)).map_err(TestCaseError::fail)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// The fast path and the slow one are what the definition says, byte for byte.
+    #[test]
+    fn the_engine_is_right(story in story(120), seed: u64) {
+        tell(&story, &mut Port::new(seed)).map_err(TestCaseError::fail)?;
     }
 }
 

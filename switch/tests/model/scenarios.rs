@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Stories that are told in words, with their outcome.
 
+use crate::engine::Port;
 use crate::interpreter::Interpreter;
 use crate::script::run;
 use crate::switch_under_test::Switch;
@@ -555,14 +556,24 @@ out udp 10.0.0.1:9 > 10.0.0.2:1 => udp 10.0.0.1:9 > 10.0.0.2:1 vlan=3
     ),
 ];
 
-/// Runs all scenarios, each on a new switch.
+/// Runs all scenarios, each on a new switch; panics if any of them goes wrong, after all of them.
 pub(crate) fn run_all<S: Switch>(new: impl Fn() -> S) {
-    for (title, text) in SCENARIOS {
-        run(title, text, &mut new());
-    }
+    let failed = SCENARIOS.iter().filter(|(title, text)| {
+        let one = std::panic::AssertUnwindSafe(|| run(title, text, &mut new()));
+        std::panic::catch_unwind(one).is_err()
+    });
+    let failed: Vec<_> = failed.map(|(title, _)| title).collect();
+    assert!(failed.is_empty(), "{} scenarios went wrong: {failed:#?}", failed.len());
 }
 
 #[test]
 fn the_interpreter_does_what_the_scenarios_say() {
     run_all(Interpreter::new);
+}
+
+#[test]
+fn the_engine_does_what_the_scenarios_say() {
+    for seed in 0..4 {
+        run_all(|| Port::new(seed));
+    }
 }
