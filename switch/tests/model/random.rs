@@ -106,6 +106,7 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
+
     /// The fast path and the slow one are what the definition says, byte for byte.
     #[test]
     fn the_engine_is_right(story in story(120), seed: u64) {

@@ -2,6 +2,8 @@
 //! Random conversations: who speaks to whom, in which order, with what TCP flags. The frames of the other end
 //! are answers to what the switch made of the first end's.
 
+use std::fmt;
+
 use packet::Tunnel;
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -11,7 +13,7 @@ use crate::frame::{Body, Frame, Outer, Payload};
 use crate::policies::{CLIENT_PORTS, SERVICES, beginning, change, local, remote, v4};
 
 /// All that happens at a port.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Story {
     pub(crate) policy: Vec<Edit>,
     pub(crate) conversations: Vec<Conversation>,
@@ -51,6 +53,55 @@ pub(crate) struct Move {
     pub(crate) ahead: i32,
 }
 
+/// A line for each thing, whatever is asked for: it is read by people.
+impl fmt::Debug for Story {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        self.policy.iter().try_for_each(|edit| print_edit(f, edit))?;
+        for (number, about) in self.conversations.iter().enumerate() {
+            let (words, rest) = about.frame.in_words(about.direction);
+            write!(f, "{number}: {:?} {words} {rest:?} {:?}:", about.direction, about.numbers)?;
+            for Move { side, flags, len, ahead } in &about.moves {
+                write!(f, " {side}/{flags:#x}+{len}{ahead:+}")?;
+            }
+            writeln!(f)?;
+        }
+        for (at, step) in self.steps.iter().enumerate() {
+            match step {
+                Step::Move(number) => writeln!(f, "{at}: move {}", number % self.conversations.len())?,
+                Step::Wait(ticks) => writeln!(f, "{at}: wait {ticks} ticks")?,
+                Step::Change(edits) => {
+                    writeln!(f, "{at}: change")?;
+                    edits.iter().try_for_each(|edit| print_edit(f, edit))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print_edit(f: &mut fmt::Formatter<'_>, edit: &Edit) -> fmt::Result {
+    let Edit::PutGroup { layer, group } = edit else { return writeln!(f, "    {}", brief(edit)) };
+    writeln!(f, "    {layer}: group {} {} when {} lpm {:?}", group.name, group.order, brief(&group.when), group.lpm)?;
+    for rule in &group.rules {
+        let terminating = if rule.terminating { " terminating" } else { "" };
+        let (conditions, action) = (brief(&rule.conditions), brief(&rule.action));
+        writeln!(
+            f,
+            "      {} {} {:?} {conditions} -> {action}{terminating}",
+            rule.name, rule.priority, rule.direction
+        )?;
+    }
+    Ok(())
+}
+
+/// Debug output on one line, without what always is the same.
+fn brief(value: &impl fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    let text = text.split("Map(Mappings").next().unwrap().to_owned();
+    ["Conditions", "Condition ", "subject: ", "values: ", "Name"].iter().fold(text, |text, word| text.replace(word, ""))
+}
+
 const FIN: u8 = 1;
 const SYN: u8 = 2;
 const RST: u8 = 4;
@@ -62,7 +113,7 @@ pub(crate) fn story(steps: usize) -> impl Strategy<Value = Story> {
         2 => select(vec![1u32, 3, 12, 30, 50, 80, 130, 200]).prop_map(Step::Wait),
         2 => change().prop_map(Step::Change),
     ];
-    (beginning(), prop::collection::vec(conversation(), 1..=6), prop::collection::vec(step, steps / 2..steps))
+    (beginning(), prop::collection::vec(conversation(), 1..=6), prop::collection::vec(step, 1..steps))
         .prop_map(|(policy, conversations, steps)| Story { policy, conversations, steps })
 }
 
