@@ -80,7 +80,8 @@ fn idle() -> Stateful {
 fn udp(to: [u8; 6], from: [u8; 6], source: ([u8; 4], u16), destination: ([u8; 4], u16), len: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     let builder = PacketBuilder::ethernet2(from, to).ipv4(source.0, destination.0, 64);
-    let payload: Vec<u8> = (0..len).map(|n| (n as u16).wrapping_mul(source.1 | 1).to_le_bytes()[1]).collect();
+    let payload: Vec<u8> =
+        (0..=u8::MAX).cycle().map(|n| n.wrapping_mul(source.1.to_le_bytes()[0] | 1)).take(len).collect();
     builder.udp(source.1, destination.1).write(&mut bytes, &payload).expect("frame");
     bytes
 }
@@ -110,8 +111,8 @@ fn connections_are_translated_both_ways() {
         let nat = Nat { source: Some(Source::Ranges(name("pool"))), destination: None, stateful: idle() };
         let udp_only = [("ip_proto", "udp")];
         policy.layer(&node, "nat", Default::Block, vec![rule("out", Direction::Out, &udp_only, Action::Nat(nat))]);
-        for (n, len) in [18, 200, 700, 1400].into_iter().enumerate() {
-            let local = ([10, 0, 0, 1], 1000 + n as u16);
+        for (n, len) in (1000..).zip([18, 200, 700, 1400]) {
+            let local = ([10, 0, 0, 1], n);
             let ask = udp(B, A, local, ([10, 0, 0, 2], 53), len);
             a.send(&[ask]);
             let [there] = b.receive(1).try_into().expect("one");

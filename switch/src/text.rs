@@ -3,11 +3,17 @@
 //!
 //! | subject | a value is | examples |
 //! |---|---|---|
-//! | IP addresses | an address, a prefix, a range | `10.0.0.1`, `fd00::/8`, `10.0.0.1-10.0.0.9` |
+//! | IP addresses | an address, a prefix, a range; `arp` before those that ARP speaks of | `10.0.0.1`, `fd00::/8`, `10.0.0.1-10.0.0.9`, `arp 10.0.0.0/8` |
 //! | MAC addresses | an address, a range | `52:54:00:00:00:01` |
 //! | `vlan`, `second_vlan`, `outer_vlan` | a VLAN id of any priority, a range, `none` | `100`, `100-199` |
 //! | `ip_proto`, `ether_type`, `tunnel`, `fragment` | a name, a number, a range | `tcp`, `17`, `arp`, `0x86dd`, `vxlan`, `later` |
 //! | all others, `meta0` to `meta7` | a number, a range | `80`, `0x50`, `1000-2000` |
+//!
+//! `10.0.0.1` is the address of an IPv4 packet, `arp 10.0.0.1` the sender (`src_ip`) or target (`dst_ip`)
+//! of an ARP packet. In a rule with `ether_type = ["arp"]` the word may be left out.
+//!
+//! A range of addresses becomes the fewest prefixes. Groups that select by the longest prefix of the
+//! address take no range that is more than one, because the lengths would decide, and nobody chose them.
 
 use core::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -63,13 +69,16 @@ impl Condition {
     /// What cannot be read, or does not hold together.
     pub fn from_text<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Result<Self, TextError> {
         let subject: Subject = name.parse()?;
-        let mut all = Vec::new();
+        let (mut all, mut spans) = (Vec::new(), false);
         for text in values {
             let expected = expected(subject);
             let values = values_of(subject, text.trim());
-            all.extend(values.ok_or_else(|| TextError::Value { subject, text: text.to_owned(), expected })?);
+            let values = values.ok_or_else(|| TextError::Value { subject, text: text.to_owned(), expected })?;
+            spans |= subject.ip_version().is_some() && values.len() > 1;
+            all.extend(values);
         }
-        Ok(Self::new(subject, all)?)
+        let condition = Self::new(subject, all)?;
+        Ok(if spans { condition.spanning() } else { condition })
     }
 }
 
@@ -164,18 +173,26 @@ fn vlans(text: &str) -> Option<Vec<Value>> {
 }
 
 fn addresses(text: &str) -> Option<Vec<Value>> {
+    let (read, text): (fn(&str) -> _, _) = match text.strip_prefix("arp ") {
+        Some(text) => (arp_address, text.trim_start()),
+        None => (address, text),
+    };
     if let Some((address, len)) = text.split_once('/') {
-        let (version, value) = address_value(address.trim())?;
+        let (version, value) = read(address.trim())?;
         let len = number(len.trim())?.try_into().ok()?;
         return Some(vec![Value::Prefix { version, value, len }]);
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (version, lo) = address_value(first.trim())?;
-    let (other, hi) = address_value(last.trim())?;
+    let (version, lo) = read(first.trim())?;
+    let (other, hi) = read(last.trim())?;
     (version == other && lo <= hi).then(|| prefixes(version, lo, hi))
 }
 
-fn address_value(text: &str) -> Option<(IpVersion, u128)> {
+fn arp_address(text: &str) -> Option<(IpVersion, u128)> {
+    address(text).filter(|(version, _)| *version == IpVersion::V4).map(|(_, value)| (IpVersion::Arp, value))
+}
+
+fn address(text: &str) -> Option<(IpVersion, u128)> {
     Some(match text.parse().ok()? {
         IpAddr::V4(address) => (IpVersion::V4, u128::from(u32::from(address))),
         IpAddr::V6(address) => (IpVersion::V6, Ipv6Addr::to_bits(address)),
@@ -249,6 +266,7 @@ mod tests {
     #[test]
     fn addresses_know_their_version() {
         let v4 = |value| Key { ufid: with(Field::IpDst, value).ufid.with(Field::IpVersion, 4), ..Key::default() };
+        let arp = |value| Key { ufid: with(Field::IpDst, value).ufid.with(Field::EtherType, 0x0806), ..Key::default() };
         let v6 = |value| Key { ufid: with(Field::IpDst, value).ufid.with(Field::IpVersion, 6), ..Key::default() };
         for (text, yes, no) in [
             ("10.0.0.1", v4(0x0a00_0001), v6(0x0a00_0001)),
@@ -256,6 +274,10 @@ mod tests {
             ("10.0.0.5-10.0.1.2", v4(0x0a00_0102), v4(0x0a00_0103)),
             ("fd00::/8", v6(0xfd << 120 | 7), v6(0xfe << 120)),
             ("::1", v6(1), v4(1)),
+            ("10.0.0.1", v4(0x0a00_0001), arp(0x0a00_0001)),
+            ("arp 10.0.0.1", arp(0x0a00_0001), v4(0x0a00_0001)),
+            ("arp 10.0.0.0/8", arp(0x0aff_ffff), arp(0x0b00_0000)),
+            ("arp 10.0.0.5-10.0.1.2", arp(0x0a00_0102), arp(0x0a00_0103)),
         ] {
             assert!(matches("dst_ip", text, &yes) && !matches("dst_ip", text, &no), "{text}");
         }
@@ -270,7 +292,7 @@ mod tests {
         assert_eq!(error("dst_port", "+80"), r#"dst_port: "+80" is not a number or a range of numbers"#);
         assert_eq!(error("dst_port", "70000"), "dst_port: 0x11170 does not fit in 16 bits");
         let addresses = "is not an IP address, a prefix or a range of addresses";
-        for text in ["10.0.0.300", "10.0.0.9-10.0.0.1", "10.0.0.1-::1", "10.0.0.0/x"] {
+        for text in ["10.0.0.300", "10.0.0.9-10.0.0.1", "10.0.0.1-::1", "10.0.0.0/x", "arp fd00::1", "arp"] {
             assert_eq!(error("src_ip", text), format!("src_ip: {text:?} {addresses}"));
         }
         assert_eq!(error("src_ip", "10.0.0.1/8"), "src_ip: 0xa000001/8 has bits set beyond its length");
@@ -278,6 +300,14 @@ mod tests {
         for text in ["4096", "20-10"] {
             assert_eq!(error("vlan", text), format!("vlan: {text:?} {vlan}"));
         }
+    }
+
+    #[test]
+    fn only_ranges_of_several_prefixes_span() {
+        let spans = |name, values: &[&str]| Condition::from_text(name, values.iter().copied()).unwrap().spans();
+        assert!(spans("dst_ip", &["10.0.0.0/8", "10.0.0.1-10.0.0.2"]));
+        assert!(!spans("dst_ip", &["10.0.0.0-10.0.0.255", "10.0.0.1", "fd00::/8"]));
+        assert!(!spans("vlan", &["1-2"]) && !spans("dst_port", &["1-2"]));
     }
 
     proptest! {

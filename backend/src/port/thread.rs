@@ -119,7 +119,9 @@ pub(crate) enum Request {
 }
 
 /// A question to the engine about a port, with the time.
-pub(crate) struct Question(pub(crate) Box<dyn FnOnce(&mut Engine, PortId, u64) + Send>);
+pub(crate) struct Question(pub(crate) Box<AskAbout>);
+
+type AskAbout = dyn FnOnce(&mut Engine, PortId, u64) + Send;
 
 impl std::fmt::Debug for Question {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -215,7 +215,7 @@ impl Egress<'_> {
                 Verdict::Flood => self.flood(at, run),
                 Verdict::Drop(cause) => self.count_drop(cause, run),
                 Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
-                Verdict::Park => self.count_drop(DropCause::ParkFull, run),
+                Verdict::Park(_) => self.count_drop(DropCause::ParkFull, run),
                 Verdict::Parked => {}
             }
             at += run;

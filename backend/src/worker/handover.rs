@@ -32,7 +32,7 @@ const KIND_PACKET: u8 = 1;
 const KIND_LEARNED: u8 = 2;
 
 /// What one worker tells another.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Record<'a> {
     /// Take this packet on from `stage`.
     Packet { stage: Stage, ports: Ports, pair: u16, header: NetHeader, bytes: &'a [u8] },

@@ -137,7 +137,9 @@ pub(crate) enum Command {
 }
 
 /// A question to the engine, with the time; its answer goes where the question says.
-pub(crate) struct Job(pub(crate) Box<dyn FnOnce(&mut Engine, u64) + Send>);
+pub(crate) struct Job(pub(crate) Box<Ask>);
+
+type Ask = dyn FnOnce(&mut Engine, u64) + Send;
 
 impl std::fmt::Debug for Job {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

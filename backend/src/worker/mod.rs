@@ -173,6 +173,9 @@ impl Worker {
             packets += self.transmit(index, now);
         }
         packets += self.take_handovers();
+        while let Some(port) = self.police.due.pop() {
+            self.release(port);
+        }
         if packets > 0 {
             self.notify();
             if self.police.engine.has_events() {

@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use packet::PortId;
+use packet::{DropCause, PortId};
 use switch::model::Direction;
 
 /// Most packets that wait at one worker.
@@ -30,6 +30,8 @@ pub(super) struct Parked {
     pub(super) ingress: PortId,
     pub(super) pair: u16,
     pub(super) since_ns: u64,
+    /// Why it is dropped if nothing comes of it.
+    pub(super) cause: DropCause,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -82,7 +84,8 @@ mod tests {
 
     fn packet(port: u16, since_ns: u64) -> Parked {
         let (direction, ingress) = (Direction::Out, PortId(9));
-        Parked { port: PortId(port), direction, ingress, pair: 0, since_ns, bytes: vec![0; 1000] }
+        let cause = DropCause::Unresolved;
+        Parked { cause, port: PortId(port), direction, ingress, pair: 0, since_ns, bytes: vec![0; 1000] }
     }
 
     #[test]

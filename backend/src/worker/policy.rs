@@ -5,8 +5,8 @@
 //! A port's policy is carried out by one worker, its *home*, because its flows are there. Packets that another worker
 //! holds are handed over.
 
-use packet::{Burst, DropCause, MAX_BURST, Offload, PortId, Verdict, WINDOW};
-use switch::engine::Engine;
+use packet::{Burst, MAX_BURST, Offload, PortId, Verdict, WINDOW};
+use switch::engine::{Engine, Todo};
 use switch::model::Direction;
 
 use super::Worker;
@@ -20,6 +20,8 @@ use crate::topology::Routes;
 pub(super) struct Police {
     pub(super) engine: Engine,
     pub(super) park: Park,
+    /// Ports whose packets that wait may go on.
+    pub(super) due: Vec<PortId>,
     /// Copies of packets for all, for ports that have policy.
     copies: Box<Burst>,
 }
@@ -33,13 +35,15 @@ pub(super) struct Waiting<'a> {
 
 impl Police {
     pub(super) fn new(engine: Engine) -> Self {
-        Self { engine, park: Park::default(), copies: Burst::new() }
+        Self { engine, park: Park::default(), due: Vec::new(), copies: Burst::new() }
     }
 
     /// What a port's guest sent meets the port's policy.
     #[inline]
     pub(super) fn outbound(&mut self, burst: &mut Burst, port: PortId, now_ns: u64, waiting: &Waiting<'_>) {
-        if self.engine.process(burst, port, Direction::Out, now_ns) > 0 {
+        let todo = self.engine.process(burst, port, Direction::Out, now_ns);
+        self.note(port, todo);
+        if todo.parked > 0 {
             keep(&mut self.park, burst, port, Direction::Out, waiting);
         }
     }
@@ -66,7 +70,9 @@ impl Police {
                 *slot = port;
                 count += 1;
             }
-            if self.engine.process(burst, port, Direction::In, now_ns) > 0 {
+            let todo = self.engine.process(burst, port, Direction::In, now_ns);
+            self.note(port, todo);
+            if todo.parked > 0 {
                 keep(&mut self.park, burst, port, Direction::In, waiting);
             }
         }
@@ -89,10 +95,23 @@ impl Police {
         if self.copies.is_empty() {
             return None;
         }
-        if here && self.engine.process(&mut self.copies, port, Direction::In, now_ns) > 0 {
+        let todo =
+            if here { self.engine.process(&mut self.copies, port, Direction::In, now_ns) } else { Todo::default() };
+        self.note(port, todo);
+        if todo.parked > 0 {
             keep(&mut self.park, &mut self.copies, port, Direction::In, waiting);
         }
         Some(&self.copies)
+    }
+}
+
+impl Police {
+    /// Remembers that packets of a port that wait may go on.
+    #[inline]
+    fn note(&mut self, port: PortId, todo: Todo) {
+        if todo.release && !self.park.is_empty() && !self.due.contains(&port) {
+            self.due.push(port);
+        }
     }
 }
 
@@ -101,7 +120,8 @@ impl Police {
 fn keep(park: &mut Park, burst: &mut Burst, port: PortId, direction: Direction, waiting: &Waiting<'_>) {
     for at in 0..burst.len() {
         let length = burst.frame_len(at) as usize;
-        if burst.verdict(at) != Verdict::Park || !park.has_room(length) {
+        let Verdict::Park(cause) = burst.verdict(at) else { continue };
+        if !park.has_room(length) {
             continue;
         }
         let mut bytes = vec![0; length];
@@ -111,7 +131,7 @@ fn keep(park: &mut Park, burst: &mut Burst, port: PortId, direction: Direction, 
         let read = waiting.payload.read(burst.handle(at), tail);
         bytes.truncate(window.len() + read);
         let (ingress, pair, since_ns) = (burst.ingress(at), waiting.pair, waiting.since_ns);
-        park.push(Parked { port, direction, ingress, pair, since_ns, bytes });
+        park.push(Parked { cause, port, direction, ingress, pair, since_ns, bytes });
         burst.set_verdict(at, Verdict::Parked);
     }
 }
@@ -173,7 +193,7 @@ impl Worker {
         let (topology, index) = (&self.topology, self.index);
         for parked in self.police.park.overdue(now_ns) {
             if let Some(counters) = topology.port(parked.ingress).and_then(|entry| entry.counters.get(index)) {
-                counters.drop_packets(DropCause::Unresolved, 1);
+                counters.drop_packets(parked.cause, 1);
             }
         }
     }

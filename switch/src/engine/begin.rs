@@ -51,7 +51,7 @@ impl Shard {
         if let Outcome::Pending(request) = &planned.plan.outcome {
             self.ask(request, now.ns, outside);
             outside.parked += 1;
-            return burst.set_verdict(place.at, Verdict::Park);
+            return burst.set_verdict(place.at, Verdict::Park(DropCause::Unresolved));
         }
         let fate = now.fate(&planned.plan.outcome, self.port);
         if fate == Fate::Drop(DropCause::NatExhausted) {
@@ -323,7 +323,7 @@ impl Shard {
     }
 
     /// Asks the controller, unless that was done a moment ago.
-    fn ask(&mut self, request: &Request, now_ns: u64, outside: &mut Outside<'_>) {
+    pub(super) fn ask(&mut self, request: &Request, now_ns: u64, outside: &mut Outside<'_>) {
         self.stats.waiting += 1;
         let asked = self.asked.get(request).copied();
         if asked.is_some_and(|asked| now_ns.saturating_sub(asked) < ASK_AGAIN_NS) {
