@@ -32,6 +32,15 @@ impl Choices {
         options[taken].clone()
     }
 
+    /// Begins again with other choices, at random if that is how they are made.
+    pub(crate) fn otherwise(&mut self) -> bool {
+        if self.random.is_none() {
+            return self.advance();
+        }
+        (self.script, self.at) = (Vec::new(), 0);
+        true
+    }
+
     fn first(&mut self, of: usize) -> usize {
         let Some(state) = &mut self.random else { return 0 };
         // xorshift64*

@@ -59,7 +59,7 @@ impl Switch for Port {
             Verdict::Forward(PORT) => Outcome::Hairpinned(None, burst.window(at).to_vec()),
             Verdict::Forward(LEFT) => Outcome::Hairpinned(Some(name("left")), burst.window(at).to_vec()),
             Verdict::Drop(cause) => Outcome::Dropped(cause),
-            Verdict::Park => Outcome::Parked,
+            Verdict::Park(_) => Outcome::Parked,
             other => panic!("{other:?} is no outcome"),
         };
         (0..frames.len()).map(outcome).collect()

@@ -16,14 +16,17 @@
 //!   `ecn_not_capable`) is found behind all layers: if a layer drops it, that is the cause; if none does, the
 //!   packet counts, and begins and refreshes connections, as if it had been let through. Of the two, the TTL's
 //!   cause comes first.
-//! * A packet that a layer drops does not refresh its connection, and moves no TCP state. A SYN that ends what
-//!   is over ends it whatever becomes of the SYN; so does a change of policy.
+//! * A packet that a layer drops has nothing to do with its connection: it refreshes nothing, moves no TCP state,
+//!   and a SYN on what is over ends nothing unless it is let through as a packet of what is over.
 //! * A connection ends when planned again if it is dropped, if a choice is not allowed any more, if it would
 //!   leave with another tuple than before, or if no stateful rule is left. Whatever packet made that known then
 //!   belongs to no connection, and may begin one, in either direction.
 //! * A packet of the initiator that differs from the one that began the connection in what is no part of the tuple
 //!   searches rules of its own. Where it meets a stateful rule in a layer without an entry it adds none: it
 //!   passes, and what would translate it drops it (`no_connection`).
+//! * TCP that can begin nothing may be dropped as if it could: flows that are dropped are dropped whatever their
+//!   packets' flags.
+//! * Without layers everything passes, whatever it is, and nothing is noticed.
 //! * An entry that translates is kept only if its tuple in front of the layer is the same as it was.
 //! * A connection one of whose names is another's does not begin: its packet is dropped (`nat_exhausted`).
 //! * Fixed ports do not touch the identifier of an echo; ranges give one. Protocols without ports get the address.
@@ -120,10 +123,14 @@ impl Interpreter {
     /// Goes a way of which somebody else decides.
     pub(crate) fn decide_by(&mut self, direction: Direction, frame: &[u8], now: u64, choices: &mut Choices) -> Outcome {
         let marks = FlowMarks { port: 0xc000, flow_id: 0, label: 0 };
-        let mut world = self.worlds.swap_remove(0);
-        let outcome = self.step(&mut world, direction, frame, now, marks, choices);
-        self.worlds = vec![world];
-        outcome
+        loop {
+            let mut world = self.worlds[0].clone();
+            if let Some(outcome) = self.step(&mut world, direction, frame, now, marks, choices) {
+                self.worlds = vec![world];
+                return outcome;
+            }
+            assert!(choices.otherwise(), "there is a way to go");
+        }
     }
 
     /// Forgets connections that are over.
@@ -140,10 +147,14 @@ impl Interpreter {
             loop {
                 let mut world = before.clone();
                 let outcome = self.step(&mut world, direction, frame, now, marks, &mut choices);
-                if outcome != *seen {
-                    others.push(format!("{outcome:02x?} by {:?}", world.applied));
-                } else if !after.contains(&world) {
-                    after.push(world);
+                match outcome {
+                    Some(outcome) if outcome == *seen => {
+                        if !after.contains(&world) {
+                            after.push(world);
+                        }
+                    }
+                    Some(outcome) => others.push(format!("{outcome:02x?} by {:?}", world.applied)),
+                    None => {}
                 }
                 if !choices.advance() {
                     break;
@@ -212,7 +223,7 @@ impl Interpreter {
         Ok(marks)
     }
 
-    /// What becomes of a packet, and of the world.
+    /// What becomes of a packet, and of the world; `None` if it cannot go this way.
     fn step(
         &self,
         world: &mut World,
@@ -221,34 +232,35 @@ impl Interpreter {
         now: u64,
         marks: FlowMarks,
         choices: &mut Choices,
-    ) -> Outcome {
+    ) -> Option<Outcome> {
         world.applied.clear();
         world.connections.expire(now);
+        if self.policy.layers().is_empty() {
+            return Some(Outcome::Forwarded(frame.to_vec()));
+        }
         if let Err(cause) = wire::read(frame) {
-            return Outcome::Dropped(cause);
+            return Some(Outcome::Dropped(cause));
         }
         let tuple = wire::tuple(frame);
         let segment = wire::segment(frame);
         if let Some(tuple) = tuple {
-            let over = world.connections.find(direction, tuple).is_some_and(|connection| {
-                let side = usize::from(connection.direction != direction);
-                matches!((&connection.tcp, &segment), (Some(tcp), Some(segment)) if tcp.gives_way(side, segment))
-            });
-            if over {
-                world.connections.end(direction, tuple, now);
-            }
             match self.plan_again(world, direction, tuple, now, marks, choices) {
                 Ok(()) => {}
-                Err(End::Parked) => return Outcome::Parked,
+                Err(End::Parked) => return Some(Outcome::Parked),
                 Err(_) => world.connections.end(direction, tuple, now),
             }
         }
+        let mut as_if = false;
         loop {
             let known = tuple.and_then(|tuple| world.connections.find(direction, tuple)).cloned();
             let standing = match &known {
                 Some(connection) if connection.direction == direction => Standing::Initiator(connection),
                 Some(connection) => Standing::Answer(connection),
                 None if tuple.is_some() && segment.is_none_or(|segment| segment.can_begin()) => Standing::Begins,
+                None if tuple.is_some() && choices.among(&[false, true]) => {
+                    as_if = true;
+                    Standing::Begins
+                }
                 None => Standing::None,
             };
             let mut walk = self.walk(world, direction, standing, frame, now, marks, choices);
@@ -259,21 +271,33 @@ impl Interpreter {
                     world.connections.end(direction, tuple.expect("it had a connection"), now);
                     continue;
                 }
-                Err(End::Parked) => return Outcome::Parked,
+                Err(End::Parked) => return Some(Outcome::Parked),
                 Ok(()) | Err(End::Drop(_)) => {}
+            }
+            let over = end.is_ok()
+                && known.as_ref().is_some_and(|connection| {
+                    let side = usize::from(connection.direction != direction);
+                    matches!((&connection.tcp, &segment), (Some(tcp), Some(segment)) if tcp.gives_way(side, segment))
+                });
+            if over {
+                world.connections.end(direction, tuple.expect("it had a connection"), now);
+                continue;
             }
             world.count(&done.applied);
             if let Err(End::Drop(cause)) = end {
-                return Outcome::Dropped(cause);
+                return Some(Outcome::Dropped(cause));
+            }
+            if as_if {
+                return None;
             }
             let begins = matches!(standing, Standing::Begins) && !done.entries.is_empty();
             if begins && !world.begin(direction, frame, &done, self.number, now) {
-                return Outcome::Dropped(DropCause::NatExhausted);
+                return Some(Outcome::Dropped(DropCause::NatExhausted));
             }
             if let Some(connection) = tuple.and_then(|tuple| world.connections.find(direction, tuple)) {
                 connection.see(direction, segment.as_ref().filter(|_| !begins), now);
             }
-            return done.outcome();
+            return Some(done.outcome());
         }
     }
 
