@@ -5,6 +5,7 @@ use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, Pr
 
 use super::flow::{Fate, Unified, Watched};
 use super::path::PathId;
+use super::reconcile::Settled;
 use super::shard::{Now, Place, Shard, Tracked, beginning, scope};
 use super::{Event, Outside};
 use crate::compile::Snapshot;
@@ -83,10 +84,13 @@ impl Shard {
     fn plan_first(&mut self, parsed: &Parsed, now: &Now<'_>) -> Planned {
         let enter = Kind::of(&parsed.ufid).tuple();
         let key = Key { ufid: parsed.ufid, registers: [0; REGISTERS] };
-        if let Some((at, role)) = enter.and_then(|tuple| self.connections.find(now.direction, &tuple))
-            && self.join(at, now)
-        {
+        let found = enter.and_then(|tuple| self.connections.find(now.direction, &tuple));
+        let found = found.and_then(|(at, role)| Some((at, role, self.join(at, now)?)));
+        if let Some((at, role, settled)) = found {
             let connection = Some((at, role));
+            if let Settled::Waits(plan) = settled {
+                return Planned { plan, connection, begins: None, enter };
+            }
             let plan = self.plan(&key, self.membership(connection, false), now);
             let goes_on = match plan.outcome {
                 Outcome::Forward | Outcome::Hairpin(_) => self.track(at, role, parsed) == Tracked::Goes,
@@ -104,15 +108,16 @@ impl Shard {
         Planned { plan, connection: None, begins, enter }
     }
 
-    /// Whether a packet without a flow of its own goes on with a connection.
-    fn join(&mut self, at: Handle, now: &Now<'_>) -> bool {
+    /// How a packet without a flow of its own goes on with a connection; `None`: that is over.
+    fn join(&mut self, at: Handle, now: &Now<'_>) -> Option<Settled> {
         self.hear_from_flows(at);
         if self.connections.get(at).is_none_or(|connection| connection.is_over(now.ms)) {
             self.stats.expired += 1;
             self.end(at, now.ms);
-            return false;
+            return None;
         }
-        self.reconcile_connection(at, now)
+        let settled = self.reconcile_connection(at, now);
+        (!matches!(settled, Settled::Ended)).then_some(settled)
     }
 
     pub(super) fn membership(&self, connection: Option<(Handle, Role)>, begins: bool) -> Membership<'_> {
