@@ -104,7 +104,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(cases(200)))]
 
 
     /// The fast path and the slow one are what the definition says, byte for byte.
@@ -112,6 +112,11 @@ proptest! {
     fn the_engine_is_right(story in story(120), seed: u64) {
         tell(&story, &mut Port::new(seed)).map_err(TestCaseError::fail)?;
     }
+}
+
+/// So many, or as many as somebody wants who has time: `MODEL_CASES=100000 cargo test --test model`.
+fn cases(usual: u32) -> u32 {
+    std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
 }
 
 /// The same stories every time.

@@ -60,13 +60,14 @@ fn has(front: &Front<'_>, subject: Subject, value: Value) -> bool {
         Value::Exact(wanted) => found == wanted,
         Value::Range { lo, hi } => (lo..=hi).contains(&found),
         Value::Prefix { version, value, len } => {
-            let says = match subject {
-                Subject::Field(Field::IpSrc | Field::IpDst) => wire::field(front.bytes, Field::IpVersion),
-                _ => wire::field(front.bytes, Field::OuterIpVersion),
+            let outer = matches!(subject, Subject::Field(Field::OuterIpSrc | Field::OuterIpDst));
+            let says = wire::field(front.bytes, if outer { Field::OuterIpVersion } else { Field::IpVersion });
+            let (is_meant, bits) = match version {
+                IpVersion::V4 => (says == 4, 32),
+                IpVersion::V6 => (says == 6, 128),
+                IpVersion::Arp => (wire::field(front.bytes, Field::EtherType) == 0x0806, 32),
             };
-            let bits = if version == IpVersion::V4 { 32 } else { 128 };
-            says == u128::from(bits == 32) * 4 + u128::from(bits == 128) * 6
-                && (len == 0 || found >> (bits - u32::from(len)) == value >> (bits - u32::from(len)))
+            is_meant && (len == 0 || found >> (bits - u32::from(len)) == value >> (bits - u32::from(len)))
         }
     }
 }
