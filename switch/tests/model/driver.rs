@@ -45,13 +45,18 @@ pub(crate) fn tell(story: &Story, switch: &mut dyn Switch) -> Result<Summary, St
         talks: story.conversations.iter().map(Talk::new).collect(),
         burst: Vec::new(),
         summary: Summary::default(),
+        log: String::new(),
     };
     teller.set_policy(changed(&PortPolicy::empty(), &story.policy));
+    let mut told = Ok(());
     for (at, step) in story.steps.iter().enumerate() {
-        teller.step(step).map_err(|why| format!("step {at}: {why}"))?;
+        told = told.and_then(|()| teller.step(step).map_err(|why| format!("step {at}: {why}")));
     }
-    teller.flush().map_err(|why| format!("at the end: {why}"))?;
-    Ok(teller.summary)
+    told = told.and_then(|()| teller.flush().map_err(|why| format!("at the end: {why}")));
+    match told {
+        Ok(()) => Ok(teller.summary),
+        Err(why) => Err(format!("{why}\n{}{}", teller.log, teller.switch.describe())),
+    }
 }
 
 struct Teller<'a> {
@@ -63,6 +68,8 @@ struct Teller<'a> {
     /// What is to be sent: the conversation, its move, the direction and the frame.
     burst: Vec<(usize, Move, Direction, Vec<u8>)>,
     summary: Summary,
+    /// What happened, in words.
+    log: String,
 }
 
 /// Where a conversation stands.
@@ -125,6 +132,7 @@ impl Teller<'_> {
         let outcomes = self.switch.process_all(*direction, frames, self.now);
         assert_eq!(outcomes.len(), burst.len(), "an outcome for every packet");
         for ((number, said, direction, frame), outcome) in burst.iter().zip(&outcomes) {
+            self.log += &in_words(self.now, *direction, frame, outcome);
             self.judge.judge(*direction, frame, self.now, outcome)?;
             self.talks[*number].hear(said, outcome);
             self.sum_up(frame, outcome);
@@ -212,4 +220,24 @@ impl Talk {
             self.emitted = Frame::from_bytes(after);
         }
     }
+}
+
+/// A line about a packet.
+fn in_words(now: u64, direction: Direction, frame: &[u8], outcome: &Outcome) -> String {
+    let words = |bytes: &[u8]| match Frame::from_bytes(bytes) {
+        Some(frame) => {
+            let (base, mut rest) = frame.in_words(direction);
+            rest.retain(|_, value| !matches!(&**value, "" | "0" | "64"));
+            format!("{base} {rest:?}")
+        }
+        None => format!("{bytes:02x?}"),
+    };
+    let became = match outcome {
+        Outcome::Forwarded(after) if after == frame => "same".to_owned(),
+        Outcome::Forwarded(after) => words(after),
+        Outcome::Hairpinned(to, after) => format!("to {to:?}: {}", words(after)),
+        Outcome::Dropped(cause) => format!("dropped: {cause}"),
+        Outcome::Parked => "waits".to_owned(),
+    };
+    format!("    {} ms {direction:?} {}\n      => {became}\n", (now - START) / 1_000_000, words(frame))
 }

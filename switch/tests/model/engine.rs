@@ -66,7 +66,10 @@ impl Switch for Port {
     }
 
     fn sweep(&mut self, now_ns: u64) {
-        self.engine.sweep(now_ns, usize::MAX);
+        // A sweep ends behind the last port; the next begins in front of the first.
+        for _ in 0..3 {
+            self.engine.sweep(now_ns, usize::MAX);
+        }
     }
 
     fn totals(&mut self) -> Option<Totals> {
@@ -93,5 +96,11 @@ impl Switch for Port {
     fn connections(&mut self) -> Option<usize> {
         let connections = self.engine.report(PORT)?.connections;
         Some(usize::try_from(connections).unwrap())
+    }
+
+    fn describe(&self) -> String {
+        let mut words = format!("{:?}\n", self.engine.report(PORT));
+        let _ = self.engine.list(PORT, 0, usize::MAX, |flow| words += &format!("{flow:?}\n"));
+        words
     }
 }

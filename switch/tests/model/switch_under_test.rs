@@ -30,6 +30,11 @@ pub(crate) trait Switch {
     fn connections(&mut self) -> Option<usize> {
         None
     }
+
+    /// What it knows, in words, for whoever looks for a mistake.
+    fn describe(&self) -> String {
+        String::new()
+    }
 }
 
 impl Switch for Interpreter {
