@@ -284,6 +284,9 @@ impl Shard {
     /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
     fn watch(&mut self, handle: Handle, segment: Segment, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
+        if matches!(flow.fate, Fate::Drop(_)) {
+            return true;
+        }
         let Some(at) = flow.connection else {
             // Without a connection it is the pair that confirms a flow.
             let pair = flow.pair.and_then(|pair| self.flows.get(pair));
