@@ -117,6 +117,13 @@ struct Cover {
 const GRE_CHECKSUM_PRESENT: u8 = 0x80;
 
 impl Program {
+    /// Whether the layout of a packet is afterwards what it was before.
+    #[inline]
+    #[must_use]
+    pub const fn keeps_layout(&self) -> bool {
+        matches!(self.front.place, Place::Nowhere)
+    }
+
     /// Applies it to packet `i`, which belongs to its flow and is laid out so. `flow_hash` is that of the
     /// packet as it came to the switch. On the way, the offload metadata stay right: an unfinished checksum
     /// stays unfinished. Afterwards the layout is no longer that of the packet.
