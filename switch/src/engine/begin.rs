@@ -6,7 +6,7 @@ use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, Pr
 use super::flow::{Fate, Unified, Watched};
 use super::path::PathId;
 use super::reconcile::Settled;
-use super::shard::{Now, Place, Shard, Tracked, beginning, scope};
+use super::shard::{Now, Place, Shard, Tracked, beginning, scope, segment};
 use super::{Event, Outside};
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
@@ -62,7 +62,7 @@ impl Shard {
             Ok(handle) => {
                 if let Some(flow) = self.flows.get_mut(handle) {
                     flow.count(place.len, now.ms);
-                    flow.apply(burst, place, key);
+                    flow.apply(burst, place.at, &place.parsed.layout, key.hash);
                 }
                 if now.direction == Direction::In && fate == Fate::Pass {
                     self.pair(handle, &planned.plan.after.ufid, now);
@@ -75,7 +75,7 @@ impl Shard {
                 let path = self.paths.intern(&planned.plan, now.snapshot);
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
-                uncached.apply(burst, place, key);
+                uncached.apply(burst, place.at, &place.parsed.layout, key.hash);
             }
         }
     }
@@ -93,7 +93,7 @@ impl Shard {
             }
             let plan = self.plan(&key, self.membership(connection, false), now);
             let goes_on = match plan.outcome {
-                Outcome::Forward | Outcome::Hairpin(_) => self.track(at, role, parsed) == Tracked::Goes,
+                Outcome::Forward | Outcome::Hairpin(_) => self.track(at, role, segment(parsed)) == Tracked::Goes,
                 Outcome::Ended => false,
                 // What policy drops has nothing to do with the connection.
                 Outcome::Drop(_) | Outcome::Pending(_) => true,

@@ -69,7 +69,7 @@ impl Shard {
             }
         }
         let (fate, program) = compile(fate, &plan, &place.parsed.ufid, &place.parsed.layout);
-        Unified::new(fate, program, now).apply(burst, place, key);
+        Unified::new(fate, program, now).apply(burst, place.at, &place.parsed.layout, key.hash);
     }
 }
 
