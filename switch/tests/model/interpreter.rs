@@ -291,6 +291,9 @@ impl Interpreter {
                 return None;
             }
             let begins = matches!(standing, Standing::Begins) && !done.entries.is_empty();
+            if begins && world.may_clash(direction, &done, now) && choices.among(&[false, true]) {
+                return Some(Outcome::Dropped(DropCause::NatExhausted));
+            }
             if begins && !world.begin(direction, frame, &done, self.number, now) {
                 return Some(Outcome::Dropped(DropCause::NatExhausted));
             }
@@ -400,6 +403,12 @@ impl World {
             *total = (total.0 + 1, total.1 + bytes);
         }
         self.applied = applied.to_vec();
+    }
+
+    /// Whether its answers perhaps still have the name of what is over.
+    fn may_clash(&mut self, direction: Direction, done: &Done, now: u64) -> bool {
+        let leave = wire::tuple(&done.bytes);
+        leave.is_some_and(|leave| self.connections.is_ghost(direction.reversed(), leave.reversed(), now))
     }
 
     /// `false` if one of its names is another's.
