@@ -22,8 +22,8 @@
 //!   leave with another tuple than before, or if no stateful rule is left. Whatever packet made that known then
 //!   belongs to no connection, and may begin one, in either direction.
 //! * A packet of the initiator that differs from the one that began the connection in what is no part of the tuple
-//!   searches rules of its own. Where it meets a stateful rule in a layer without an entry it adds none: it
-//!   passes, and what would translate it drops it (`no_connection`).
+//!   searches rules of its own. In a layer without an entry a stateful `allow` adds one, until the connection is
+//!   planned again; what would translate it there drops it (`no_connection`): the connection has its names.
 //! * TCP that can begin nothing may be dropped as if it could: flows that are dropped are dropped whatever their
 //!   packets' flags.
 //! * Without layers everything passes, whatever it is, and nothing is noticed.
@@ -44,7 +44,7 @@ use switch::Name;
 use switch::model::{Direction, PortPolicy};
 
 use crate::choices::Choices;
-use crate::connections::{Connection, Connections};
+use crate::connections::{Connection, Connections, Entry};
 use crate::edit::{FlowMarks, Spent};
 use crate::tcp::Tcp;
 use crate::walk::{Applied, End, Place, Preferences, Standing, Walk};
@@ -291,11 +291,15 @@ impl Interpreter {
                 return None;
             }
             let begins = matches!(standing, Standing::Begins) && !done.entries.is_empty();
+            if begins && world.may_clash(direction, &done, now) && choices.among(&[false, true]) {
+                return Some(Outcome::Dropped(DropCause::NatExhausted));
+            }
             if begins && !world.begin(direction, frame, &done, self.number, now) {
                 return Some(Outcome::Dropped(DropCause::NatExhausted));
             }
             if let Some(connection) = tuple.and_then(|tuple| world.connections.find(direction, tuple)) {
                 connection.see(direction, segment.as_ref().filter(|_| !begins), now);
+                connection.learn(done.entries.clone(), done.idle_s);
             }
             return Some(done.outcome());
         }
@@ -317,7 +321,7 @@ impl Interpreter {
         }
         let known = known.clone();
         let first = known.first.clone();
-        let standing = Standing::Again(&known);
+        let standing = Standing::Initiator(&known);
         let mut walk = self.walk(world, known.direction, standing, &first, now, marks, choices);
         walk.run()?;
         let done = Done::from(walk);
@@ -367,7 +371,7 @@ impl Interpreter {
 /// What a walk leaves.
 struct Done {
     bytes: Vec<u8>,
-    entries: Vec<(Name, crate::connections::Entry)>,
+    entries: Vec<(Name, Entry)>,
     idle_s: u32,
     from_ranges: bool,
     hairpin: Option<Option<Name>>,
@@ -401,6 +405,12 @@ impl World {
         self.applied = applied.to_vec();
     }
 
+    /// Whether its answers perhaps still have the name of what is over.
+    fn may_clash(&mut self, direction: Direction, done: &Done, now: u64) -> bool {
+        let leave = wire::tuple(&done.bytes);
+        leave.is_some_and(|leave| self.connections.is_ghost(direction.reversed(), leave.reversed(), now))
+    }
+
     /// `false` if one of its names is another's.
     fn begin(&mut self, direction: Direction, frame: &[u8], done: &Done, number: u64, now: u64) -> bool {
         let (Some(enter), Some(leave)) = (wire::tuple(frame), wire::tuple(&done.bytes)) else { return true };
@@ -421,6 +431,14 @@ impl World {
 }
 
 impl Connection {
+    /// A packet of the initiator met stateful rules in layers where others of it did not.
+    fn learn(&mut self, entries: Vec<(Name, Entry)>, idle_s: u32) {
+        if entries.iter().any(|(layer, _)| !self.entries.contains_key(layer)) {
+            self.entries.extend(entries);
+            self.idle_s = self.idle_s.min(idle_s);
+        }
+    }
+
     /// A packet of it was let through.
     fn see(&mut self, direction: Direction, segment: Option<&wire::Segment>, now: u64) {
         self.last = now;

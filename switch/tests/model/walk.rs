@@ -24,8 +24,6 @@ const CANNOT: End = End::Drop(DropCause::Untransposable);
 pub(crate) enum Standing<'a> {
     /// It may begin one.
     Begins,
-    /// It is the one that began this, planned again.
-    Again(&'a Connection),
     /// It goes the way of the one that began it.
     Initiator(&'a Connection),
     /// It goes the other way.
@@ -133,7 +131,8 @@ impl Walk<'_> {
         match action {
             Action::Allow { stateful: None } | Action::Count => Ok(()),
             Action::Allow { stateful: Some(stateful) } => {
-                if let (Some(tuple), Standing::Begins | Standing::Again(_)) = (wire::tuple(&self.bytes), self.standing)
+                if let (Some(tuple), Standing::Begins | Standing::Initiator(_)) =
+                    (wire::tuple(&self.bytes), self.standing)
                 {
                     self.remember(layer, Entry { before: tuple, after: tuple }, stateful.idle_s.get());
                 }
@@ -174,10 +173,11 @@ impl Walk<'_> {
         let tuple = wire::tuple(&self.bytes).ok_or(nobodys)?;
         match self.standing {
             Standing::Begins => Ok((tuple, None)),
-            Standing::Initiator(connection) | Standing::Again(connection) => match connection.entries.get(layer) {
+            Standing::Initiator(connection) => match connection.entries.get(layer) {
                 Some(entry) if entry.before != tuple => Err(End::Ended),
-                None if matches!(self.standing, Standing::Initiator(_)) => Err(nobodys),
-                entry => Ok((tuple, entry.map(|entry| entry.after))),
+                Some(entry) => Ok((tuple, Some(entry.after))),
+                // Its names are given: what is translated now would have others.
+                None => Err(nobodys),
             },
             Standing::Answer(_) | Standing::None => Err(nobodys),
         }
