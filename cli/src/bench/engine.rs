@@ -182,7 +182,7 @@ impl Engine {
             }
             if then > look {
                 self.check_devices()?;
-                self.lanes.iter_mut().for_each(|lane| lane.give_up_if_stalled(&self.ledger));
+                self.lanes.iter_mut().for_each(|lane| lane.look(&self.ledger));
                 look = then + stall;
             }
             now = then;
@@ -233,7 +233,7 @@ impl Engine {
 
     /// How often nothing arrived for so long that all that was on its way was given up for lost.
     pub(super) fn stalls(&self) -> u64 {
-        self.lanes.iter().map(|lane| lane.stalls).sum()
+        self.lanes.iter().map(Lane::stalls).sum()
     }
 
     /// Frames that were looked at whole.

@@ -26,6 +26,7 @@ use super::frames::{self, ADDRESSES, PORTS, SEQUENCE, Transport};
 use super::ledger::{Ledger, Places};
 use super::options::{HEADER, Options};
 use super::stamp::{self, INSPECTED, SAMPLE};
+use super::window::Window;
 
 /// Packets handled at once.
 pub(super) const BURST: usize = 64;
@@ -66,17 +67,11 @@ pub(super) struct Lane {
     heard: u8,
     /// Buffers that still belong to the frame received last.
     rest_of_frame: u64,
-    /// Packets that may be on their way, and the number before which all of them are given up for lost.
-    window: u64,
-    given_up: u64,
-    /// How far the other side had come when that was last looked at.
-    seen: u64,
+    window: Window,
     /// Packets sent.
     pub(super) sent: u64,
     /// Kicks the device asked for.
     pub(super) kicks: u64,
-    /// How often all that was on its way was given up for lost.
-    pub(super) stalls: u64,
 }
 
 impl Lane {
@@ -105,12 +100,9 @@ impl Lane {
             done: Box::new([Completion::default(); BURST]),
             heard: source,
             rest_of_frame: 0,
-            window: (buffers / parts).max(1),
-            given_up: 0,
-            seen: 0,
+            window: Window::new(buffers / parts),
             sent: 0,
             kicks: 0,
-            stalls: 0,
             pair,
         };
         post_receive(&mut lane.pair, &mut lane.rx, 1);
@@ -172,28 +164,24 @@ impl Lane {
     /// How many packets may be sent without more being on their way than can be received.
     #[inline(always)]
     pub(super) fn allowance(&self, ledger: &Ledger) -> usize {
-        let on_their_way = self.sent - self.arrived(ledger).max(self.given_up);
-        usize::try_from(self.window.saturating_sub(on_their_way)).unwrap_or(0)
+        ledger.accounts.get(usize::from(self.source)).map_or(0, |account| self.window.room(self.sent, account))
     }
 
-    /// Gives up if nothing has arrived since this was called last.
-    pub(super) fn give_up_if_stalled(&mut self, ledger: &Ledger) {
-        let arrived = self.arrived(ledger);
-        if arrived == self.seen && self.allowance(ledger) == 0 {
-            self.give_up();
-            self.stalls += 1;
+    /// Some time has passed: what is late is given up for lost.
+    pub(super) fn look(&mut self, ledger: &Ledger) {
+        if let Some(account) = ledger.accounts.get(usize::from(self.source)) {
+            self.window.look(self.sent, account);
         }
-        self.seen = arrived;
-    }
-
-    #[inline(always)]
-    fn arrived(&self, ledger: &Ledger) -> u64 {
-        ledger.accounts.get(usize::from(self.source)).map_or(0, |account| account.due)
     }
 
     /// Expects nothing more of what is on its way.
     pub(super) fn give_up(&mut self) {
-        self.given_up = self.sent;
+        self.window.give_up(self.sent);
+    }
+
+    /// How often nothing arrived for so long that all that was on its way was given up.
+    pub(super) fn stalls(&self) -> u64 {
+        self.window.stalls
     }
 
     /// Receives what is there and sends at most `most` packets; says how many of each.

@@ -26,6 +26,7 @@
 //! | `engine` | all queue pairs, round and round |
 //! | `dialog` | what opens flows, and closes them |
 //! | `lane` | one queue pair: the hot loop |
+//! | `window` | how many packets may be on their way |
 //! | `cycle` | buffers that go round: posted, used, posted again |
 //! | `flows` | which five-tuples there are |
 //! | `frames` | what is sent |
@@ -53,6 +54,7 @@ mod pvp;
 mod report;
 mod stamp;
 mod tcp;
+mod window;
 
 /// Measures how fast packets are forwarded.
 #[derive(Debug, clap::Args)]
