@@ -80,8 +80,10 @@ impl Lane {
         pair.rx.set_calls(false);
         pair.tx.set_calls(false);
         let frame = HEADER + options.size;
-        let buffers = u64::from(pair.rx_buffers.count()).saturating_sub(LINE as u64);
         let parts = u64::from(frame.div_ceil(pair.rx_buffers.stride()));
+        // Not posted may be: buffers that do not fill a line, and the rest of a frame of which the first buffer was read.
+        let idle = LINE as u64 + parts - 1;
+        let buffers = u64::from(pair.rx_buffers.count()).saturating_sub(idle);
         let (index, pairs) = (u32::from(pair.index), u32::from(options.pairs));
         // Where there are more pairs than flows, some pairs share one.
         let first = index % options.flows;
