@@ -3,11 +3,13 @@
 //!
 //! | subject | a value is | examples |
 //! |---|---|---|
-//! | IP addresses | an address, a prefix, a range | `10.0.0.1`, `fd00::/8`, `10.0.0.1-10.0.0.9` |
+//! | IP addresses | an address, a prefix, a range; a bare number of any IP version | `10.0.0.1`, `fd00::/8`, `10.0.0.1-10.0.0.9`, `0x0a000001` |
 //! | MAC addresses | an address, a range | `52:54:00:00:00:01` |
-//! | `vlan`, `second_vlan`, `outer_vlan` | a VLAN id of any priority, a range, `none` | `100`, `100-199` |
+//! | `vlan`, `second_vlan`, `outer_vlan` | a VLAN id of any priority, a range, `none`; the field itself | `100`, `100-199`, `tag:0x3064` |
 //! | `ip_proto`, `ether_type`, `tunnel`, `fragment` | a name, a number, a range | `tcp`, `17`, `arp`, `0x86dd`, `vxlan`, `later` |
 //! | all others, `meta0` to `meta7` | a number, a range | `80`, `0x50`, `1000-2000` |
+//!
+//! Whatever a [`Condition`] says has a text, and the text says the same ([`Condition::to_text`]).
 
 use core::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -72,6 +74,84 @@ impl Condition {
         Ok(Self::new(subject, all)?)
     }
 }
+
+impl Condition {
+    /// Texts that [`Condition::from_text`] reads as exactly these values.
+    #[must_use]
+    pub fn to_text(&self) -> Vec<String> {
+        let (subject, mut values) = (self.subject(), self.values());
+        let mut texts = Vec::with_capacity(values.len());
+        while let Some((first, rest)) = values.split_first() {
+            match form(subject) {
+                Form::Vlan => match vlan_ids(values) {
+                    Some((text, rest)) => {
+                        texts.push(text);
+                        values = rest;
+                        continue;
+                    }
+                    None => texts.push(write_span(*first, |tag| format!("{TAG}{tag:#x}"), |tag| format!("{tag:#x}"))),
+                },
+                Form::Address => texts.push(write_address(*first)),
+                Form::Mac => texts.push(write_span(*first, write_mac, write_mac)),
+                Form::Named(names) => {
+                    let name = |number| match names.iter().find(|(_, value)| *value == number) {
+                        Some((name, _)) => (*name).to_owned(),
+                        None => number.to_string(),
+                    };
+                    texts.push(write_span(*first, name, name));
+                }
+                Form::Number => texts.push(write_span(*first, |n| n.to_string(), |n| n.to_string())),
+            }
+            values = rest;
+        }
+        texts
+    }
+}
+
+/// A value, or two with a dash between them; `first` writes the one or the lower of two.
+fn write_span(value: Value, first: impl Fn(u128) -> String, second: impl Fn(u128) -> String) -> String {
+    match value {
+        Value::Exact(value) => first(value),
+        Value::Range { lo, hi } => format!("{}-{}", first(lo), second(hi)),
+        // Of addresses only, which are written elsewhere.
+        Value::Prefix { .. } => write_address(value),
+    }
+}
+
+fn write_mac(value: u128) -> String {
+    let [.., a, b, c, d, e, f] = value.to_be_bytes();
+    MacAddr([a, b, c, d, e, f]).to_string()
+}
+
+fn write_address(value: Value) -> String {
+    match value {
+        Value::Prefix { version, value, len } => {
+            #[expect(clippy::cast_possible_truncation, reason = "checked to have 32 bits")]
+            let address = match version {
+                IpVersion::V4 => IpAddr::from((value as u32).to_be_bytes()),
+                IpVersion::V6 => IpAddr::from(value.to_be_bytes()),
+            };
+            if u32::from(len) == version.bits() { address.to_string() } else { format!("{address}/{len}") }
+        }
+        bare => write_span(bare, |value| format!("{value:#x}"), |value| format!("{value:#x}")),
+    }
+}
+
+/// The text of VLAN ids of any priority that `values` begins with, and the values behind them.
+fn vlan_ids(values: &[Value]) -> Option<(String, &[Value])> {
+    let id = |tag: u128| tag & 0x0fff;
+    let (lo, hi) = match *values.first()? {
+        Value::Exact(0) => return Some(("none".to_owned(), values.get(1..)?)),
+        Value::Range { lo, hi } => (id(lo), id(hi)),
+        _ => return None,
+    };
+    let text = if lo == hi { lo.to_string() } else { format!("{lo}-{hi}") };
+    let (all, rest) = values.split_at_checked(8)?;
+    (vlans(&text)? == all).then_some((text, rest))
+}
+
+/// Begins the value of a VLAN field as it is, priority and all.
+const TAG: &str = "tag:";
 
 /// How a value is read.
 enum Form {
@@ -153,6 +233,9 @@ fn vlans(text: &str) -> Option<Vec<Value>> {
     if text == "none" {
         return Some(vec![Value::Exact(0)]);
     }
+    if let Some(tag) = text.strip_prefix(TAG) {
+        return span(tag, number);
+    }
     let (lo, hi) = text.split_once('-').unwrap_or((text, text));
     let id = |text: &str| number(text.trim()).filter(|id| *id < 4096);
     let (lo, hi) = (id(lo)?, id(hi)?);
@@ -168,6 +251,9 @@ fn addresses(text: &str) -> Option<Vec<Value>> {
         let (version, value) = address_value(address.trim())?;
         let len = number(len.trim())?.try_into().ok()?;
         return Some(vec![Value::Prefix { version, value, len }]);
+    }
+    if text.starts_with("0x") {
+        return span(text, number);
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (version, lo) = address_value(first.trim())?;
@@ -207,7 +293,7 @@ const fn ones(bits: u32) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use packet::Ufid;
     use proptest::prelude::*;
 
@@ -280,7 +366,69 @@ mod tests {
         }
     }
 
+    /// Any value that a condition on the subject may have.
+    fn value(subject: Subject) -> BoxedStrategy<Value> {
+        let most = if subject.bits() == 128 { u128::MAX } else { (1 << subject.bits()) - 1 };
+        let number = prop_oneof![0..=most.min(300), 0..=most];
+        let span = (number.clone(), number.clone()).prop_map(|(a, b)| Value::Range { lo: a.min(b), hi: a.max(b) });
+        let spans = prop_oneof![number.prop_map(Value::Exact), span];
+        if subject.ip_version().is_none() {
+            return spans.boxed();
+        }
+        let prefix = (any::<bool>(), any::<u128>(), 0..=128_u8).prop_map(|(narrow, value, len)| {
+            let (version, len) = if narrow { (IpVersion::V4, len % 33) } else { (IpVersion::V6, len) };
+            Value::Prefix { version, value: value & version.prefix_mask(len), len }
+        });
+        prop_oneof![spans, prefix].boxed()
+    }
+
+    /// Subjects with values as people write them mixed with values that only machines would choose.
+    pub(crate) fn condition() -> impl Strategy<Value = Condition> {
+        let fields = Field::ALL.into_iter().map(Subject::Field);
+        let subjects: Vec<_> = fields.chain((0..8).map(Subject::Register)).collect();
+        prop::sample::select(subjects).prop_flat_map(|subject| {
+            let some = prop::collection::vec(value(subject), 1..4);
+            let vlans = prop_oneof![Just("none".to_owned()), (0..4096_u128).prop_map(|id| id.to_string())];
+            (some, prop::collection::vec(vlans, 0..3)).prop_map(move |(mut values, ids)| {
+                if matches!(form(subject), Form::Vlan) {
+                    values.splice(1..1, ids.iter().filter_map(|id| super::vlans(id)).flatten());
+                }
+                Condition::new(subject, values).unwrap()
+            })
+        })
+    }
+
+    #[test]
+    fn texts_are_those_that_people_write() {
+        for (name, text) in [
+            ("dst_port", "80"),
+            ("src_port", "1000-2000"),
+            ("ip_proto", "tcp"),
+            ("ether_type", "arp"),
+            ("eth_src", "52:54:00:12:34:56"),
+            ("vlan", "100"),
+            ("vlan", "100-199"),
+            ("vlan", "none"),
+            ("vlan", "tag:0x3064"),
+            ("src_ip", "10.0.0.0/8"),
+            ("src_ip", "10.0.0.1"),
+            ("src_ip", "fd00::/8"),
+            ("src_ip", "0xa000001"),
+            ("meta3", "7"),
+        ] {
+            assert_eq!(Condition::from_text(name, [text]).unwrap().to_text(), [text], "{name}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn what_is_written_reads_as_the_same(condition in condition()) {
+            let texts = condition.to_text();
+            let name = condition.subject().to_string();
+            let read = Condition::from_text(&name, texts.iter().map(String::as_str));
+            prop_assert_eq!(read, Ok(condition), "{:?}", texts);
+        }
+
         #[test]
         fn a_range_of_addresses_is_its_prefixes(a in any::<u32>(), b in any::<u32>(), probe in any::<u32>()) {
             let (lo, hi) = (a.min(b), a.max(b));
