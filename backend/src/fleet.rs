@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use packet::PortId;
-use switch::BridgeStats;
+use switch::{BridgeStats, Name};
 use virtqueue::MemoryMap;
 
 use crate::topology::Topology;
-use crate::worker::{Attachment, Command, Mailbox, QueueId, WorkerGone};
+use crate::worker::{Attachment, Command, Job, Mailbox, QueueId, WorkerGone};
 
 /// The workers' mailboxes, and the topology that all of them have.
 #[derive(Debug)]
@@ -63,8 +63,8 @@ impl Fleet {
     }
 
     /// Lets the bridge learn at `port`.
-    pub(crate) fn add_port(&self, port: PortId) -> Result<(), WorkerGone> {
-        self.ask_all(|reply| Command::AddPort { port, reply }).map(drop)
+    pub(crate) fn add_port(&self, port: PortId, name: &Name) -> Result<(), WorkerGone> {
+        self.ask_all(|reply| Command::AddPort { port, name: name.clone(), reply }).map(drop)
     }
 
     /// Announces a guest that moved here, once: by the worker that serves the port's first queue pair.
@@ -86,6 +86,11 @@ impl Fleet {
         for mailbox in &self.mailboxes {
             mailbox.stop();
         }
+    }
+
+    /// Sends a question to the engine of a worker.
+    pub(crate) fn ask_engine(&self, worker: usize, job: Job) -> Result<(), WorkerGone> {
+        self.mailbox(worker)?.tell(Command::AskEngine(job))
     }
 
     /// Asks all workers at once, then waits for each.

@@ -28,6 +28,8 @@ pub(crate) struct PortEntry {
     pub(crate) wired: bool,
     /// Receive queues that take packets now, in queue pair order.
     pub(crate) receivers: Vec<Receiver>,
+    /// The worker that carries out its policy; `None`: it has none.
+    pub(crate) home: Option<usize>,
     /// One block per worker, in worker order.
     pub(crate) counters: Arc<[PortCounters]>,
 }
@@ -82,11 +84,13 @@ pub(crate) enum Forwarding {
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     ports: Vec<PortRoutes>,
+    any_policy: bool,
 }
 
 #[derive(Debug, Default, Clone)]
 struct PortRoutes {
     forwarding: Forwarding,
+    home: Option<usize>,
     routes: Vec<Route>,
 }
 
@@ -109,9 +113,10 @@ impl Routes {
                 Forwarder::Bridge if entry.wired => Forwarding::None,
                 Forwarder::Bridge => Forwarding::Bridged,
             };
-            PortRoutes { forwarding, routes }
+            PortRoutes { forwarding, home: entry.home, routes }
         });
-        Self { ports: ports.collect() }
+        let ports: Vec<_> = ports.collect();
+        Self { any_policy: ports.iter().any(|port| port.home.is_some()), ports }
     }
 
     /// The route for a packet to `port` that arrived on queue pair `pair` of its source.
@@ -123,6 +128,18 @@ impl Routes {
             1 => port.routes.first().copied().unwrap_or(Route::None),
             n => port.routes.get(usize::from(pair) % n).copied().unwrap_or(Route::None),
         }
+    }
+
+    /// Whether any port has policy.
+    #[inline]
+    pub(crate) fn any_policy(&self) -> bool {
+        self.any_policy
+    }
+
+    /// The worker that carries out the policy of `port`, if it has one.
+    #[inline]
+    pub(crate) fn home(&self, port: PortId) -> Option<usize> {
+        self.ports.get(usize::from(port.0))?.home
     }
 
     /// How packets from `port` are forwarded.
@@ -146,7 +163,7 @@ mod tests {
 
     fn entry(wired: bool, receivers: &[(usize, u16)]) -> PortEntry {
         let receivers = receivers.iter().map(|&(worker, pair)| Receiver { worker, pair }).collect();
-        PortEntry { wired, receivers, counters: Arc::from([]) }
+        PortEntry { wired, receivers, home: None, counters: Arc::from([]) }
     }
 
     #[test]

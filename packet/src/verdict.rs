@@ -17,8 +17,10 @@ pub enum Verdict {
     Flood,
     /// Deliver to nobody, and count it under this cause.
     Drop(DropCause),
-    /// Keep a copy: what policy does with it cannot be said yet.
-    Park,
+    /// Keep a copy: what policy does with it cannot be said yet. If that stays so, this is why it is dropped.
+    Park(DropCause),
+    /// A copy was kept, and there is nothing more to do.
+    Parked,
 }
 
 /// Declares the causes once, so that the enum, the labels and the list cannot drift apart.

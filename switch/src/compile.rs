@@ -88,12 +88,14 @@ pub(crate) struct Selected<'a> {
 
 /// A group whose rules could not be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("group {layer}/{group}: {cause}")]
+#[error("group {layer}/{group}: {}{cause}", rule.as_ref().map(|rule| format!("rule {rule}: ")).unwrap_or_default())]
 pub struct CompileError {
     /// Its layer.
     pub layer: Name,
     /// The group.
     pub group: Name,
+    /// The rule, if it is one rule's fault.
+    pub rule: Option<Name>,
     /// What is in the way.
     pub cause: classify::CompileError,
 }
@@ -311,8 +313,12 @@ impl CompiledLayer {
 impl CompiledGroup {
     fn compile(layer: &Layer, group: &Arc<Group>, previous: Option<&Self>, seed: u64) -> Result<Self, CompileError> {
         let half = |direction| {
-            let fault = |cause| CompileError { layer: layer.name.clone(), group: group.name.clone(), cause };
-            Half::compile(group, direction, seed).map_err(fault)
+            Half::compile(group, direction, seed).map_err(|cause| {
+                // The classifier counts the rules of one direction.
+                let mut rules = group.rules.iter().filter(|rule| rule.direction == direction);
+                let rule = cause.rule().and_then(|place| rules.nth(place)).map(|rule| rule.name.clone());
+                CompileError { layer: layer.name.clone(), group: group.name.clone(), rule, cause }
+            })
         };
         let (inbound, outbound) = (half(Direction::In)?, half(Direction::Out)?);
         let counted: HashMap<&Name, &Arc<Tally>> = previous.map_or_else(HashMap::new, |previous| {
@@ -361,5 +367,45 @@ impl Stamp {
     /// As a number.
     pub(crate) const fn to_bits(self) -> u64 {
         self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use packet::Field;
+
+    use super::*;
+    use crate::condition::{Condition, Conditions};
+    use crate::model::{Action, Controller, Default, Edit, Transaction};
+
+    /// A policy of one group that selects by the longest prefix of the source.
+    fn routes(rules: Vec<Rule>) -> PortPolicy {
+        let name = |name: &str| Name::new(name).unwrap();
+        let (when, lpm) = (Conditions::default(), Some(Field::IpSrc));
+        let group = Group { name: name("routes"), order: 0, when, lpm, rules };
+        let edits = vec![
+            Edit::PutLayer { name: name("vnet"), order: 0, default: Default::Allow },
+            Edit::PutGroup { layer: name("vnet"), group: Arc::new(group) },
+        ];
+        let controller = Controller { name: name("test"), order: [0, 0] };
+        PortPolicy::empty().after(&Transaction { controller, preconditions: Vec::new(), edits }).unwrap()
+    }
+
+    #[test]
+    fn errors_name_the_rule_and_the_field() {
+        let rule = |name: &str, direction, source: &str| {
+            let conditions = Conditions::new(vec![Condition::from_text("src_ip", [source]).unwrap()]).unwrap();
+            let (name, action) = (Name::new(name).unwrap(), Action::Allow { stateful: None });
+            Rule { name, priority: 0, direction, conditions, action, terminating: false }
+        };
+        // A place among the rules of a direction is not the place in the group.
+        let good = rule("first", Direction::Out, "10.0.0.0/8");
+        let bad = rule("second", Direction::In, "10.0.0.5-10.0.1.2");
+        Snapshot::compile(&routes(vec![good.clone()]), None, 1).unwrap();
+        let error = Snapshot::compile(&routes(vec![good, bad]), None, 1).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "group vnet/routes: rule second: src_ip: the group selects by its longest prefix, so every value must be a prefix"
+        );
     }
 }

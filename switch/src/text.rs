@@ -3,13 +3,19 @@
 //!
 //! | subject | a value is | examples |
 //! |---|---|---|
-//! | IP addresses | an address, a prefix, a range; a bare number of any IP version | `10.0.0.1`, `fd00::/8`, `10.0.0.1-10.0.0.9`, `0x0a000001` |
+//! | IP addresses | an address, a prefix, a range; `arp` before those that ARP speaks of; a bare number of any kind of packet | `10.0.0.1`, `fd00::/8`, `10.0.0.1-10.0.0.9`, `arp 10.0.0.0/8`, `0x0a000001` |
 //! | MAC addresses | an address, a range | `52:54:00:00:00:01` |
 //! | `vlan`, `second_vlan`, `outer_vlan` | a VLAN id of any priority, a range, `none`; the field itself | `100`, `100-199`, `tag:0x3064` |
 //! | `ip_proto`, `ether_type`, `tunnel`, `fragment` | a name, a number, a range | `tcp`, `17`, `arp`, `0x86dd`, `vxlan`, `later` |
 //! | all others, `meta0` to `meta7` | a number, a range | `80`, `0x50`, `1000-2000` |
 //!
 //! Whatever a [`Condition`] says has a text, and the text says the same ([`Condition::to_text`]).
+//!
+//! `10.0.0.1` is the address of an IPv4 packet, `arp 10.0.0.1` the sender (`src_ip`) or target (`dst_ip`)
+//! of an ARP packet. In a rule with `ether_type = ["arp"]` the word may be left out.
+//!
+//! A range of addresses becomes the fewest prefixes. Groups that select by the longest prefix of the
+//! address take no range that is more than one, because the lengths would decide, and nobody chose them.
 
 use core::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
@@ -65,13 +71,16 @@ impl Condition {
     /// What cannot be read, or does not hold together.
     pub fn from_text<'a>(name: &str, values: impl IntoIterator<Item = &'a str>) -> Result<Self, TextError> {
         let subject: Subject = name.parse()?;
-        let mut all = Vec::new();
+        let (mut all, mut spans) = (Vec::new(), false);
         for text in values {
             let expected = expected(subject);
             let values = values_of(subject, text.trim());
-            all.extend(values.ok_or_else(|| TextError::Value { subject, text: text.to_owned(), expected })?);
+            let values = values.ok_or_else(|| TextError::Value { subject, text: text.to_owned(), expected })?;
+            spans |= subject.ip_version().is_some() && values.len() > 1;
+            all.extend(values);
         }
-        Ok(Self::new(subject, all)?)
+        let condition = Self::new(subject, all)?;
+        Ok(if spans { condition.spanning() } else { condition })
     }
 }
 
@@ -91,7 +100,13 @@ impl Condition {
                     }
                     None => texts.push(write_span(*first, |tag| format!("{TAG}{tag:#x}"), |tag| format!("{tag:#x}"))),
                 },
-                Form::Address => texts.push(write_address(*first)),
+                Form::Address => {
+                    let (text, left) = if self.spans() { write_span_of_addresses(values) } else { None }
+                        .unwrap_or_else(|| (write_address(*first), rest));
+                    texts.push(text);
+                    values = left;
+                    continue;
+                }
                 Form::Mac => texts.push(write_span(*first, write_mac, write_mac)),
                 Form::Named(names) => {
                     let name = |number| match names.iter().find(|(_, value)| *value == number) {
@@ -126,14 +141,39 @@ fn write_mac(value: u128) -> String {
 fn write_address(value: Value) -> String {
     match value {
         Value::Prefix { version, value, len } => {
-            #[expect(clippy::cast_possible_truncation, reason = "checked to have 32 bits")]
-            let address = match version {
-                IpVersion::V4 => IpAddr::from((value as u32).to_be_bytes()),
-                IpVersion::V6 => IpAddr::from(value.to_be_bytes()),
-            };
-            if u32::from(len) == version.bits() { address.to_string() } else { format!("{address}/{len}") }
+            let (arp, address) = (arp_word(version), ip_address(version, value));
+            if u32::from(len) == version.bits() { format!("{arp}{address}") } else { format!("{arp}{address}/{len}") }
         }
         bare => write_span(bare, |value| format!("{value:#x}"), |value| format!("{value:#x}")),
+    }
+}
+
+/// The text of the longest range, of at least two prefixes, that `values` begins with, and the values behind it.
+fn write_span_of_addresses(values: &[Value]) -> Option<(String, &[Value])> {
+    let Value::Prefix { version, value: lo, .. } = *values.first()? else { return None };
+    let ends = (2..=values.len()).rev().find_map(|count| {
+        let (all, rest) = values.split_at_checked(count)?;
+        let Value::Prefix { version: last, value, len } = *all.last()? else { return None };
+        let hi = value | ones(version.bits().saturating_sub(len.into()));
+        (last == version && lo <= hi && prefixes(version, lo, hi) == all).then_some((hi, rest))
+    });
+    let (hi, rest) = ends?;
+    let text = format!("{}{}-{}", arp_word(version), ip_address(version, lo), ip_address(version, hi));
+    Some((text, rest))
+}
+
+const fn arp_word(version: IpVersion) -> &'static str {
+    match version {
+        IpVersion::Arp => "arp ",
+        IpVersion::V4 | IpVersion::V6 => "",
+    }
+}
+
+fn ip_address(version: IpVersion, value: u128) -> IpAddr {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to have 32 bits")]
+    match version {
+        IpVersion::V4 | IpVersion::Arp => IpAddr::from((value as u32).to_be_bytes()),
+        IpVersion::V6 => IpAddr::from(value.to_be_bytes()),
     }
 }
 
@@ -247,8 +287,12 @@ fn vlans(text: &str) -> Option<Vec<Value>> {
 }
 
 fn addresses(text: &str) -> Option<Vec<Value>> {
+    let (read, text): (fn(&str) -> _, _) = match text.strip_prefix("arp ") {
+        Some(text) => (arp_address, text.trim_start()),
+        None => (address, text),
+    };
     if let Some((address, len)) = text.split_once('/') {
-        let (version, value) = address_value(address.trim())?;
+        let (version, value) = read(address.trim())?;
         let len = number(len.trim())?.try_into().ok()?;
         return Some(vec![Value::Prefix { version, value, len }]);
     }
@@ -256,12 +300,16 @@ fn addresses(text: &str) -> Option<Vec<Value>> {
         return span(text, number);
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (version, lo) = address_value(first.trim())?;
-    let (other, hi) = address_value(last.trim())?;
+    let (version, lo) = read(first.trim())?;
+    let (other, hi) = read(last.trim())?;
     (version == other && lo <= hi).then(|| prefixes(version, lo, hi))
 }
 
-fn address_value(text: &str) -> Option<(IpVersion, u128)> {
+fn arp_address(text: &str) -> Option<(IpVersion, u128)> {
+    address(text).filter(|(version, _)| *version == IpVersion::V4).map(|(_, value)| (IpVersion::Arp, value))
+}
+
+fn address(text: &str) -> Option<(IpVersion, u128)> {
     Some(match text.parse().ok()? {
         IpAddr::V4(address) => (IpVersion::V4, u128::from(u32::from(address))),
         IpAddr::V6(address) => (IpVersion::V6, Ipv6Addr::to_bits(address)),
@@ -335,6 +383,7 @@ pub(crate) mod tests {
     #[test]
     fn addresses_know_their_version() {
         let v4 = |value| Key { ufid: with(Field::IpDst, value).ufid.with(Field::IpVersion, 4), ..Key::default() };
+        let arp = |value| Key { ufid: with(Field::IpDst, value).ufid.with(Field::EtherType, 0x0806), ..Key::default() };
         let v6 = |value| Key { ufid: with(Field::IpDst, value).ufid.with(Field::IpVersion, 6), ..Key::default() };
         for (text, yes, no) in [
             ("10.0.0.1", v4(0x0a00_0001), v6(0x0a00_0001)),
@@ -342,6 +391,10 @@ pub(crate) mod tests {
             ("10.0.0.5-10.0.1.2", v4(0x0a00_0102), v4(0x0a00_0103)),
             ("fd00::/8", v6(0xfd << 120 | 7), v6(0xfe << 120)),
             ("::1", v6(1), v4(1)),
+            ("10.0.0.1", v4(0x0a00_0001), arp(0x0a00_0001)),
+            ("arp 10.0.0.1", arp(0x0a00_0001), v4(0x0a00_0001)),
+            ("arp 10.0.0.0/8", arp(0x0aff_ffff), arp(0x0b00_0000)),
+            ("arp 10.0.0.5-10.0.1.2", arp(0x0a00_0102), arp(0x0a00_0103)),
         ] {
             assert!(matches("dst_ip", text, &yes) && !matches("dst_ip", text, &no), "{text}");
         }
@@ -356,7 +409,7 @@ pub(crate) mod tests {
         assert_eq!(error("dst_port", "+80"), r#"dst_port: "+80" is not a number or a range of numbers"#);
         assert_eq!(error("dst_port", "70000"), "dst_port: 0x11170 does not fit in 16 bits");
         let addresses = "is not an IP address, a prefix or a range of addresses";
-        for text in ["10.0.0.300", "10.0.0.9-10.0.0.1", "10.0.0.1-::1", "10.0.0.0/x"] {
+        for text in ["10.0.0.300", "10.0.0.9-10.0.0.1", "10.0.0.1-::1", "10.0.0.0/x", "arp fd00::1", "arp"] {
             assert_eq!(error("src_ip", text), format!("src_ip: {text:?} {addresses}"));
         }
         assert_eq!(error("src_ip", "10.0.0.1/8"), "src_ip: 0xa000001/8 has bits set beyond its length");
@@ -375,8 +428,13 @@ pub(crate) mod tests {
         if subject.ip_version().is_none() {
             return spans.boxed();
         }
-        let prefix = (any::<bool>(), any::<u128>(), 0..=128_u8).prop_map(|(narrow, value, len)| {
-            let (version, len) = if narrow { (IpVersion::V4, len % 33) } else { (IpVersion::V6, len) };
+        let arp = matches!(subject, Subject::Field(Field::IpSrc | Field::IpDst));
+        let prefix = (0..3_u8, any::<u128>(), 0..=128_u8).prop_map(move |(kind, value, len)| {
+            let (version, len) = match kind {
+                0 => (IpVersion::V4, len % 33),
+                1 if arp => (IpVersion::Arp, len % 33),
+                _ => (IpVersion::V6, len),
+            };
             Value::Prefix { version, value: value & version.prefix_mask(len), len }
         });
         prop_oneof![spans, prefix].boxed()
@@ -389,9 +447,19 @@ pub(crate) mod tests {
         prop::sample::select(subjects).prop_flat_map(|subject| {
             let some = prop::collection::vec(value(subject), 1..4);
             let vlans = prop_oneof![Just("none".to_owned()), (0..4096_u128).prop_map(|id| id.to_string())];
-            (some, prop::collection::vec(vlans, 0..3)).prop_map(move |(mut values, ids)| {
-                if matches!(form(subject), Form::Vlan) {
-                    values.splice(1..1, ids.iter().filter_map(|id| super::vlans(id)).flatten());
+            let range = (any::<u8>(), any::<u8>(), any::<bool>());
+            (some, prop::collection::vec(vlans, 0..3), range).prop_map(move |(mut values, ids, (a, b, spans))| {
+                match form(subject) {
+                    Form::Vlan => drop(values.splice(1..1, ids.iter().filter_map(|id| super::vlans(id)).flatten())),
+                    Form::Address if spans => {
+                        let (lo, hi) = (u128::from(a.min(b)), u128::from(a.max(b)).max(u128::from(a.min(b)) + 4));
+                        let range = prefixes(IpVersion::V4, lo + 1, hi);
+                        let spans = range.len() > 1;
+                        values.splice(1..1, range);
+                        let condition = Condition::new(subject, values).unwrap();
+                        return if spans { condition.spanning() } else { condition };
+                    }
+                    _ => {}
                 }
                 Condition::new(subject, values).unwrap()
             })
@@ -414,10 +482,21 @@ pub(crate) mod tests {
             ("src_ip", "10.0.0.1"),
             ("src_ip", "fd00::/8"),
             ("src_ip", "0xa000001"),
+            ("src_ip", "arp 10.0.0.0/8"),
+            ("src_ip", "10.0.0.1-10.0.0.9"),
+            ("dst_ip", "arp 10.0.0.1-10.0.0.9"),
             ("meta3", "7"),
         ] {
             assert_eq!(Condition::from_text(name, [text]).unwrap().to_text(), [text], "{name}");
         }
+    }
+
+    #[test]
+    fn only_ranges_of_several_prefixes_span() {
+        let spans = |name, values: &[&str]| Condition::from_text(name, values.iter().copied()).unwrap().spans();
+        assert!(spans("dst_ip", &["10.0.0.0/8", "10.0.0.1-10.0.0.2"]));
+        assert!(!spans("dst_ip", &["10.0.0.0-10.0.0.255", "10.0.0.1", "fd00::/8"]));
+        assert!(!spans("vlan", &["1-2"]) && !spans("dst_port", &["1-2"]));
     }
 
     proptest! {

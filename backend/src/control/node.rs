@@ -35,6 +35,7 @@ impl From<NodeGone> for ControlError {
 fn refusal(name: String, error: ChangeError) -> ControlError {
     match error {
         ChangeError::Exists(_) => ControlError::DuplicatePort { name },
+        ChangeError::Wired(_) => ControlError::Open { name, cause: Box::new(error) },
         ChangeError::Unknown(_) => ControlError::UnknownPort { name },
         ChangeError::UnknownWorker { worker, .. } => {
             let problem = Problem::NoSuchWorker { port: name, worker: worker.to_string() };

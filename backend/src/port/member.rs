@@ -74,6 +74,8 @@ pub(super) struct Port {
     name: Arc<str>,
     /// The other end of its wire, by name; `None`: it is on the bridge.
     pub(super) wired_to: Option<String>,
+    /// Whether it has policy.
+    pub(super) policed: bool,
     pub(super) listener: Option<SocketListener>,
     pub(super) session: Option<Session>,
     /// Grows with each connection, so that events of an earlier one are told apart.
@@ -106,6 +108,7 @@ impl Port {
         Ok(Self {
             id,
             wired_to,
+            policed: false,
             listener,
             session: None,
             generation: 0,
@@ -234,7 +237,8 @@ impl Port {
 
     pub(super) fn entry(&self) -> PortEntry {
         let receivers = self.session.as_ref().map(Session::receivers).unwrap_or_default();
-        PortEntry { wired: self.wired_to.is_some(), receivers, counters: Arc::clone(&self.counters) }
+        let home = self.policed.then(|| self.first_worker());
+        PortEntry { wired: self.wired_to.is_some(), receivers, home, counters: Arc::clone(&self.counters) }
     }
 
     pub(super) fn status(&self) -> PortStatus {

@@ -17,4 +17,4 @@ mod thread;
 
 pub use member::PortError;
 pub use thread::ChangeError;
-pub(crate) use thread::{PortsThread, Request, ThreadParts};
+pub(crate) use thread::{PortsThread, Question, Request, ThreadParts};

@@ -8,7 +8,7 @@ use packet::{MacAddr, PortId};
 use virtqueue::MemoryMap;
 
 use super::Worker;
-use super::mailbox::{Attachment, Bell, Command, QueueId, Side};
+use super::mailbox::{Attachment, Bell, Command, Job, QueueId, Side};
 use super::slots::{Common, Queue, RxSlot, TxSlot};
 use crate::sys::cycles;
 use crate::topology::Routes;
@@ -57,9 +57,18 @@ impl Worker {
             }
             Command::ForgetPort { port, reply } => {
                 self.bridge.remove_port(port);
-                let _ = reply.try_send(());
+                let _ = reply.try_send(self.police.engine.remove_port(port));
             }
-            Command::AddPort { port, reply } => {
+            Command::SetPolicy { port, snapshot, reply } => {
+                let _ = reply.try_send(self.police.engine.set_policy(port, snapshot));
+                // What was missing may be there now.
+                self.release(port);
+            }
+            Command::AskEngine(Job(question)) => {
+                question(&mut self.police.engine, self.clock.nanos_at(cycles()));
+            }
+            Command::AddPort { port, name, reply } => {
+                self.police.engine.name_port(port, Some(name));
                 self.bridge.add_port(port);
                 let _ = reply.try_send(());
             }

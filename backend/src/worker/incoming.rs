@@ -2,10 +2,11 @@
 //! What other workers handed over: packets for this worker's receive queues, and what their bridges learned.
 
 use packet::{DropCause, WINDOW};
+use switch::model::Direction;
 use virtqueue::{Delivered, NetHeader, Tail};
 
 use super::Worker;
-use super::handover::Record;
+use super::handover::{Ports, Record, Stage};
 use super::slots::RxSlot;
 use crate::topology::Route;
 
@@ -24,32 +25,44 @@ impl Worker {
     }
 
     fn take_handovers_from(&mut self, from: usize) -> usize {
-        let Self { inbound, rxs, routes, bridge, topology, index, .. } = self;
-        let Some(ring) = inbound.get_mut(from) else { return 0 };
+        let mut inbound = std::mem::take(&mut self.inbound);
         let mut taken = 0;
-        while taken < BURST
-            && ring.next(|record| match record {
-                Record::Packet { egress, pair, header, bytes } => {
-                    let slot = match routes.to(egress, pair) {
-                        Route::Local(receiver) => rxs.get_mut(receiver).filter(|slot| slot.common.usable()),
-                        Route::Remote(_) | Route::None => None,
-                    };
-                    match slot {
-                        Some(slot) => deliver_bytes(slot, &header, bytes),
-                        // The queue went away while the packet was between workers.
-                        None => {
-                            if let Some(counters) = topology.port(egress).and_then(|entry| entry.counters.get(*index)) {
-                                counters.drop_packets(DropCause::NotReady, 1);
-                            }
+        if let Some(ring) = inbound.get_mut(from) {
+            while taken < BURST && ring.next(|record| self.take_handover(record)) {
+                taken += 1;
+            }
+        }
+        self.inbound = inbound;
+        taken
+    }
+
+    fn take_handover(&mut self, record: Record<'_>) {
+        match record {
+            Record::Packet { stage: Stage::Deliver, ports: Ports { egress, .. }, pair, header, bytes } => {
+                let slot = match self.routes.to(egress, pair) {
+                    Route::Local(receiver) => self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()),
+                    Route::Remote(_) | Route::None => None,
+                };
+                match slot {
+                    Some(slot) => deliver_bytes(slot, &header, bytes),
+                    // The queue went away while the packet was between workers.
+                    None => {
+                        let entry = self.topology.port(egress);
+                        if let Some(counters) = entry.and_then(|entry| entry.counters.get(self.index)) {
+                            counters.drop_packets(DropCause::NotReady, 1);
                         }
                     }
                 }
-                Record::Learned(news) => bridge.learn_remote(news),
-            })
-        {
-            taken += 1;
+            }
+            Record::Packet { stage: Stage::Inbound, ports, pair, bytes, .. } => {
+                self.go_on(bytes, ports.egress, ports.ingress, pair, Direction::In);
+            }
+            Record::Packet { stage: Stage::Outbound, ports: Ports { ingress, .. }, pair, bytes, .. } => {
+                self.go_on(bytes, ingress, ingress, pair, Direction::Out);
+                self.tell_learned();
+            }
+            Record::Learned(news) => self.bridge.learn_remote(news),
         }
-        taken
     }
 }
 

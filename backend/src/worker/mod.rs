@@ -15,22 +15,27 @@ mod crossconnect;
 mod handover;
 mod incoming;
 mod mailbox;
+mod park;
+mod policy;
 mod sleep;
 mod slots;
 
 pub(crate) use handover::{Receiver, Sender, Waker, ring};
 pub use mailbox::WorkerGone;
-pub(crate) use mailbox::{Attachment, Bell, Command, Inbox, Mailbox, QueueId, Side, mailbox};
+pub(crate) use mailbox::{Attachment, Bell, Command, Inbox, Job, Mailbox, QueueId, Side, mailbox};
 pub(crate) use slots::Queue;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use packet::Burst;
+use switch::engine::{Engine, EngineConfig, Event};
 use switch::{Bridge, BridgeConfig};
 use virtqueue::full_fence;
 
+use self::policy::Police;
 use self::sleep::Sleeper;
 use self::slots::{RxSlot, TxSlot};
 use crate::config::PollMode;
@@ -46,6 +51,17 @@ const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// The whole table is looked at this often in the ageing time.
 const SWEEPS_PER_AGEING: u64 = 4;
 
+/// All flows are looked after once in this time.
+const FLOW_SWEEP: Duration = Duration::from_secs(2);
+/// In how many slices.
+const FLOW_SLICES: u64 = 20_000;
+/// Most flows that are looked after between two bursts: some ten microseconds.
+const MAX_FLOW_SLICE: usize = 256;
+/// And while there are no packets.
+const MAX_IDLE_SLICE: usize = 16_384;
+/// How long a worker sleeps that has flows to forget, or packets that wait.
+const FLOW_NAP: Duration = Duration::from_millis(250);
+
 /// What a worker is made from.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -58,6 +74,9 @@ pub(crate) struct Parts {
     pub(crate) outbound: Vec<Option<Sender>>,
     pub(crate) counters: Arc<[WorkerCounters]>,
     pub(crate) bridge: BridgeConfig,
+    pub(crate) engine: EngineConfig,
+    /// Who wants to know what happens in policy; what does not fit is forgotten, and asked again.
+    pub(crate) events: SyncSender<Event>,
 }
 
 /// The state that one worker thread owns.
@@ -74,18 +93,22 @@ pub(crate) struct Worker {
     topology: Arc<Topology>,
     routes: Routes,
     bridge: Bridge,
+    police: Police,
+    events: SyncSender<Event>,
     burst: Box<Burst>,
     sleeper: Sleeper,
     clock: Clock,
     stall_ticks: u64,
     sweep_ticks: u64,
     last_sweep: u64,
+    last_flow_sweep: u64,
+    flow_sweep_ticks: u64,
     ageing_ns: u64,
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge } = parts;
+        let Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge, engine, events } = parts;
         let clock = Clock::get();
         let ageing_ns = bridge.ageing_ns;
         let sleeper = Sleeper::new(poll, clock)?;
@@ -102,12 +125,16 @@ impl Worker {
             topology: Arc::default(),
             routes: Routes::default(),
             bridge: Bridge::new(bridge),
+            police: Police::new(Engine::new(engine)),
+            events,
             burst: Burst::new(),
             sleeper,
             clock,
             stall_ticks: clock.to_ticks(STALL_LIMIT),
             sweep_ticks: clock.to_ticks(SWEEP_INTERVAL),
             last_sweep: cycles(),
+            last_flow_sweep: cycles(),
+            flow_sweep_ticks: clock.to_ticks(FLOW_SWEEP),
             ageing_ns,
         })
     }
@@ -128,6 +155,7 @@ impl Worker {
             if now.wrapping_sub(self.last_sweep) >= self.sweep_ticks {
                 self.sweep(now);
             }
+            self.sweep_flows(now, packets == 0);
             if packets > 0 {
                 self.sleeper.busy();
             } else if self.sleeper.should_sleep(now) {
@@ -145,10 +173,25 @@ impl Worker {
             packets += self.transmit(index, now);
         }
         packets += self.take_handovers();
+        while let Some(port) = self.police.due.pop() {
+            self.release(port);
+        }
         if packets > 0 {
             self.notify();
+            if self.police.engine.has_events() {
+                self.tell_events();
+            }
         }
         packets
+    }
+
+    /// Tells what happened in policy.
+    #[cold]
+    fn tell_events(&mut self) {
+        for event in self.police.engine.take_events() {
+            // A listener that does not keep up, or has gone, misses some; misses are asked again.
+            let _ = self.events.try_send(event);
+        }
     }
 
     #[inline]
@@ -211,7 +254,26 @@ impl Worker {
         self.last_sweep = now;
         let share = u128::from(elapsed) * u128::from(SWEEPS_PER_AGEING) * self.bridge.buckets() as u128;
         let budget = usize::try_from(share / u128::from(self.ageing_ns.max(1))).unwrap_or(usize::MAX);
-        self.bridge.sweep(self.clock.nanos_at(now), budget.saturating_add(1).min(self.bridge.buckets()));
+        let now_ns = self.clock.nanos_at(now);
+        self.bridge.sweep(now_ns, budget.saturating_add(1).min(self.bridge.buckets()));
+        self.give_up(now_ns);
+    }
+
+    /// Looks after a share of the flows, so that all have been seen once in [`FLOW_SWEEP`].
+    #[inline]
+    fn sweep_flows(&mut self, now: u64, idle: bool) {
+        let elapsed = now.wrapping_sub(self.last_flow_sweep);
+        if elapsed < self.flow_sweep_ticks / FLOW_SLICES {
+            return;
+        }
+        self.last_flow_sweep = now;
+        let flows = self.police.engine.flows() as u128;
+        if flows > 0 {
+            let share = flows * u128::from(elapsed) / u128::from(self.flow_sweep_ticks.max(1));
+            let budget = usize::try_from(share).unwrap_or(usize::MAX).saturating_add(1);
+            let budget = budget.min(if idle { MAX_IDLE_SLICE } else { MAX_FLOW_SLICE });
+            self.police.engine.sweep(self.clock.nanos_at(now), budget);
+        }
     }
 
     /// Asks for kicks, looks once more, and sleeps if there is still nothing.
@@ -227,7 +289,8 @@ impl Worker {
             if let Some(counters) = self.counters.get(self.index) {
                 counters.sleeps.add(1);
             }
-            self.sleeper.sleep();
+            let has_flows = self.police.engine.flows() > 0 || !self.police.park.is_empty();
+            self.sleeper.sleep(has_flows.then_some(FLOW_NAP));
         }
         self.waker.set_asleep(false);
         for slot in self.txs.iter_mut().filter(|slot| slot.common.broken.is_none()) {

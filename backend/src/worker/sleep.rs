@@ -79,9 +79,10 @@ impl Sleeper {
         now.wrapping_sub(*self.idle_since.get_or_insert(now)) >= spin
     }
 
-    /// Sleeps until something happens.
-    pub(crate) fn sleep(&mut self) {
-        let timeout = if self.polled_rings > 0 { POLLED_RING_INTERVAL_MS } else { -1 };
+    /// Sleeps until something happens, at most so long.
+    pub(crate) fn sleep(&mut self, at_most: Option<Duration>) {
+        let at_most = at_most.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
+        let timeout = if self.polled_rings > 0 { POLLED_RING_INTERVAL_MS } else { at_most };
         let mut events = [Event::new(Events::empty(), 0); 8];
         // An interrupted wait is a wake-up like any other.
         let _ = epoll::wait(self.epoll.0, timeout, &mut events);

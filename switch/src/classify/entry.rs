@@ -38,11 +38,12 @@ pub enum Selection {
     #[default]
     Priority,
     /// The one with the longest prefix of this address, whatever its priority; without a condition on
-    /// it the length is 0. Of equals the one with the highest priority.
+    /// it the length is 0. Of equals the one with the highest priority. Only prefixes have a length: a
+    /// number is refused, and so is a range of addresses, though prefixes can be made of it.
     LongestPrefix(Field),
 }
 
-/// Why a group cannot be compiled.
+/// Why a group cannot be compiled. The text does not name the rule: only the caller knows its name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum CompileError {
     /// Longest-prefix selection by something that is no address.
@@ -52,7 +53,7 @@ pub enum CompileError {
         field: Field,
     },
     /// A number or a range where the group needs to know a prefix length.
-    #[error("rule {rule}: {}: the group selects by its longest prefix, so every value must be a prefix", field.label())]
+    #[error("{}: the group selects by its longest prefix, so every value must be a prefix", field.label())]
     NotAPrefix {
         /// Place of the rule, from 0.
         rule: usize,
@@ -60,7 +61,7 @@ pub enum CompileError {
         field: Field,
     },
     /// Lists of values that together make the group too large.
-    #[error("rule {rule}: with it the group has more than {MAX_ENTRIES} combinations of values")]
+    #[error("with it the group has more than {MAX_ENTRIES} combinations of values")]
     TooManyEntries {
         /// Place of the rule, from 0.
         rule: usize,
@@ -69,7 +70,7 @@ pub enum CompileError {
     #[error("the group has more than {} rules", Rank::MAX_RULES)]
     TooManyRules,
     /// A list too long for a longest-prefix group.
-    #[error("rule {rule}: {subject}: a list of {values} prefixes; a longest-prefix group allows {MAX_EXPANSION}")]
+    #[error("{subject}: a list of {values} prefixes; a longest-prefix group allows {MAX_EXPANSION}")]
     TooManyValues {
         /// Place of the rule, from 0.
         rule: usize,
@@ -78,6 +79,19 @@ pub enum CompileError {
         /// How many it lists.
         values: usize,
     },
+}
+
+impl CompileError {
+    /// Place of the rule that it is about, from 0, if it is about one.
+    #[must_use]
+    pub const fn rule(&self) -> Option<usize> {
+        match self {
+            Self::NotAPrefix { rule, .. } | Self::TooManyEntries { rule } | Self::TooManyValues { rule, .. } => {
+                Some(*rule)
+            }
+            Self::NotAnAddress { .. } | Self::TooManyRules => None,
+        }
+    }
 }
 
 /// The rules of a group, expanded; the best first.
@@ -172,11 +186,11 @@ impl Entry {
         self.checks.get(..self.fixed).unwrap_or_default()
     }
 
-    /// The prefix of an address that it needs, if that is what it says of it.
+    /// The prefix of an address of IP packets that it needs, if that is what it says of it.
     pub(super) fn prefix(&self, field: Field) -> Option<(IpVersion, u128, u8)> {
         match self.term(Subject::Field(field))?.value {
+            Value::Prefix { version: IpVersion::Arp, .. } | Value::Exact(_) | Value::Range { .. } => None,
             Value::Prefix { version, value, len } => Some((version, value, len)),
-            Value::Exact(_) | Value::Range { .. } => None,
         }
     }
 
@@ -251,7 +265,8 @@ impl Expansion {
         let mut lists = Vec::new();
         let mut choices = Vec::new();
         for condition in rule.conditions.as_slice() {
-            let prefixes = condition.values().iter().all(|value| matches!(value, Value::Prefix { .. }));
+            let prefixes =
+                !condition.spans() && condition.values().iter().all(|value| matches!(value, Value::Prefix { .. }));
             if let (Selection::LongestPrefix(field), true) =
                 (self.selection, Some(condition.subject()) == selector && !prefixes)
             {

@@ -32,8 +32,8 @@ fn overlay(key: &mut Key, entry: &Entry, random: &mut Random) {
                 key.set(term.subject, lo.saturating_add(random.next().checked_rem(width).unwrap_or(0)));
             }
             Value::Prefix { version, value, len } => {
-                if let Some(field) = term.subject.ip_version() {
-                    key.set(Subject::Field(field), (version as u8).into());
+                if let Some((field, says)) = version.says(term.subject) {
+                    key.set(Subject::Field(field), says);
                 }
                 let all = version.prefix_mask(u8::MAX);
                 key.set(term.subject, value | random.next() & all & !version.prefix_mask(len));
@@ -41,7 +41,11 @@ fn overlay(key: &mut Key, entry: &Entry, random: &mut Random) {
         }
     }
     // An IPv4 address beside an IPv6 one is nothing that a packet has.
-    if entry.terms.iter().any(|term| matches!(term.value, Value::Prefix { version: IpVersion::V4, .. })) {
+    if entry
+        .terms
+        .iter()
+        .any(|term| matches!(term.value, Value::Prefix { version: IpVersion::V4 | IpVersion::Arp, .. }))
+    {
         for subject in [packet::Field::IpSrc, packet::Field::IpDst].map(Subject::Field) {
             key.set(subject, key.get(subject) & u128::from(u32::MAX));
         }

@@ -50,7 +50,8 @@ impl Shard {
         let planned = self.plan_first(&place.parsed, now);
         if let Outcome::Pending(request) = &planned.plan.outcome {
             self.ask(request, now.ns, outside);
-            return burst.set_verdict(place.at, Verdict::Park);
+            outside.parked += 1;
+            return burst.set_verdict(place.at, Verdict::Park(DropCause::Unresolved));
         }
         let fate = now.fate(&planned.plan.outcome, self.port);
         if fate == Fate::Drop(DropCause::NatExhausted) {
@@ -322,7 +323,7 @@ impl Shard {
     }
 
     /// Asks the controller, unless that was done a moment ago.
-    fn ask(&mut self, request: &Request, now_ns: u64, outside: &mut Outside<'_>) {
+    pub(super) fn ask(&mut self, request: &Request, now_ns: u64, outside: &mut Outside<'_>) {
         self.stats.waiting += 1;
         let asked = self.asked.get(request).copied();
         if asked.is_some_and(|asked| now_ns.saturating_sub(asked) < ASK_AGAIN_NS) {

@@ -196,6 +196,7 @@ impl Shard {
         self.sweep_at = next;
         if next == 0 {
             self.connections.wake(now_ms);
+            self.forget_datagrams(now_ms);
         }
         (done, next == 0)
     }

@@ -31,13 +31,16 @@
 //! | `begin.rs` | the first packet of a flow |
 //! | `reconcile.rs` | flows and connections after policy changed |
 //! | `ends.rs` | forgetting: flows, connections, sweeping, room for others |
+//! | `errors.rs`, `fragments.rs` | ICMP errors, fragments |
 //! | `path.rs` | ways through the layers that flows have in common |
 //! | `flow.rs` | [`Unified`](flow::Unified) |
 //! | `report.rs` | what a shard says about itself |
 
 mod begin;
 mod ends;
+mod errors;
 mod flow;
+mod fragments;
 mod path;
 mod reconcile;
 mod report;
@@ -87,6 +90,15 @@ pub struct Engine {
     events: VecDeque<Event>,
     lost_events: u64,
     sweep_next: usize,
+}
+
+/// What a burst leaves for the caller to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Todo {
+    /// How many packets must wait.
+    pub parked: usize,
+    /// Whether packets of the port that wait may go on now.
+    pub release: bool,
 }
 
 /// Something that a controller wants to know.
@@ -170,12 +182,14 @@ impl Engine {
     }
 
     /// Applies a port's policy to packets of a burst: outbound to those that are pending, inbound to those that
-    /// are to be forwarded to the port. What is let through keeps its verdict, unless it is sent elsewhere.
-    pub fn process(&mut self, burst: &mut Burst, port: PortId, direction: Direction, now_ns: u64) {
+    /// are to be forwarded to the port. What is let through keeps its verdict, unless it is sent elsewhere. Returns
+    /// what the caller has to do.
+    pub fn process(&mut self, burst: &mut Burst, port: PortId, direction: Direction, now_ns: u64) -> Todo {
         let Self { shards, names, events, lost_events, .. } = self;
-        let Some(shard) = shards.get_mut(port.index()).and_then(Option::as_deref_mut) else { return };
-        let mut outside = Outside { names, events, lost_events };
+        let Some(shard) = shards.get_mut(port.index()).and_then(Option::as_deref_mut) else { return Todo::default() };
+        let mut outside = Outside { names, events, lost_events, parked: 0, release: false };
         shard.process(burst, direction, now_ns, &mut outside);
+        Todo { parked: outside.parked, release: outside.release }
     }
 
     /// Works out what policy would do with a packet that came now (VF-29).
@@ -277,6 +291,10 @@ struct Outside<'a> {
     names: &'a [Option<Name>],
     events: &'a mut VecDeque<Event>,
     lost_events: &'a mut u64,
+    /// Packets that must wait.
+    parked: usize,
+    /// Whether packets that wait can go on.
+    release: bool,
 }
 
 impl Outside<'_> {

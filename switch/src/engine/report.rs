@@ -46,6 +46,12 @@ pub struct ShardStats {
     pub name_conflicts: u64,
     /// Connections that found no address and port free.
     pub nat_exhausted: u64,
+    /// ICMP errors.
+    pub icmp_errors: u64,
+    /// Fragments that came before the first of their datagram.
+    pub early_fragments: u64,
+    /// Fragments that overlap others, or contradict them.
+    pub bad_fragments: u64,
     /// Packets that had to wait for an answer.
     pub waiting: u64,
     /// Flows that are confirmed now.
@@ -63,6 +69,8 @@ pub struct PortReport {
     pub connections: u64,
     /// Ways through the layers.
     pub paths: u64,
+    /// Datagrams of which more fragments may come.
+    pub datagrams: u64,
     /// Names that rest.
     pub resting: u64,
     /// Bytes of tables, programs and what belongs to them.
@@ -107,6 +115,7 @@ impl Shard {
             flows: self.flows.len() as u64,
             connections: self.connections.len() as u64,
             paths: self.paths.len() as u64,
+            datagrams: self.fragments.len() as u64,
             resting: self.connections.resting() as u64,
             memory: memory as u64,
             stats: self.stats,

@@ -4,9 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use packet::{Burst, DropCause, MAX_BURST, Parsed, PortId, Verdict};
+use packet::{Burst, DropCause, Field, Fragment, MAX_BURST, Parsed, PortId, Verdict};
 
 use super::flow::{Fate, Openings, Unified, Watched};
+use super::fragments::Fragments;
 use super::path::Paths;
 use super::{EngineConfig, Outside, ShardStats, to_ms};
 use crate::Name;
@@ -32,6 +33,7 @@ pub(super) struct Shard {
     pub(super) config: EngineConfig,
     pub(super) flows: FlowTable<Unified>,
     pub(super) connections: Connections,
+    pub(super) fragments: Fragments,
     pub(super) openings: Openings,
     pub(super) paths: Paths,
     /// Flows that nobody has confirmed, oldest first, among them some that are gone or confirmed by now.
@@ -56,6 +58,16 @@ pub(super) struct Place {
     pub(super) at: usize,
     pub(super) len: u32,
     pub(super) parsed: Parsed,
+    sort: Sort,
+}
+
+/// Packets that are dealt with each in their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Common,
+    FirstFragment,
+    LaterFragment,
+    IcmpError,
 }
 
 /// The moment, and where packets go.
@@ -87,6 +99,7 @@ impl Shard {
             config,
             flows: FlowTable::new(flows, secret(1)),
             connections: Connections::new((config.flows / 2).saturating_add(config.small_flows), secret(2)),
+            fragments: Fragments::default(),
             openings: Openings::new(),
             paths: Paths::new(MAX_PATHS),
             small: VecDeque::new(),
@@ -148,7 +161,7 @@ impl Shard {
             }
             let len = burst.frame_len(at);
             match packet::parse::parse(burst.window(at), len) {
-                Ok(parsed) => self.places.push(Place { at, len, parsed }),
+                Ok(parsed) => self.places.push(Place { at, len, sort: Sort::of(&parsed), parsed }),
                 Err(error) => {
                     self.stats.unparsed += 1;
                     burst.set_verdict(at, Verdict::Drop(error.cause()));
@@ -159,6 +172,46 @@ impl Shard {
 
     #[inline]
     fn packet(
+        &mut self,
+        burst: &mut Burst,
+        place: &Place,
+        key: &FlowKey<'_>,
+        found: Option<Handle>,
+        now: &Now<'_>,
+        outside: &mut Outside<'_>,
+    ) {
+        if place.sort != Sort::Common {
+            return self.uncommon(burst, place, key, now, outside);
+        }
+        self.common(burst, place, key, found, now, outside);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn uncommon(
+        &mut self,
+        burst: &mut Burst,
+        place: &Place,
+        key: &FlowKey<'_>,
+        now: &Now<'_>,
+        outside: &mut Outside<'_>,
+    ) {
+        match place.sort {
+            Sort::IcmpError => self.error(burst, place, key, now, outside),
+            Sort::LaterFragment => self.later(burst, place, key, now, outside),
+            Sort::FirstFragment if !self.may_begin(&place.parsed, now) => {
+                self.stats.bad_fragments += 1;
+                burst.set_verdict(place.at, Verdict::Drop(DropCause::BadFragment));
+            }
+            Sort::FirstFragment | Sort::Common => {
+                self.common(burst, place, key, None, now, outside);
+                self.note_first(burst, place, now, outside);
+            }
+        }
+    }
+
+    #[inline]
+    fn common(
         &mut self,
         burst: &mut Burst,
         place: &Place,
@@ -283,6 +336,22 @@ impl Shard {
             return false;
         }
         true
+    }
+}
+
+impl Sort {
+    #[inline]
+    fn of(parsed: &Parsed) -> Self {
+        let fragment = parsed.ufid.get(Field::Fragment);
+        if fragment == Fragment::Later as u128 {
+            Self::LaterFragment
+        } else if fragment != 0 {
+            Self::FirstFragment
+        } else if packet::icmp::is_error(&parsed.ufid) {
+            Self::IcmpError
+        } else {
+            Self::Common
+        }
     }
 }
 

@@ -323,3 +323,116 @@ fn what_cannot_be_parsed_is_dropped_and_judged_packets_are_left_alone() {
     assert_eq!(packets.verdicts(), [Verdict::Drop(DropCause::Runt), Verdict::Flood]);
     assert_eq!(bench.report().stats, ShardStats { unparsed: 1, ..ShardStats::default() });
 }
+
+/// A UDP datagram cut into IPv4 fragments of `piece` bytes of payload.
+fn fragments(src: &str, dst: &str, id: u16, len: usize, piece: usize) -> Vec<Vec<u8>> {
+    let end = |text: &str| text.parse::<core::net::SocketAddrV4>().unwrap();
+    let (src, dst) = (end(src), end(dst));
+    let mut datagram = Vec::new();
+    let payload: Vec<u8> = (0..len).map(|n| n as u8).collect();
+    etherparse::UdpHeader::without_ipv4_checksum(src.port(), dst.port(), len)
+        .map(|mut header| {
+            let ip =
+                etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::UDP, src.ip().octets(), dst.ip().octets());
+            header.checksum = header.calc_checksum_ipv4(&ip.unwrap(), &payload).unwrap();
+            datagram.extend(header.to_bytes());
+        })
+        .unwrap();
+    datagram.extend(payload);
+    let count = datagram.len().div_ceil(piece);
+    let pieces = datagram.chunks(piece).enumerate().map(|(n, bytes)| {
+        let mut ip = etherparse::Ipv4Header::new(
+            bytes.len() as u16,
+            64,
+            etherparse::IpNumber::UDP,
+            src.ip().octets(),
+            dst.ip().octets(),
+        )
+        .unwrap();
+        ip.dont_fragment = false;
+        ip.identification = id;
+        ip.more_fragments = n + 1 < count;
+        ip.fragment_offset = etherparse::IpFragOffset::try_new((n * piece / 8) as u16).unwrap();
+        ip.header_checksum = ip.calc_header_checksum();
+        let mut frame = vec![2, 2, 2, 2, 2, 2, 4, 4, 4, 4, 4, 4, 8, 0];
+        frame.extend(ip.to_bytes());
+        frame.extend(bytes);
+        frame
+    });
+    pieces.collect()
+}
+
+fn snat(bench: &mut Bench) {
+    let address = IpAddr::from([192, 0, 2, 1]);
+    let ranges = Content::Ranges([PortRange { address, first: 5000, last: 5999 }].into());
+    let resource = Resource { name: name("pool"), controller: name("test"), content: ranges };
+    bench.edit(vec![Edit::PutResource { resource: Arc::new(resource) }]);
+    let nat = Nat { source: Some(Source::Ranges(name("pool"))), destination: None, stateful: idle(60) };
+    bench.layer("nat", 10, Default::Block, vec![rule("out", Direction::Out, &[], Action::Nat(nat))]);
+}
+
+#[test]
+fn later_fragments_go_the_way_of_the_first() {
+    // Decision 16
+    let mut bench = Bench::new();
+    snat(&mut bench);
+    let pieces = fragments("10.0.0.1:77", "203.0.113.1:80", 5, 150, 64);
+    let early = Err(Verdict::Park(DropCause::FragmentTimeout));
+    assert_eq!(bench.send(Direction::Out, &pieces[1]), early);
+    let sent = bench.send(Direction::Out, &pieces[0]).unwrap();
+    let ip = etherparse::Ipv4HeaderSlice::from_slice(&sent[14..]).unwrap();
+    assert_eq!((ip.source(), ip.to_header().calc_header_checksum()), ([192, 0, 2, 1], ip.header_checksum()));
+    for piece in &pieces[1..] {
+        let sent = bench.send(Direction::Out, piece).unwrap();
+        let ip = etherparse::Ipv4HeaderSlice::from_slice(&sent[14..]).unwrap();
+        assert_eq!((ip.source(), ip.to_header().calc_header_checksum()), ([192, 0, 2, 1], ip.header_checksum()));
+        assert_eq!(sent[34..], piece[34..]);
+    }
+    let report = bench.report();
+    assert_eq!((report.datagrams, report.stats.early_fragments, report.connections), (0, 1, 1));
+    // Overlaps: what was judged is what arrives.
+    let pieces = fragments("10.0.0.1:77", "203.0.113.1:80", 6, 150, 64);
+    let bad = Err(Verdict::Drop(DropCause::BadFragment));
+    bench.send(Direction::Out, &pieces[0]).unwrap();
+    assert_eq!(bench.send(Direction::Out, &pieces[0]), bad);
+    bench.send(Direction::Out, &pieces[1]).unwrap();
+    assert_eq!(bench.send(Direction::Out, &pieces[1]), bad);
+    bench.send(Direction::Out, &pieces[2]).unwrap();
+    assert_eq!((bench.report().datagrams, bench.report().stats.bad_fragments), (0, 2));
+    // Dropped with the first.
+    let pieces = fragments("203.0.113.1:80", "10.0.0.1:78", 7, 150, 64);
+    let blocked = Err(Verdict::Drop(DropCause::PolicyDefault));
+    assert_eq!(bench.send(Direction::In, &pieces[0]), blocked);
+    assert_eq!(bench.send(Direction::In, &pieces[1]), blocked);
+    bench.now += 31 * SECOND;
+    bench.engine.sweep(bench.now, 1000);
+    assert_eq!(bench.report().datagrams, 0);
+}
+
+#[test]
+fn icmp_errors_are_translated_with_what_they_quote() {
+    // Decision 16
+    let mut bench = Bench::new();
+    snat(&mut bench);
+    let ask = udp("10.0.0.1:77", "203.0.113.1:80");
+    let sent = bench.send(Direction::Out, &ask).unwrap();
+    let complain = |about: &[u8], to: [u8; 4]| {
+        let mut bytes = Vec::new();
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([198, 51, 100, 7], to, 64);
+        builder.icmpv4_raw(3, 1, [0; 4]).write(&mut bytes, &about[14..14 + 28]).unwrap();
+        bytes
+    };
+    let before = bench.report();
+    let got = bench.send(Direction::In, &complain(&sent, [192, 0, 2, 1])).unwrap();
+    assert_eq!(got[34 + 8..], ask[14..14 + 28], "as the guest knows it, checksums and all");
+    let ip = etherparse::Ipv4HeaderSlice::from_slice(&got[14..]).unwrap();
+    assert_eq!((ip.source_addr().octets(), ip.destination()), ([198, 51, 100, 7], [10, 0, 0, 1]));
+    let icmp = etherparse::Icmpv4Slice::from_slice(&got[34..]).unwrap();
+    assert_eq!(icmp.icmp_type().calc_checksum(icmp.payload()), icmp.checksum());
+    // About nothing that is known: its rules are asked, and there are none.
+    let stray = complain(&udp("192.0.2.1:1", "203.0.113.1:80"), [192, 0, 2, 1]);
+    assert_eq!(bench.send(Direction::In, &stray), Err(Verdict::Drop(DropCause::PolicyDefault)));
+    let after = bench.report();
+    let stats = ShardStats { icmp_errors: 2, ..before.stats };
+    assert_eq!(after, PortReport { stats, ..before }, "it left nothing behind");
+}
