@@ -5,7 +5,8 @@ use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, Pr
 
 use super::flow::{Fate, Unified, Watched};
 use super::path::PathId;
-use super::shard::{Now, Place, Shard, Tracked, beginning, scope};
+use super::reconcile::Settled;
+use super::shard::{Now, Place, Shard, Tracked, beginning, scope, segment};
 use super::{Event, Outside};
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
@@ -61,7 +62,7 @@ impl Shard {
             Ok(handle) => {
                 if let Some(flow) = self.flows.get_mut(handle) {
                     flow.count(place.len, now.ms);
-                    flow.apply(burst, place, key);
+                    flow.apply(burst, place.at, &place.parsed.layout, key.hash);
                 }
                 if now.direction == Direction::In && fate == Fate::Pass {
                     self.pair(handle, &planned.plan.after.ufid, now);
@@ -74,50 +75,49 @@ impl Shard {
                 let path = self.paths.intern(&planned.plan, now.snapshot);
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
-                uncached.apply(burst, place, key);
+                uncached.apply(burst, place.at, &place.parsed.layout, key.hash);
             }
         }
     }
 
     /// Plans a packet that has no flow: as part of its connection, or as what may begin one.
     fn plan_first(&mut self, parsed: &Parsed, now: &Now<'_>) -> Planned {
-        let tuple = Kind::of(&parsed.ufid).tuple();
-        let mut connection = tuple.and_then(|tuple| self.connections.find(now.direction, &tuple));
-        if let Some((at, role)) = connection
-            && !self.join(at, role, parsed, now)
-        {
-            connection = None;
-        }
+        let enter = Kind::of(&parsed.ufid).tuple();
         let key = Key { ufid: parsed.ufid, registers: [0; REGISTERS] };
-        let begins = if connection.is_none() { beginning(parsed) } else { None };
-        let mut plan = self.plan(&key, self.membership(connection, begins.is_some()), now);
-        if plan.outcome == Outcome::Ended
-            && let Some((at, _)) = connection.take()
-        {
+        let found = enter.and_then(|tuple| self.connections.find(now.direction, &tuple));
+        let found = found.and_then(|(at, role)| Some((at, role, self.join(at, now)?)));
+        if let Some((at, role, settled)) = found {
+            let connection = Some((at, role));
+            if let Settled::Waits(plan) = settled {
+                return Planned { plan, connection, begins: None, enter };
+            }
+            let plan = self.plan(&key, self.membership(connection, false), now);
+            let goes_on = match plan.outcome {
+                Outcome::Forward | Outcome::Hairpin(_) => self.track(at, role, segment(parsed)) == Tracked::Goes,
+                Outcome::Ended => false,
+                // What policy drops has nothing to do with the connection.
+                Outcome::Drop(_) | Outcome::Pending(_) => true,
+            };
+            if goes_on {
+                return Planned { plan, connection, begins: None, enter };
+            }
             self.end(at, now.ms);
-            let begins = beginning(parsed);
-            plan = self.plan(&key, self.membership(None, begins.is_some()), now);
-            return Planned { plan, connection: None, begins, enter: tuple };
         }
-        Planned { plan, connection, begins, enter: tuple }
+        let begins = beginning(parsed);
+        let plan = self.plan(&key, self.membership(None, begins.is_some()), now);
+        Planned { plan, connection: None, begins, enter }
     }
 
-    /// Whether a packet without a flow of its own goes on with a connection.
-    fn join(&mut self, at: Handle, role: Role, parsed: &Parsed, now: &Now<'_>) -> bool {
+    /// How a packet without a flow of its own goes on with a connection; `None`: that is over.
+    fn join(&mut self, at: Handle, now: &Now<'_>) -> Option<Settled> {
         self.hear_from_flows(at);
         if self.connections.get(at).is_none_or(|connection| connection.is_over(now.ms)) {
             self.stats.expired += 1;
             self.end(at, now.ms);
-            return false;
+            return None;
         }
-        if !self.reconcile_connection(at, now) {
-            return false;
-        }
-        if self.track(at, role, parsed) == Tracked::Over {
-            self.end(at, now.ms);
-            return false;
-        }
-        true
+        let settled = self.reconcile_connection(at, now);
+        (!matches!(settled, Settled::Ended)).then_some(settled)
     }
 
     pub(super) fn membership(&self, connection: Option<(Handle, Role)>, begins: bool) -> Membership<'_> {
@@ -173,11 +173,10 @@ impl Shard {
                     return Err(flow);
                 }
             }
-        } else if let Some((at, role)) = planned.connection
-            && passes
-        {
+        } else if let Some((at, role)) = planned.connection {
+            // One that is dropped, too: when the connection ends it may be let through.
             flow.connection = Some(at);
-            if role == Role::Initiator {
+            if passes && role == Role::Initiator {
                 self.add_entries(at, &planned.plan);
             }
         }

@@ -77,8 +77,11 @@ impl Shard {
         let Some(connection) = self.connections.get_mut(at) else { return };
         let mut next = connection.flows;
         while let Some(flow) = next.and_then(|handle| self.flows.get(handle)) {
-            // The later one, on a clock that goes round.
-            if flow.seen && flow.last_ms.wrapping_sub(connection.last_ms) < u32::MAX / 2 {
+            // The later one, on a clock that goes round. What is dropped keeps nothing alive.
+            if flow.seen
+                && !matches!(flow.fate, Fate::Drop(_))
+                && flow.last_ms.wrapping_sub(connection.last_ms) < u32::MAX / 2
+            {
                 connection.last_ms = flow.last_ms;
             }
             next = flow.sibling;

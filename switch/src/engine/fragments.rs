@@ -123,7 +123,7 @@ impl Shard {
         if !transient.more_fragments {
             rest.total = Some(end);
         }
-        rest.flow.apply(burst, place, key);
+        rest.flow.apply(burst, place.at, &place.parsed.layout, key.hash);
         self.paths.count(rest.path, 1, place.len.into());
         if rest.is_whole()
             && let Some(rest) = self.fragments.datagrams.remove(&datagram)

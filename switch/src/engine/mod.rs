@@ -28,6 +28,7 @@
 //! |---|---|
 //! | `mod.rs` | [`Engine`]: the shards of a worker |
 //! | `shard.rs` | a port's flows; what happens to a burst |
+//! | `batch.rs` | a burst on its way to its flows |
 //! | `begin.rs` | the first packet of a flow |
 //! | `reconcile.rs` | flows and connections after policy changed |
 //! | `ends.rs` | forgetting: flows, connections, sweeping, room for others |
@@ -36,6 +37,7 @@
 //! | `flow.rs` | [`Unified`](flow::Unified) |
 //! | `report.rs` | what a shard says about itself |
 
+mod batch;
 mod begin;
 mod ends;
 mod errors;

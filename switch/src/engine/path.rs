@@ -12,11 +12,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
+use crate::Name;
 use crate::action::Lookup;
-use crate::compile::{Snapshot, Stamp};
+use crate::compile::{CompiledLayer, Snapshot, Stamp};
 use crate::flow::Handle;
 use crate::flow::Slab;
-use crate::model::{Answer, Content};
+use crate::model::{Answer, Content, ResourceKind};
 use crate::plan::{Choice, Plan};
 use crate::tally::Tally;
 
@@ -53,6 +54,8 @@ struct Part {
     shape: Option<Stamp>,
     groups: Box<[(u16, Stamp)]>,
     lookup: Option<Lookup>,
+    /// The list that a port was taken from, and its version: it may have the port no longer.
+    ranges: Option<(Name, u64)>,
     tally: Option<Arc<Tally>>,
     grown: i32,
 }
@@ -142,6 +145,9 @@ impl Paths {
                 let stamp = layer.groups.get(usize::from(*at)).map_or(0, |group| group.stamp.to_bits());
                 self.words.push(stamp);
             }
+            if let Some((_, version)) = ranges_of(stage.choice, layer, snapshot) {
+                self.words.push(version);
+            }
             if let Some(lookup) = &stage.lookup {
                 // Two independent 64-bit hashes: what is told apart by 128 bits is told apart.
                 let hash = |seed| Fixed(seed).hash_one(lookup);
@@ -171,7 +177,8 @@ impl Path {
                 }
             };
             let (tally, lookup) = (tally.cloned(), stage.lookup.clone());
-            Some(Part { layer: stage.layer, shape, groups, lookup, tally, grown: stage.grown })
+            let ranges = ranges_of(stage.choice, layer, snapshot);
+            Some(Part { layer: stage.layer, shape, groups, lookup, ranges, tally, grown: stage.grown })
         });
         let stages = parts.collect();
         Self { words, shape: snapshot.shape(), stages, users: 1, checked: snapshot.epoch(), holds: true, until_ns }
@@ -190,13 +197,24 @@ impl Part {
                 .groups
                 .iter()
                 .all(|(at, stamp)| layer.groups.get(usize::from(*at)).is_some_and(|group| group.stamp == *stamp));
-        same_rules && self.lookup.as_ref().is_none_or(|lookup| answer_of(lookup, snapshot) == lookup.answer)
+        let same_ranges = |(name, version): &(Name, u64)| snapshot.resource_version(name) == Some(*version);
+        same_rules
+            && self.ranges.as_ref().is_none_or(same_ranges)
+            && self.lookup.as_ref().is_none_or(|lookup| answer_of(lookup, snapshot) == lookup.answer)
     }
 
     /// Bytes as they were in front of the layer.
     fn bytes(&self, packets: u32, bytes: u64) -> u64 {
         bytes.saturating_add_signed(i64::from(self.grown).saturating_mul(packets.into()))
     }
+}
+
+/// The list of ports that a rule takes from, if it does.
+fn ranges_of(choice: Choice, layer: &CompiledLayer, snapshot: &Snapshot) -> Option<(Name, u64)> {
+    let Choice::Rule { group, place } = choice else { return None };
+    let rule = layer.groups.get(group)?.group.rules.get(place)?;
+    let (name, ResourceKind::Range) = rule.action.resource()? else { return None };
+    Some((name.clone(), snapshot.resource_version(name)?))
 }
 
 fn answer_of(lookup: &Lookup, snapshot: &Snapshot) -> Option<Answer> {

@@ -10,12 +10,21 @@ use crate::flow::connection::Entry;
 use crate::flow::tuple::Kind;
 use crate::plan::{Membership, Outcome, Plan};
 
+/// What became of a connection under a new policy.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Goes,
+    Ended,
+    /// An answer is needed first; until then it is what it was.
+    Waits(Plan),
+}
+
 impl Shard {
     /// Makes a flow right under the present policy. `false`: it is gone, and its packet is a first one.
     pub(super) fn reconcile(&mut self, handle: Handle, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
         if let Some(at) = flow.connection
-            && !self.reconcile_connection(at, now)
+            && !matches!(self.reconcile_connection(at, now), Settled::Goes)
         {
             return false;
         }
@@ -28,21 +37,21 @@ impl Shard {
         self.replan(handle, now)
     }
 
-    /// Plans a connection again from its beginning, if policy has changed since. `false`: it has ended.
-    pub(super) fn reconcile_connection(&mut self, at: Handle, now: &Now<'_>) -> bool {
-        let Some(connection) = self.connections.get_mut(at) else { return false };
+    /// Plans a connection again from its beginning, if policy has changed since.
+    pub(super) fn reconcile_connection(&mut self, at: Handle, now: &Now<'_>) -> Settled {
+        let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };
         if connection.epoch == now.snapshot.epoch() {
-            return true;
+            return Settled::Goes;
         }
         let (first, direction) = (connection.initiator, connection.direction);
         let path = first.and_then(|first| self.flows.get(first)).and_then(|flow| flow.path);
         if self.paths.holds(path, now.snapshot) {
             connection.epoch = now.snapshot.epoch();
-            return true;
+            return Settled::Goes;
         }
         let Some(identity) = first.and_then(|first| self.flows.identity(first)) else {
             self.end(at, now.ms);
-            return false;
+            return Settled::Ended;
         };
         let now = Now { direction, ..*now };
         let key = Key { ufid: identity.1, registers: [0; REGISTERS] };
@@ -51,18 +60,21 @@ impl Shard {
                 let membership = Membership::Of(connection, connection.role(direction));
                 self.plan(&key, membership, &now)
             }
-            None => return false,
+            None => return Settled::Ended,
         };
         self.stats.replanned += 1;
+        if matches!(plan.outcome, Outcome::Pending(_)) {
+            return Settled::Waits(plan);
+        }
         let leave = Kind::of(&plan.after.ufid).tuple();
-        let Some(connection) = self.connections.get_mut(at) else { return false };
+        let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };
         let goes_on = matches!(plan.outcome, Outcome::Forward | Outcome::Hairpin(_))
             && !plan.entries.is_empty()
             && leave == Some(connection.leave());
         if !goes_on {
             self.stats.ended_by_policy += 1;
             self.end(at, now.ms);
-            return false;
+            return Settled::Ended;
         }
         connection.epoch = now.snapshot.epoch();
         connection.idle_s = plan.idle_s;
@@ -71,10 +83,10 @@ impl Shard {
             connection.amend(&plan.entries);
             self.doubt_flows(at);
         }
-        let Some(first) = first else { return false };
+        let Some(first) = first else { return Settled::Ended };
         let fate = now.fate(&plan.outcome, self.port);
         self.renew(first, &key, &plan, fate, &now);
-        true
+        Settled::Goes
     }
 
     /// Plans a flow again. Its connection is right already.

@@ -4,8 +4,9 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use packet::{Burst, DropCause, Field, Fragment, MAX_BURST, Parsed, PortId, Verdict};
+use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, QuickTcp, Verdict};
 
+use super::batch::{Batch, Member};
 use super::flow::{Fate, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
@@ -45,7 +46,7 @@ pub(super) struct Shard {
     pub(super) sweep_at: u32,
     /// Where room for confirmed flows was last looked for.
     pub(super) hand: u32,
-    places: Vec<Place>,
+    batch: Option<Box<Batch>>,
     /// When the burst came that is dealt with.
     pub(super) now_ms: u32,
     /// Room for the handles of a slice.
@@ -59,6 +60,17 @@ pub(super) struct Place {
     pub(super) len: u32,
     pub(super) parsed: Parsed,
     sort: Sort,
+}
+
+/// What a known flow wants to know of its packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet<'a> {
+    at: usize,
+    len: u32,
+    layout: &'a Layout,
+    hash: u64,
+    /// Of what is not TCP nothing.
+    segment: Segment,
 }
 
 /// Packets that are dealt with each in their way.
@@ -108,7 +120,7 @@ impl Shard {
             asked: HashMap::default(),
             sweep_at: 0,
             hand: 0,
-            places: Vec::with_capacity(MAX_BURST),
+            batch: Some(Batch::new()),
             now_ms: 0,
             swept: Vec::new(),
         }
@@ -135,55 +147,70 @@ impl Shard {
         let snapshot = Arc::clone(&self.snapshot);
         let now = Now { ns: now_ns, ms: to_ms(now_ns), direction, snapshot: &snapshot, names: outside.names };
         self.now_ms = now.ms;
-        self.parse(burst, direction);
-        let places = std::mem::take(&mut self.places);
-        let mut keys: [Option<FlowKey<'_>>; MAX_BURST] = [None; MAX_BURST];
-        for (key, place) in keys.iter_mut().zip(&places) {
-            *key = Some(self.flows.key(scope(direction), &place.parsed.ufid));
-        }
-        let mut found = [None; MAX_BURST];
-        self.flows.find_all(keys.iter().map_while(Option::as_ref), &mut found);
-        for ((place, key), found) in places.iter().zip(keys.iter().flatten()).zip(found) {
-            self.packet(burst, place, key, found, &now, outside);
-        }
-        self.places = places;
-    }
-
-    fn parse(&mut self, burst: &mut Burst, direction: Direction) {
+        let Some(mut batch) = self.batch.take() else { return };
         let wanted = match direction {
             Direction::Out => Verdict::Pending,
             Direction::In => Verdict::Forward(self.port),
         };
-        self.places.clear();
-        for at in 0..burst.len() {
-            if burst.verdict(at) != wanted {
-                continue;
-            }
-            let len = burst.frame_len(at);
-            match packet::parse::parse(burst.window(at), len) {
-                Ok(parsed) => self.places.push(Place { at, len, sort: Sort::of(&parsed), parsed }),
-                Err(error) => {
-                    self.stats.unparsed += 1;
-                    burst.set_verdict(at, Verdict::Drop(error.cause()));
-                }
+        let scope = scope(direction);
+        self.stats.unparsed += batch.read(burst, wanted, &self.flows, scope);
+        batch.find(&self.flows, scope);
+        let mut hits = 0;
+        for i in 0..batch.len() {
+            let Some(member) = batch.member(i) else { break };
+            if member.is_plain() && self.hit_calm(burst, &member, &now) {
+                hits += 1;
+            } else {
+                self.slow(burst, &batch, i, &member, &now, outside);
             }
         }
+        self.stats.hits += hits;
+        self.batch = Some(batch);
     }
 
+    /// Deals with a packet of a flow that has nothing to learn from it: nearly every packet comes here. `false`: there is
+    /// more to it, and nothing was done.
     #[inline]
-    fn packet(
+    fn hit_calm(&mut self, burst: &mut Burst, member: &Member, now: &Now<'_>) -> bool {
+        let Some(flow) = member.handle.and_then(|handle| self.flows.get_mut(handle)) else { return false };
+        let calm = flow.is_calm()
+            && flow.epoch == now.snapshot.epoch()
+            && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
+            && (flow.connection.is_some() || self.openings.is_quiet(flow.watched));
+        if calm {
+            flow.count(member.len, now.ms);
+            flow.apply(burst, member.at, member.quick.layout(), member.hash);
+        }
+        calm
+    }
+
+    /// Deals with a packet that is not plain, or not of a calm flow.
+    #[inline(never)]
+    fn slow(
         &mut self,
         burst: &mut Burst,
-        place: &Place,
-        key: &FlowKey<'_>,
-        found: Option<Handle>,
+        batch: &Batch,
+        i: usize,
+        member: &Member,
         now: &Now<'_>,
         outside: &mut Outside<'_>,
     ) {
-        if place.sort != Sort::Common {
-            return self.uncommon(burst, place, key, now, outside);
+        if member.is_plain()
+            && let Some(handle) = member.handle
+        {
+            let tcp = member.quick.tcp(burst.window(member.at)).map(Segment::from);
+            let (layout, hash) = (member.quick.layout(), member.hash);
+            let packet = Packet { at: member.at, len: member.len, layout, hash, segment: tcp.unwrap_or_default() };
+            if self.hit(burst, &packet, handle, now) {
+                return;
+            }
         }
-        self.common(burst, place, key, found, now, outside);
+        let Some(place) = member.place(burst, batch.parsed(i)) else { return };
+        let key = FlowKey { scope: scope(now.direction), ufid: &place.parsed.ufid, hash: member.hash };
+        if place.sort != Sort::Common {
+            return self.uncommon(burst, &place, &key, now, outside);
+        }
+        self.common(burst, &place, &key, member.handle, now, outside);
     }
 
     #[cold]
@@ -223,7 +250,7 @@ impl Shard {
         // An earlier packet of this burst may have begun the flow, or ended it.
         let found = found.filter(|handle| self.flows.get(*handle).is_some()).or_else(|| self.flows.find(key));
         if let Some(handle) = found
-            && self.hit(burst, place, key, handle, now)
+            && self.hit(burst, &place.packet(key.hash), handle, now)
         {
             return;
         }
@@ -233,7 +260,7 @@ impl Shard {
 
     /// Deals with a packet of a known flow. `false`: it is known no longer, and the packet is as if it were the first.
     #[inline]
-    fn hit(&mut self, burst: &mut Burst, place: &Place, key: &FlowKey<'_>, handle: Handle, now: &Now<'_>) -> bool {
+    fn hit(&mut self, burst: &mut Burst, packet: &Packet<'_>, handle: Handle, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
         let strange = flow.epoch != now.snapshot.epoch()
             || now.ms.wrapping_sub(flow.last_ms) >= SILENT_MS
@@ -244,19 +271,22 @@ impl Shard {
             return false;
         }
         let Some(flow) = self.flows.get(handle) else { return false };
-        if !flow.quiet && !self.watch(handle, &place.parsed, now) {
+        if !flow.quiet && !self.watch(handle, packet.segment, now) {
             return false;
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
         self.stats.hits += 1;
-        flow.count(place.len, now.ms);
-        flow.apply(burst, place, key);
+        flow.count(packet.len, now.ms);
+        flow.apply(burst, packet.at, packet.layout, packet.hash);
         true
     }
 
     /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
-    fn watch(&mut self, handle: Handle, parsed: &Parsed, now: &Now<'_>) -> bool {
+    fn watch(&mut self, handle: Handle, segment: Segment, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
+        if matches!(flow.fate, Fate::Drop(_)) {
+            return true;
+        }
         let Some(at) = flow.connection else {
             // Without a connection it is the pair that confirms a flow.
             let pair = flow.pair.and_then(|pair| self.flows.get(pair));
@@ -269,7 +299,7 @@ impl Shard {
             Some(connection) => connection.role(now.direction),
             None => return false,
         };
-        match self.track(at, role, parsed) {
+        match self.track(at, role, segment) {
             Tracked::Goes => true,
             Tracked::Over => {
                 self.end(at, now.ms);
@@ -279,7 +309,7 @@ impl Shard {
     }
 
     /// Takes a packet into account that belongs to a connection.
-    pub(super) fn track(&mut self, at: Handle, role: Role, parsed: &Parsed) -> Tracked {
+    pub(super) fn track(&mut self, at: Handle, role: Role, segment: Segment) -> Tracked {
         let Some(connection) = self.connections.get_mut(at) else { return Tracked::Over };
         let Some(tcp) = &mut connection.tcp else {
             connection.answered |= role == Role::Responder;
@@ -288,7 +318,7 @@ impl Shard {
             }
             return Tracked::Goes;
         };
-        match tcp.track(role.side(), segment(parsed)) {
+        match tcp.track(role.side(), segment) {
             Progress::Unchanged => {}
             Progress::Became(tcp::State::Established) => self.establish(at),
             Progress::Became(_) => {}
@@ -401,26 +431,60 @@ impl Budget {
 
 impl Unified {
     #[inline]
-    pub(super) fn apply(&self, burst: &mut Burst, place: &Place, key: &FlowKey<'_>) {
-        // The low half; the high one is what the index compares.
-        #[expect(clippy::cast_possible_truncation, reason = "the low half")]
-        let flow_hash = key.hash as u32;
-        if let Fate::Drop(cause) = self.fate {
-            return burst.set_verdict(place.at, Verdict::Drop(cause));
+    pub(super) fn apply(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) {
+        if self.fate != Fate::Pass {
+            return self.apply_fate(burst, at, layout, hash);
         }
         if let Some(program) = &self.program
-            && let Err(cause) = program.apply(burst, place.at, &place.parsed.layout, flow_hash)
+            && let Err(cause) = program.apply(burst, at, layout, flow_hash(hash))
         {
-            return burst.set_verdict(place.at, Verdict::Drop(cause));
+            burst.set_verdict(at, Verdict::Drop(cause));
         }
-        if let Fate::Redirect(port) = self.fate {
-            burst.set_verdict(place.at, Verdict::Forward(port));
-        }
+    }
+
+    #[cold]
+    fn apply_fate(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) {
+        let changed = self.program.as_ref().map(|program| program.apply(burst, at, layout, flow_hash(hash)));
+        let verdict = match (self.fate, changed) {
+            (Fate::Drop(cause), _) | (_, Some(Err(cause))) => Verdict::Drop(cause),
+            (Fate::Redirect(port), _) => Verdict::Forward(port),
+            (Fate::Pass, _) => return,
+        };
+        burst.set_verdict(at, verdict);
+    }
+
+    /// Whether its packets have nothing to tell but that they were there.
+    #[inline]
+    const fn is_calm(&self) -> bool {
+        self.quiet && self.seen && !self.passing
+    }
+}
+
+impl From<QuickTcp> for Segment {
+    fn from(tcp: QuickTcp) -> Self {
+        Self { flags: tcp.flags, seq: tcp.seq, ack: tcp.ack, len: tcp.payload_len }
+    }
+}
+
+/// The low half of a flow's hash; the high one is what the index compares.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low half")]
+const fn flow_hash(hash: u64) -> u32 {
+    hash as u32
+}
+
+impl Place {
+    pub(super) fn new(at: usize, len: u32, parsed: Parsed) -> Self {
+        Self { at, len, sort: Sort::of(&parsed), parsed }
+    }
+
+    pub(super) fn packet(&self, hash: u64) -> Packet<'_> {
+        Packet { at: self.at, len: self.len, layout: &self.parsed.layout, hash, segment: segment(&self.parsed) }
     }
 }
 
 pub(super) const fn scope(direction: Direction) -> Scope {
-    Scope(direction as u32)
+    Scope(direction as u8)
 }
 
 /// What TCP tracking wants to know.
