@@ -7,9 +7,9 @@ use switch::model::{Direction, PortPolicy};
 use crate::connections::SECOND;
 use crate::frame::{Body, Frame, Payload};
 use crate::interpreter::{Interpreter, Outcome};
-use crate::policies::{START, changed};
+use crate::policies::{START, changed, v4};
 use crate::switch_under_test::Switch;
-use crate::traffic::{Conversation, Move, Step, Story};
+use crate::traffic::{Complainer, Conversation, Move, Step, Story};
 
 /// A step of time. No whole number of them comes near the end of a connection: what is compared must not hang on
 /// how finely a switch reads its clock.
@@ -32,6 +32,8 @@ pub(crate) struct Summary {
     /// Most worlds at a time.
     pub(crate) worlds: usize,
     pub(crate) changes: usize,
+    /// ICMP errors that were translated.
+    pub(crate) errors: usize,
 }
 
 /// # Errors
@@ -79,8 +81,8 @@ struct Teller<'a> {
 struct Talk {
     about: Conversation,
     next: usize,
-    /// The first end's packet as it last left the switch.
-    emitted: Option<Frame>,
+    /// Each end's packet as it last left the switch.
+    emitted: [Option<Frame>; 2],
     /// The next number of each end, as far as the other end got its packets.
     numbers: [u32; 2],
 }
@@ -171,6 +173,10 @@ impl Teller<'_> {
         count(&mut summary.dropped, matches!(outcome, Outcome::Dropped(_)));
         count(&mut summary.parked, matches!(outcome, Outcome::Parked));
         count(&mut summary.hairpinned, matches!(outcome, Outcome::Hairpinned(..)));
+        count(
+            &mut summary.errors,
+            crate::wire::is_error(frame) && matches!(outcome, Outcome::Forwarded(after) if *after != frame),
+        );
         let worlds = self.judge.worlds();
         summary.entries +=
             worlds[0].applied.iter().filter(|applied| applied.place == crate::walk::Place::Entry).count();
@@ -181,18 +187,17 @@ impl Teller<'_> {
 
 impl Talk {
     fn new(about: &Conversation) -> Self {
-        Self { about: about.clone(), next: 0, emitted: None, numbers: about.numbers }
+        Self { about: about.clone(), next: 0, emitted: [None, None], numbers: about.numbers }
     }
 
     /// The next packet.
     fn speak(&mut self) -> (Move, Direction, Vec<u8>) {
-        let tcp = matches!(self.about.frame.body, Body::Ip { payload: Payload::Tcp { .. }, .. });
         let said = self.about.moves[self.next % self.about.moves.len()];
         self.next += 1;
         let first = &self.about.frame;
         let (direction, mut frame) = match said.side {
             0 => (self.about.direction, first.clone()),
-            _ => (self.about.direction.reversed(), self.emitted.as_ref().unwrap_or(first).answer()),
+            _ => (self.about.direction.reversed(), self.emitted[0].as_ref().unwrap_or(first).answer()),
         };
         if said.side == 1 {
             // What is no part of its tuple is as usual, whatever policy made of the packet that it answers.
@@ -210,7 +215,12 @@ impl Talk {
             *ack = if said.flags & 16 == 0 { 0 } else { other };
             *len = said.len;
         }
-        debug_assert!(tcp || said.side < 2);
+        if let Some((complainer, quoted)) = said.error
+            && let Some(about) = &self.emitted[1 - said.side]
+            && let Some(error) = complain(direction, about, complainer, quoted)
+        {
+            return (said, direction, error.to_bytes());
+        }
         (said, direction, frame.to_bytes())
     }
 
@@ -223,14 +233,29 @@ impl Talk {
     fn hear(&mut self, said: &Move, outcome: &Outcome) {
         let (Outcome::Forwarded(after) | Outcome::Hairpinned(_, after)) = outcome else { return };
         let phantoms = u32::from(said.flags & 1 != 0) + u32::from(said.flags & 2 != 0);
+        if said.error.is_some() {
+            return;
+        }
         if said.ahead == 0 {
             let number = &mut self.numbers[said.side];
             *number = number.wrapping_add(phantoms + u32::try_from(said.len).unwrap());
         }
-        if said.side == 0 {
-            self.emitted = Frame::from_bytes(after);
-        }
+        self.emitted[said.side] = Frame::from_bytes(after);
     }
+}
+
+/// An ICMP error about a packet, in the tunnel in which that came.
+fn complain(direction: Direction, about: &Frame, complainer: Complainer, quoted: usize) -> Option<Frame> {
+    let Body::Ip { source, destination, .. } = about.body else { return None };
+    let mut quote = Frame { outer: None, vlans: Vec::new(), ..about.clone() }.to_bytes().split_off(14);
+    // Enough for the ports.
+    quote.truncate(quoted.max(if source.is_ipv4() { 28 } else { 48 }));
+    let router = if source.is_ipv4() { v4(198, 18, 0, 1) } else { source };
+    let complainer = if complainer == Complainer::End { destination } else { router };
+    let payload = Payload::Error { kind: if source.is_ipv4() { 11 } else { 3 }, quote };
+    let body = Body::Ip { source: complainer, destination: source, class: 0, ttl: 64, payload };
+    let outer = about.answer().outer;
+    Some(Frame { outer, ..Frame::new(direction, body) })
 }
 
 /// A line about a packet.

@@ -27,6 +27,7 @@
 //! * TCP that can begin nothing may be dropped as if it could: flows that are dropped are dropped whatever their
 //!   packets' flags.
 //! * Without layers everything passes, whatever it is, and nothing is noticed.
+//! * An ICMP error makes its connection planned again as its packets do.
 //! * An entry that translates is kept only if its tuple in front of the layer is the same as it was.
 //! * A connection one of whose names is another's does not begin: its packet is dropped (`nat_exhausted`).
 //! * Fixed ports do not touch the identifier of an echo; ranges give one. Protocols without ports get the address.
@@ -241,6 +242,9 @@ impl Interpreter {
         if let Err(cause) = wire::read(frame) {
             return Some(Outcome::Dropped(cause));
         }
+        if wire::is_error(frame) {
+            return Some(self.error(world, direction, frame, now, marks, choices));
+        }
         let tuple = wire::tuple(frame);
         let segment = wire::segment(frame);
         if let Some(tuple) = tuple {
@@ -305,6 +309,43 @@ impl Interpreter {
         }
     }
 
+    /// What becomes of an ICMP error.
+    fn error(
+        &self,
+        world: &mut World,
+        direction: Direction,
+        frame: &[u8],
+        now: u64,
+        marks: FlowMarks,
+        choices: &mut Choices,
+    ) -> Outcome {
+        let about = wire::quoted(frame).map(|quoted| quoted.tuple.reversed());
+        if let Some(about) = about
+            && let Err(End::Drop(_) | End::Ended) = self.plan_again(world, direction, about, now, marks, choices)
+        {
+            world.connections.end(direction, about, now);
+        }
+        let known = about.and_then(|about| world.connections.find(direction, about)).cloned();
+        let standing = known.as_ref().map_or(Standing::None, Standing::About);
+        let mut walk = self.walk(world, direction, standing, frame, now, marks, choices);
+        let end = walk.run();
+        let mut done = Done::from(walk);
+        match end {
+            Err(End::Parked) => return Outcome::Parked,
+            Err(End::Ended) => panic!("errors end nothing"),
+            Ok(()) | Err(End::Drop(_)) => world.count(&done.applied),
+        }
+        if let Err(End::Drop(cause)) = end {
+            return Outcome::Dropped(cause);
+        }
+        if let (Some(_), Some(after), Some(before)) = (&known, done.related, about)
+            && before != after
+        {
+            wire::set_quoted(&mut done.bytes, after.reversed());
+        }
+        done.outcome()
+    }
+
     /// Plans a connection again if policy has changed since that was done last.
     fn plan_again(
         &self,
@@ -363,6 +404,7 @@ impl Interpreter {
             from_ranges: false,
             hairpin: None,
             spent: Spent::default(),
+            related: wire::quoted(frame).map(|quoted| quoted.tuple.reversed()),
             applied: Vec::new(),
         }
     }
@@ -376,13 +418,14 @@ struct Done {
     from_ranges: bool,
     hairpin: Option<Option<Name>>,
     spent: Spent,
+    related: Option<Tuple>,
     applied: Vec<Applied>,
 }
 
 impl From<Walk<'_>> for Done {
     fn from(walk: Walk<'_>) -> Self {
-        let Walk { bytes, entries, idle_s, from_ranges, hairpin, spent, applied, .. } = walk;
-        Self { bytes, entries, idle_s, from_ranges, hairpin, spent, applied }
+        let Walk { bytes, entries, idle_s, from_ranges, hairpin, spent, related, applied, .. } = walk;
+        Self { bytes, entries, idle_s, from_ranges, hairpin, spent, related, applied }
     }
 }
 

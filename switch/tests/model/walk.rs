@@ -28,6 +28,8 @@ pub(crate) enum Standing<'a> {
     Initiator(&'a Connection),
     /// It goes the other way.
     Answer(&'a Connection),
+    /// It is an ICMP error about one.
+    About(&'a Connection),
     /// It has nothing to do with any.
     None,
 }
@@ -79,6 +81,8 @@ pub(crate) struct Walk<'a> {
     pub(crate) from_ranges: bool,
     pub(crate) hairpin: Option<Option<Name>>,
     pub(crate) spent: Spent,
+    /// Of an ICMP error: what packets of its connection that go its way would be here.
+    pub(crate) related: Option<Tuple>,
     pub(crate) applied: Vec<Applied>,
 }
 
@@ -93,6 +97,10 @@ impl Walk<'_> {
         }
         for layer in layers {
             let name = &layer.name;
+            if self.translate_error(name) {
+                self.note(name, Place::Entry);
+                continue;
+            }
             if let Some(entry) = self.remembered(name) {
                 self.note(name, Place::Entry);
                 wire::set_tuple(&mut self.bytes, entry.before.reversed());
@@ -125,6 +133,31 @@ impl Walk<'_> {
         let Standing::Answer(connection) = self.standing else { return None };
         let entry = connection.entries.get(layer)?;
         (wire::tuple(&self.bytes) == Some(entry.after.reversed())).then_some(*entry)
+    }
+
+    /// Takes an ICMP error through a layer that has an entry of its connection: its destination becomes what the
+    /// connection's packets get, its source only if that is the connection's other end. What it quotes follows
+    /// at the end.
+    fn translate_error(&mut self, layer: &Name) -> bool {
+        let Standing::About(connection) = self.standing else { return false };
+        let Some(entry) = connection.entries.get(layer) else { return false };
+        let (from, to) = match connection.direction == self.direction {
+            true => (entry.before, entry.after),
+            false => (entry.after.reversed(), entry.before.reversed()),
+        };
+        if self.related != Some(from) {
+            return false;
+        }
+        self.related = Some(to);
+        let [mut source, mut destination] = wire::addresses(&self.bytes).expect("it is IP");
+        if source == from.source {
+            source = to.source;
+        }
+        if from.destination != to.destination {
+            destination = to.destination;
+        }
+        wire::set_addresses(&mut self.bytes, source, destination);
+        true
     }
 
     fn act(&mut self, layer: &Name, action: &Action) -> Result<(), End> {
@@ -179,7 +212,7 @@ impl Walk<'_> {
                 // Its names are given: what is translated now would have others.
                 None => Err(nobodys),
             },
-            Standing::Answer(_) | Standing::None => Err(nobodys),
+            Standing::Answer(_) | Standing::About(_) | Standing::None => Err(nobodys),
         }
     }
 
