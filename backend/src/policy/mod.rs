@@ -16,6 +16,7 @@
 //! | `store.rs` | [`PolicyStore`]: transactions, documents |
 //! | `change.rs` | what is different between a policy and a document |
 //! | `switchboard.rs` | [`Switchboard`]: what the store wants of the running switch |
+//! | `node.rs` | the running node as that |
 //! | `events.rs` | [`EventHub`]: misses and exhausted ranges, on their way to controllers |
 //! | `controllers.rs` | [`Controllers`]: who is who |
 //! | `error.rs` | refusals |
@@ -23,6 +24,7 @@
 mod change;
 mod error;
 mod events;
+mod node;
 mod store;
 mod switchboard;
 

@@ -79,6 +79,12 @@ pub enum SwitchboardError {
         /// The name given.
         port: Name,
     },
+    /// The port is wired to another, and what is wired meets no policy.
+    #[error("port {port:?} is wired to another port, so that it can have no policy")]
+    Wired {
+        /// The port.
+        port: Name,
+    },
 }
 
 /// Some flows of a port.
