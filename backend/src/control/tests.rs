@@ -30,7 +30,7 @@ impl Controlled for FakeNode {
         }
         port.check(&[&Name::new("w0").expect("a name")])?;
         if name == "taken" {
-            return Err(ControlError::Open { name, cause: "port \"taken\": no room".into() });
+            return Err(ControlError::Open { name, field: "socket", cause: "port \"taken\": no room".into() });
         }
         ports.push(PortStatus::new(&port));
         Ok(())
@@ -293,7 +293,7 @@ fn the_description_lists_what_is_served() {
     for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
         assert!(description["components"]["schemas"][name].is_object(), "{name}");
     }
-    assert_eq!(description["components"]["schemas"]["PortConfig"]["required"], json!(["name", "socket"]));
+    assert_eq!(description["components"]["schemas"]["PortConfig"]["required"], json!(["name"]));
 }
 
 #[test]

@@ -20,9 +20,10 @@ use epoll::{ControlOptions, Event, Events};
 use packet::PortId;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::member::{Accepted, Port, PortError};
+use super::guest::{Accepted, GuestLink};
+use super::member::{Port, PortError};
 use super::session::Changes;
-use crate::config::{CrossConnect, MAX_PORTS, Name, PortConfig};
+use crate::config::{Conflict, CrossConnect, MAX_PORTS, Name, PortConfig};
 use crate::fleet::Fleet;
 use crate::stats::PortStatus;
 use crate::topology::Topology;
@@ -44,13 +45,13 @@ pub enum ChangeError {
     /// There is no port of that name.
     #[error("no port {0:?}")]
     Unknown(String),
-    /// Another port has that socket.
-    #[error("port {:?}: socket {} is that of port {other:?}", .port.as_str(), .socket.display())]
-    SocketTaken {
+    /// Another port has something that only one can have.
+    #[error("port {:?}: {what} is that of port {other:?}", .port.as_str())]
+    Taken {
         /// The port.
         port: Name,
-        /// Its socket.
-        socket: PathBuf,
+        /// What it names.
+        what: Conflict,
         /// The port that has it.
         other: String,
     },
@@ -219,10 +220,10 @@ impl PortsThread {
         if self.by_name.contains_key(config.name.as_str()) {
             return Err(ChangeError::Exists(config.name));
         }
-        let same = |port: &&Port| port.config.socket == config.socket;
-        if let Some(other) = self.ports.iter().flatten().find(same) {
-            let (socket, other) = (config.socket.to_path_buf(), other.config.name.to_string());
-            return Err(ChangeError::SocketTaken { port: config.name, socket, other });
+        for other in self.ports.iter().flatten() {
+            if let Some(what) = config.conflict(&other.config) {
+                return Err(ChangeError::Taken { port: config.name, what, other: other.config.name.to_string() });
+            }
         }
         let at = self.free_id().ok_or(ChangeError::TooMany)?;
         let id = PortId(u16::try_from(at).map_err(|_| ChangeError::TooMany)?);
@@ -230,7 +231,7 @@ impl PortsThread {
         let name = config.name.clone();
         let wired_to = wire_of(&self.parts.crossconnects, &name);
         let port = Port::new(id, config, wired_to, workers, self.parts.fleet.len(), &self.parts.state_dir)?;
-        if let Some(listener) = &port.listener {
+        if let Some(listener) = port.guest().and_then(|guest| guest.listener.as_ref()) {
             let fd = listener.socket().as_raw_fd();
             let watched = self.watch(fd, Token::Listener { port: at }, Events::EPOLLIN);
             watched.map_err(|source| ChangeError::Watch { port: name.clone(), source })?;
@@ -261,13 +262,13 @@ impl PortsThread {
 
     /// Returns whether receive queues changed and nobody was told of it.
     fn accept(&mut self, at: usize) -> Result<bool, WorkerGone> {
-        let Some(port) = self.ports.get(at).and_then(Option::as_ref) else { return Ok(false) };
-        let changed = match &port.session {
+        let Some(guest) = self.guest(at) else { return Ok(false) };
+        let changed = match &guest.session {
             // A front end that went and came back at once may be seen coming before it is seen going.
-            Some(_) => self.connection(at, port.generation, Events::EPOLLIN.bits())?,
+            Some(_) => self.connection(at, guest.generation, Events::EPOLLIN.bits())?,
             None => false,
         };
-        match self.ports.get_mut(at).and_then(Option::as_mut).map(Port::accept) {
+        match self.guest_mut(at).map(GuestLink::accept) {
             Some(Accepted::Opened) => self.watch_connection(at),
             Some(Accepted::Failed) => self.pause_listener(at),
             Some(Accepted::None) | None => {}
@@ -277,7 +278,8 @@ impl PortsThread {
 
     /// Tries ports in client role when their time has come, and sets the next time.
     fn connect_clients(&mut self) {
-        let wanting = |port: &Option<Port>| port.as_ref().is_some_and(Port::wants_connection);
+        let wanting =
+            |port: &Option<Port>| port.as_ref().and_then(Port::guest).is_some_and(GuestLink::wants_connection);
         if !self.ports.iter().any(wanting) {
             self.clients_wait = false;
             return;
@@ -288,8 +290,8 @@ impl PortsThread {
             return;
         }
         for at in 0..self.ports.len() {
-            let port = self.ports.get_mut(at).and_then(Option::as_mut).filter(|port| port.wants_connection());
-            if port.is_some_and(Port::try_connect) {
+            let guest = self.guest_mut(at).filter(|guest| guest.wants_connection());
+            if guest.is_some_and(GuestLink::try_connect) {
                 self.watch_connection(at);
             }
         }
@@ -315,8 +317,7 @@ impl PortsThread {
 
     /// Sets what a listening socket is watched for.
     fn listen(&self, at: usize, events: Events) {
-        let listener = self.ports.get(at).and_then(Option::as_ref).and_then(|port| port.listener.as_ref());
-        if let Some(listener) = listener {
+        if let Some(listener) = self.guest(at).and_then(|guest| guest.listener.as_ref()) {
             let event = Event::new(events, Token::Listener { port: at }.data());
             // The descriptor is registered: this cannot fail for want of anything.
             let _ = epoll::ctl(self.epoll, ControlOptions::EPOLL_CTL_MOD, listener.socket().as_raw_fd(), event);
@@ -324,25 +325,31 @@ impl PortsThread {
     }
 
     fn watch_connection(&mut self, at: usize) {
-        let Some(port) = self.ports.get(at).and_then(Option::as_ref) else { return };
-        let Some(session) = &port.session else { return };
-        let token = Token::Connection { port: at, generation: port.generation };
+        let Some(guest) = self.guest(at) else { return };
+        let Some(session) = &guest.session else { return };
+        let token = Token::Connection { port: at, generation: guest.generation };
         if let Err(error) = self.watch(session.socket().as_raw_fd(), token, Events::EPOLLIN) {
-            log::error!("port {}: its connection cannot be watched: {error}", port.config.name);
+            log::error!("port {at}: its connection cannot be watched: {error}");
         }
+    }
+
+    fn guest(&self, at: usize) -> Option<&GuestLink> {
+        self.ports.get(at)?.as_ref()?.guest()
+    }
+
+    fn guest_mut(&mut self, at: usize) -> Option<&mut GuestLink> {
+        self.ports.get_mut(at)?.as_mut()?.guest_mut()
     }
 
     /// Returns whether receive queues changed and nobody was told of it.
     fn connection(&mut self, at: usize, generation: u32, events: u32) -> Result<bool, WorkerGone> {
         let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return Ok(false) };
-        if port.generation != generation {
-            return Ok(false);
-        }
-        let events = Events::from_bits_truncate(events);
-        let had_unsent = port.session.as_ref().is_some_and(|session| session.has_unsent());
-        let readable = events.intersects(Events::EPOLLIN | Events::EPOLLHUP | Events::EPOLLERR);
-        let changes = if readable { port.serve(&self.parts.fleet)? } else { Changes::default() };
         let (id, worker) = (port.id, port.first_worker());
+        let Some(guest) = port.guest_mut().filter(|guest| guest.generation == generation) else { return Ok(false) };
+        let events = Events::from_bits_truncate(events);
+        let had_unsent = guest.session.as_ref().is_some_and(|session| session.has_unsent());
+        let readable = events.intersects(Events::EPOLLIN | Events::EPOLLHUP | Events::EPOLLERR);
+        let changes = if readable { guest.serve(&self.parts.fleet)? } else { Changes::default() };
         if changes.queues {
             // Before the replies go out: a front end that is told that its ring is enabled may use it at once.
             self.publish()?;
@@ -350,9 +357,10 @@ impl PortsThread {
         for mac in changes.rarp {
             self.parts.fleet.announce(worker, id, mac)?;
         }
-        let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return Ok(false) };
-        let lost = port.flush(&self.parts.fleet)?;
-        if let Some(session) = &port.session
+        let port = self.ports.get_mut(at).and_then(Option::as_mut);
+        let Some(guest) = port.and_then(Port::guest_mut) else { return Ok(false) };
+        let lost = guest.flush(&self.parts.fleet)?;
+        if let Some(session) = &guest.session
             && session.has_unsent() != had_unsent
         {
             let room = if session.has_unsent() { Events::EPOLLOUT } else { Events::empty() };
