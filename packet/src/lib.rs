@@ -14,6 +14,7 @@
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
 //! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
+//! | [`neighbor`] | ARP and IPv6 neighbour discovery: who has an address |
 //! | [`parse`] | [`Parsed`]: what the headers say ([`Ufid`], [`Transient`]) and where they lie ([`Layout`]) |
 //! | [`ufid`] | [`Ufid`] and [`Field`]: what a flow is called, all fields that policy can match |
 //! | [`transpose`] | [`Transposition`]: what policy does to headers; composed, reversed, compiled, applied |
@@ -34,6 +35,7 @@
 pub mod burst;
 pub mod checksum;
 pub mod ethernet;
+pub mod neighbor;
 pub mod offload;
 pub mod parse;
 pub mod port;

@@ -17,6 +17,7 @@
 //! | [`flow`] | what is remembered about connections |
 //! | [`condition`] | [`Conditions`]: what a rule matches; [`Key`]: what is matched |
 //! | [`classify`] | [`Compiled`]: the best rule of a group for a key, found without trying them all |
+//! | [`neighbors`] | [`Neighbors`](neighbors::Neighbors): an uplink's addresses, next hops and their MAC addresses |
 //! | [`forwarder`] | [`CrossConnect`]: ports wired back to back; [`Forwarder`]: whom to ask about a port's packets |
 //! | [`bridge`] | [`Bridge`]: MAC learning, one replica per worker |
 
@@ -32,6 +33,7 @@ pub mod flow;
 pub mod forwarder;
 pub mod model;
 pub mod name;
+pub mod neighbors;
 pub mod plan;
 pub mod text;
 
