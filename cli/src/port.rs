@@ -31,7 +31,7 @@ enum What {
         control: Control,
     },
     /// Adds a port
-    Add(Add),
+    Add(Box<Add>),
     /// Removes a port; its guest is disconnected
     Remove {
         /// The port
@@ -128,7 +128,7 @@ impl Add {
     /// The keys that were given, as the node takes them.
     fn body(&self) -> anyhow::Result<Value> {
         let default = if self.interface.is_some() { PortKind::AfPacket } else { PortKind::VhostUser };
-        let mut body = json!({ "name": self.name, "kind": self.kind.as_deref().unwrap_or(default.name()) });
+        let mut body = json!({ "name": self.name, "kind": self.kind.as_deref().unwrap_or_else(|| default.name()) });
         let mut set = |key: &str, value: Value| {
             if !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)) {
                 body[key] = value;

@@ -17,6 +17,8 @@ pub enum Verdict {
     Flood,
     /// Deliver to nobody, and count it under this cause.
     Drop(DropCause),
+    /// The node keeps it: it was for the node itself, or waits for something. Nothing is delivered or counted.
+    Taken,
 }
 
 /// Declares the causes once, so that the enum, the labels and the list cannot drift apart.
@@ -80,12 +82,16 @@ drop_causes! {
     ReservedAddress => "reserved_address",
     /// Shorter than an Ethernet header.
     Runt => "runt",
+    /// The source is not the address that the port has.
+    SpoofedSource => "spoofed_source",
     /// Longer than any buffer the destination posted, or than a frame may be.
     TooBig => "too_big",
     /// The TTL or hop limit is spent.
     TtlExpired => "ttl_expired",
     /// The destination's number is not that of a port, or no longer.
     UnknownPort => "unknown_port",
+    /// The next hop did not say where it is.
+    Unresolved => "unresolved",
     /// Needs segmentation that software cannot do for this frame.
     Unsegmentable => "unsegmentable",
     /// A rule of the port's policy changes headers that the packet has not.

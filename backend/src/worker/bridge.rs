@@ -109,6 +109,7 @@ impl Egress<'_> {
                 Verdict::Flood => self.flood(at, run),
                 Verdict::Drop(cause) => self.count_drop(cause, run),
                 Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
+                Verdict::Taken => {}
             }
             at += run;
         }
