@@ -8,6 +8,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::sys::MAX_MTU;
+
 use super::{InterfaceAddress, InterfaceName, SocketPath};
 
 /// What is at the other end of a port.
@@ -56,8 +58,8 @@ impl Endpoint {
 impl AfPacket {
     /// Most addresses of one uplink.
     pub const MAX_ADDRESSES: usize = 16;
-    /// The least MTU that IPv4 allows (RFC 791), and the most that a packet can say.
-    pub const MTU: std::ops::RangeInclusive<u16> = 68..=65535;
+    /// The least MTU that IPv4 allows (RFC 791), and the most that a slot of the transmit ring has room for.
+    pub const MTU: std::ops::RangeInclusive<u16> = 68..=MAX_MTU;
 
     /// The router of the version of IP that `of` has.
     pub fn gateway_for(&self, of: IpAddr) -> Option<IpAddr> {

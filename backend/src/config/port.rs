@@ -121,7 +121,7 @@ pub struct PortBody {
     gateway: Vec<String>,
     /// Longest IP packet that is sent there; the interface's MTU where it is not given. Only af-packet.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 68, maximum = 65535)]
+    #[schema(minimum = 68, maximum = 16000)]
     mtu: Option<u16>,
     /// The one address that is there: others are neither learnt nor let in.
     #[serde(skip_serializing_if = "Option::is_none")]
