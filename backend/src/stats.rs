@@ -132,6 +132,37 @@ pub struct UplinkStatus {
     pub mac: Option<String>,
     /// Longest IP packet that is sent there, once it is known.
     pub mtu: Option<u16>,
+    /// Frames received that their sender left unfinished: without a checksum, or not cut.
+    pub rx_unfinished: u64,
+    /// Those of them that were longer than a link takes.
+    pub rx_oversized: u64,
+    /// What the node cut the latter into, for who does not take them whole.
+    pub segments: u64,
+    /// Who is where on the link, as far as the node needed to know.
+    pub neighbors: Vec<NeighborStatus>,
+    /// Frames in which the node asked where a neighbour is.
+    pub neighbors_asked: u64,
+    /// Requests for the node's addresses that it answered.
+    pub neighbors_answered: u64,
+    /// Neighbours that became known, or moved.
+    pub neighbors_learned: u64,
+    /// Neighbours that did not answer.
+    pub neighbors_failed: u64,
+    /// Messages of other stations that claim an address of the node's.
+    pub neighbors_duplicates: u64,
+    /// Packets that wait for a neighbour to say where it is.
+    pub parked: u64,
+}
+
+/// A neighbour of an uplink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NeighborStatus {
+    /// Its IP address.
+    pub ip: String,
+    /// Its MAC address, if that is known.
+    pub mac: Option<String>,
+    /// What is known of it: incomplete, reachable, stale, failed.
+    pub state: String,
 }
 
 impl UplinkStatus {
@@ -140,8 +171,8 @@ impl UplinkStatus {
         Self {
             interface: uplink.interface.to_string(),
             address: uplink.address.iter().map(ToString::to_string).collect(),
-            mac: None,
             mtu: uplink.mtu,
+            ..Self::default()
         }
     }
 }

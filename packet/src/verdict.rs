@@ -96,6 +96,8 @@ drop_causes! {
     Unsegmentable => "unsegmentable",
     /// A rule of the port's policy changes headers that the packet has not.
     Untransposable => "untransposable",
+    /// The kernel found no room in the uplink's receive ring.
+    UplinkFull => "uplink_full",
 }
 
 impl DropCause {

@@ -14,7 +14,7 @@ use crate::config::{Endpoint, PortConfig};
 use crate::counters::PortCounters;
 use crate::fleet::Fleet;
 use crate::stats::PortStatus;
-use crate::sys::SocketError;
+use crate::sys::{InterfaceProbe, SocketError};
 use crate::topology::PortEntry;
 use crate::worker::WorkerGone;
 
@@ -76,13 +76,17 @@ impl Port {
         workers: Arc<[usize]>,
         all_workers: usize,
         state_dir: &Path,
+        probe: &InterfaceProbe,
     ) -> Result<Self, PortError> {
         let link = match &config.endpoint {
             Endpoint::VhostUser(guest) => {
                 let guest = GuestLink::new(id, &config.name, guest, Arc::clone(&workers), state_dir)?;
                 Link::Guest(Box::new(guest))
             }
-            Endpoint::AfPacket(uplink) => Link::Uplink(Box::new(UplinkLink::new(uplink))),
+            Endpoint::AfPacket(uplink) => {
+                let worker = workers.first().copied().unwrap_or(0);
+                Link::Uplink(Box::new(UplinkLink::new(id, &config.name, uplink, worker, probe)?))
+            }
         };
         let counters = (0..all_workers).map(|_| PortCounters::default()).collect();
         Ok(Self { id, config, wired_to, workers, counters, link })
@@ -103,11 +107,22 @@ impl Port {
         }
     }
 
+    pub(super) fn uplink_mut(&mut self) -> Option<&mut UplinkLink> {
+        match &mut self.link {
+            Link::Guest(_) => None,
+            Link::Uplink(uplink) => Some(uplink),
+        }
+    }
+
+    pub(super) fn is_uplink(&self) -> bool {
+        matches!(self.link, Link::Uplink(_))
+    }
+
     /// Lets go of what is at the other end.
     pub(super) fn close(&mut self, fleet: &Fleet) -> Result<(), WorkerGone> {
         match &mut self.link {
             Link::Guest(guest) => guest.close(fleet),
-            Link::Uplink(_) => Ok(()),
+            Link::Uplink(uplink) => uplink.close(fleet),
         }
     }
 
@@ -117,14 +132,22 @@ impl Port {
     }
 
     pub(super) fn entry(&self) -> PortEntry {
-        let receivers = match &self.link {
-            Link::Guest(guest) => guest.receivers(),
-            Link::Uplink(_) => Vec::new(),
+        let (receivers, uplink) = match &self.link {
+            Link::Guest(guest) => (guest.receivers(), None),
+            Link::Uplink(uplink) => (uplink.receivers(), uplink.entry()),
         };
-        PortEntry { wired: self.wired_to.is_some(), receivers, counters: Arc::clone(&self.counters) }
+        PortEntry {
+            wired: self.wired_to.is_some(),
+            receivers,
+            counters: Arc::clone(&self.counters),
+            mac: self.config.mac,
+            vni: self.config.vni,
+            uplink,
+        }
     }
 
-    pub(super) fn status(&self) -> PortStatus {
+    /// `Err`: a worker is gone, and so is the node.
+    pub(super) fn status(&mut self, fleet: &Fleet) -> Result<PortStatus, WorkerGone> {
         let mut status = PortStatus::new(&self.config);
         for counters in self.counters.iter() {
             status.rx_packets += counters.rx_packets.get();
@@ -132,17 +155,26 @@ impl Port {
             status.tx_packets += counters.tx_packets.get();
             status.tx_bytes += counters.tx_bytes.get();
             status.notifications += counters.notifications.get();
+            if let Some(uplink) = &mut status.uplink {
+                uplink.rx_unfinished += counters.unfinished.get();
+                uplink.rx_oversized += counters.oversized.get();
+                uplink.segments += counters.segments.get();
+            }
             add_all(&mut status.drops, counters.drops());
             add_all(&mut status.errors, counters.errors());
         }
-        match &self.link {
+        let errors = match &mut self.link {
             Link::Guest(guest) => {
                 guest.describe(&mut status);
-                add_all(&mut status.errors, guest.errors().iter().map(|(cause, n)| (*cause, *n)));
+                guest.errors()
             }
-            Link::Uplink(_) => {}
-        }
-        status
+            Link::Uplink(uplink) => {
+                uplink.describe(&mut status, fleet)?;
+                uplink.errors()
+            }
+        };
+        add_all(&mut status.errors, errors.iter().map(|(cause, n)| (*cause, *n)));
+        Ok(status)
     }
 }
 

@@ -5,7 +5,7 @@
 //!
 //! Each registered descriptor carries a token {port slot, what it is, generation of the connection}; an event of an earlier
 //! connection is recognised by its generation and ignored. Ports in client role that have no connection are tried on a
-//! timer, which runs only while there is one. Whatever changes the set of receive queues ends in a new topology, and workers
+//! timer, which runs only while there is one; so are the interfaces of uplinks looked at. Whatever changes the set of receive queues ends in a new topology, and workers
 //! have it before the front end is told that its request was served.
 
 use std::collections::BTreeMap;
@@ -26,11 +26,14 @@ use super::session::Changes;
 use crate::config::{Conflict, CrossConnect, MAX_PORTS, Name, PortConfig};
 use crate::fleet::Fleet;
 use crate::stats::PortStatus;
+use crate::sys::InterfaceProbe;
 use crate::topology::Topology;
 use crate::worker::WorkerGone;
 
 /// How often an unconnected port in client role tries: well within the 50 ms promised.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the interfaces of uplinks are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a listening socket is left alone whose connections cannot be accepted: it would be readable all the time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Events taken in one go.
@@ -119,6 +122,9 @@ pub(crate) struct PortsThread {
     next_attempt: Option<Instant>,
     /// Whether a port in client role has no connection.
     clients_wait: bool,
+    /// Asks about the interfaces of uplinks, and when to do so next; `None`: there are no uplinks.
+    probe: InterfaceProbe,
+    next_look: Option<Instant>,
     /// Ports whose listening sockets are left alone, until when.
     paused: Vec<usize>,
     resume_at: Option<Instant>,
@@ -142,6 +148,8 @@ impl PortsThread {
             next_id: 0,
             next_attempt: None,
             clients_wait: false,
+            probe: InterfaceProbe::new()?,
+            next_look: None,
             paused: Vec::new(),
             resume_at: None,
         };
@@ -184,6 +192,7 @@ impl PortsThread {
             }
             self.connect_clients();
             self.resume_listeners();
+            queues_changed |= self.look_at_uplinks()?;
             if queues_changed {
                 self.publish()?;
             }
@@ -204,8 +213,7 @@ impl PortsThread {
                     let _ = reply.try_send(result);
                 }
                 Request::Ports { reply } => {
-                    let all = self.by_name.values().filter_map(|&at| self.ports.get(at)?.as_ref());
-                    let _ = reply.try_send(all.map(Port::status).collect());
+                    let _ = reply.try_send(self.statuses()?);
                 }
                 Request::Bridge { reply } => {
                     let _ = reply.try_send(self.parts.fleet.bridge_stats()?);
@@ -230,7 +238,11 @@ impl PortsThread {
         let workers = self.workers_of(&config)?;
         let name = config.name.clone();
         let wired_to = wire_of(&self.parts.crossconnects, &name);
-        let port = Port::new(id, config, wired_to, workers, self.parts.fleet.len(), &self.parts.state_dir)?;
+        // On the bridge a fixed address is a station like others; in a virtual network, the network's table has it.
+        let mac = config.mac.filter(|_| config.vni.is_none());
+        let all = self.parts.fleet.len();
+        let port = Port::new(id, config, wired_to, workers, all, &self.parts.state_dir, &self.probe)?;
+        let is_uplink = port.is_uplink();
         if let Some(listener) = port.guest().and_then(|guest| guest.listener.as_ref()) {
             let fd = listener.socket().as_raw_fd();
             let watched = self.watch(fd, Token::Listener { port: at }, Events::EPOLLIN);
@@ -244,9 +256,15 @@ impl PortsThread {
         }
         self.by_name.insert(name.to_string(), at);
         log::info!("port {name} is there");
-        self.parts.fleet.add_port(id)?;
+        self.parts.fleet.add_port(id, mac)?;
         self.publish()?;
         self.connect_clients();
+        if is_uplink {
+            self.next_look = Some(Instant::now());
+            if self.look_at_uplinks()? {
+                self.publish()?;
+            }
+        }
         Ok(())
     }
 
@@ -298,6 +316,33 @@ impl PortsThread {
         // Also after a success: a peer that hangs up at once must not keep us busy.
         self.next_attempt = Some(now + CONNECT_INTERVAL);
         self.clients_wait = self.ports.iter().any(wanting);
+    }
+
+    /// Looks after the interfaces of uplinks when their time has come. Returns whether one came, went or changed.
+    fn look_at_uplinks(&mut self) -> Result<bool, WorkerGone> {
+        let now = Instant::now();
+        if self.next_look.is_none_or(|at| at > now) {
+            return Ok(false);
+        }
+        let (mut any, mut changed) = (false, false);
+        for uplink in self.ports.iter_mut().flatten().filter_map(Port::uplink_mut) {
+            any = true;
+            changed |= uplink.look(&self.probe, &self.parts.fleet)?;
+        }
+        self.next_look = any.then(|| now + LOOK_INTERVAL);
+        Ok(changed)
+    }
+
+    /// All ports, by name.
+    fn statuses(&mut self) -> Result<Vec<PortStatus>, WorkerGone> {
+        let Self { by_name, ports, parts, .. } = self;
+        let mut statuses = Vec::with_capacity(by_name.len());
+        for at in by_name.values() {
+            if let Some(port) = ports.get_mut(*at).and_then(Option::as_mut) {
+                statuses.push(port.status(&parts.fleet)?);
+            }
+        }
+        Ok(statuses)
     }
 
     fn pause_listener(&mut self, at: usize) {
@@ -408,7 +453,8 @@ impl PortsThread {
 
     fn timeout(&self) -> i32 {
         let next_attempt = self.next_attempt.filter(|_| self.clients_wait);
-        let Some(at) = next_attempt.into_iter().chain(self.resume_at).min() else { return -1 };
+        let times = next_attempt.into_iter().chain(self.resume_at).chain(self.next_look);
+        let Some(at) = times.min() else { return -1 };
         let wait = at.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
         i32::try_from(wait).unwrap_or(i32::MAX)
     }

@@ -1,19 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Ports on the bridge: the first bytes of each frame are copied into a private window, the bridge judges the window, and
-//! what it judged is what is delivered; payload beyond the window goes from guest to guest.
+//! From filled windows to delivered packets: what every burst goes through that is looked at, wherever it came from.
+//!
+//! The first bytes of each frame are copied into a private window; the window is judged, and what was judged is what is
+//! delivered. Payload beyond the window is copied once, from its source to its destination.
 
-use packet::{Burst, DropCause, Offload, PortId, Verdict, WINDOW};
-use virtqueue::{Frame, MAX_BURST, NetHeader, Tail, TxQueue};
+use std::sync::Arc;
+
+use packet::{Burst, DropCause, EthernetHeader, MacAddr, Offload, PortId, Verdict, WINDOW};
+use switch::{Bridge, bridge::admit};
 
 use super::Worker;
+use super::egress::Egress;
+use super::finish::{Cutter, complete_checksum};
 use super::handover::Sender;
+use super::payload::Payload;
 use super::slots::RxSlot;
+use super::uplink::UplinkTx;
+use crate::config::Vni;
 use crate::counters::{PortCounters, WorkerCounters};
-use crate::topology::{Forwarding, Route, Routes};
+use crate::topology::{Forwarding, Routes, Topology};
 
-/// Where the payload beyond a window begins in its frame.
-#[expect(clippy::cast_possible_truncation, reason = "256")]
-const PAYLOAD_AT: u32 = WINDOW as u32;
+/// Everything of a worker but the queues that bursts come from.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) index: usize,
+    pub(super) counters: Arc<[WorkerCounters]>,
+    pub(super) topology: Arc<Topology>,
+    pub(super) routes: Routes,
+    pub(super) bridge: Bridge,
+    pub(super) burst: Box<Burst>,
+    pub(super) rxs: Vec<RxSlot>,
+    pub(super) uplinks: Vec<UplinkTx>,
+    pub(super) outbound: Vec<Option<Sender>>,
+    pub(super) cutter: Cutter,
+    /// Packets of the burst, by their bits, whose link addresses the owner of their uplink is to find.
+    pub(super) unrouted: u64,
+}
+
+/// Where a burst came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ingress<'a> {
+    pub(super) port: PortId,
+    pub(super) pair: u16,
+    pub(super) payload: Payload<'a>,
+    /// Whether a packet may have been left unfinished by its sender.
+    pub(super) offloads: bool,
+    pub(super) counters: Option<&'a PortCounters>,
+}
 
 impl Worker {
     /// Switches one burst of transmit slot `index`. Returns the frames that left the source.
@@ -24,50 +57,107 @@ impl Worker {
         if held == 0 {
             return 0;
         }
-        self.burst.refill(source.common.port(), source.queue.frames(held));
-        self.bridge.process(&mut self.burst, self.clock.nanos_at(now));
-        let mut out = Egress {
-            burst: &self.burst,
-            source: Some(&source.queue),
+        self.path.burst.refill(source.common.port(), source.queue.frames(held));
+        let bytes = self.path.burst.bytes();
+        let ingress = Ingress {
+            port: source.common.port(),
             pair: source.common.id.pair,
-            routes: &self.routes,
-            rxs: &mut self.rxs,
-            outbound: &mut self.outbound,
-            ingress: source.common.counters(),
-            own: self.counters.get(self.index),
+            payload: Payload::Queue(&source.queue),
+            offloads: false,
+            counters: source.common.counters(),
         };
-        out.deliver_all();
-        source.count_received(held, self.burst.bytes());
+        self.path.run(&ingress, self.clock.nanos_at(now));
+        source.count_received(held, bytes);
         source.finish(held);
-        self.tell_learned();
         held
     }
 
     /// Sends a frame that the node itself made, as if the guest at `port` had sent it.
     pub(super) fn inject(&mut self, port: PortId, frame: &[u8], now: u64) {
-        self.burst.clear();
+        self.path.burst.clear();
         let length = u32::try_from(frame.len().min(WINDOW)).unwrap_or(0);
-        let Some(window) = self.burst.push(port, length, Offload::NONE, 0) else { return };
+        let Some(window) = self.path.burst.push(port, length, Offload::NONE, 0) else { return };
         window.copy_from_slice(frame.get(..window.len()).unwrap_or_default());
-        match self.routes.forwarding(port) {
-            Forwarding::Wired(peer) => self.burst.set_verdict(0, Verdict::Forward(peer)),
-            Forwarding::Bridged => self.bridge.process(&mut self.burst, self.clock.nanos_at(now)),
-            Forwarding::None => return,
-        }
-        let ingress = self.topology.port(port).and_then(|entry| entry.counters.get(self.index));
-        let mut out = Egress {
-            burst: &self.burst,
-            source: None,
-            pair: 0,
-            routes: &self.routes,
-            rxs: &mut self.rxs,
-            outbound: &mut self.outbound,
-            ingress,
-            own: self.counters.get(self.index),
-        };
-        out.deliver_all();
-        self.tell_learned();
+        let counters = self.path.topology.port(port).map(|entry| Arc::clone(&entry.counters));
+        let counters = counters.as_ref().and_then(|counters| counters.get(self.path.index));
+        let ingress = Ingress { port, pair: 0, payload: Payload::None, offloads: false, counters };
+        self.path.run(&ingress, self.clock.nanos_at(now));
         self.notify();
+    }
+}
+
+impl Path {
+    /// Decides about the packets of the burst, which are all of one port, and delivers them.
+    #[inline]
+    pub(super) fn run(&mut self, ingress: &Ingress<'_>, now_ns: u64) {
+        self.unrouted = 0;
+        match self.routes.forwarding(ingress.port) {
+            Forwarding::Wired(peer) => self.burst.set_pending(Verdict::Forward(peer)),
+            Forwarding::Bridged => {
+                self.admit(ingress, now_ns);
+                self.bridge.process(&mut self.burst, now_ns);
+            }
+            Forwarding::Overlay(vni) => {
+                self.admit(ingress, now_ns);
+                self.switch_overlay(vni);
+            }
+            Forwarding::None => self.burst.set_pending(Verdict::Drop(DropCause::NoDestination)),
+        }
+        if ingress.offloads {
+            self.complete_checksums(ingress);
+        }
+        self.deliver(ingress);
+        self.tell_learned();
+    }
+
+    /// Takes out what no forwarder is to see: forged sources, what is for the node, what is in a tunnel.
+    #[inline]
+    fn admit(&mut self, ingress: &Ingress<'_>, now_ns: u64) {
+        if let Some(mac) = self.routes.mac(ingress.port) {
+            admit(&mut self.burst, mac);
+        }
+        if self.routes.has_own_addresses() {
+            self.take_own(ingress, now_ns);
+        }
+    }
+
+    /// Forwards among the ports of one virtual network, whose stations are all known.
+    fn switch_overlay(&mut self, vni: Vni) {
+        let routes = &self.routes;
+        for packet in self.burst.judge().filter(|packet| *packet.verdict == Verdict::Pending) {
+            *packet.verdict = match EthernetHeader::parse(packet.window) {
+                None => Verdict::Drop(DropCause::Runt),
+                Some(header) => station_verdict(routes, vni, header.destination(), packet.ingress),
+            };
+        }
+    }
+
+    /// Completes checksums of all packets but those that go to an uplink, which takes them as they are.
+    fn complete_checksums(&mut self, ingress: &Ingress<'_>) {
+        for i in 0..self.burst.len() {
+            let to_uplink = |port| self.routes.uplink(port).is_some();
+            let due = match self.burst.verdict(i) {
+                Verdict::Forward(port) => !to_uplink(port),
+                Verdict::Flood => true,
+                Verdict::Pending | Verdict::Drop(_) | Verdict::Taken => false,
+            };
+            let offload = self.burst.offload(i);
+            if !due || offload.is_finished() || offload.segmentation.is_some() {
+                continue;
+            }
+            if let Err(cause) = complete_checksum(&mut self.burst, ingress.payload, i) {
+                self.burst.set_verdict(i, Verdict::Drop(cause));
+            }
+        }
+    }
+
+    /// Does what the verdicts say.
+    #[inline]
+    pub(super) fn deliver(&mut self, ingress: &Ingress<'_>) {
+        let Self { burst, routes, rxs, uplinks, outbound, cutter, unrouted, .. } = self;
+        let own = self.counters.get(self.index);
+        let mut egress = Egress { burst, routes, rxs, uplinks, outbound, cutter, unrouted: *unrouted, ingress, own };
+        egress.deliver_all();
     }
 
     /// Tells the other workers' replicas what this one learned.
@@ -82,138 +172,14 @@ impl Worker {
     }
 }
 
-/// Everything that a judged burst is delivered with.
-struct Egress<'a> {
-    burst: &'a Burst,
-    /// Where payloads beyond the windows are; `None`: there are none.
-    source: Option<&'a TxQueue>,
-    pair: u16,
-    routes: &'a Routes,
-    rxs: &'a mut [RxSlot],
-    outbound: &'a mut [Option<Sender>],
-    ingress: Option<&'a PortCounters>,
-    /// This worker's.
-    own: Option<&'a WorkerCounters>,
-}
-
-impl Egress<'_> {
-    #[inline]
-    fn deliver_all(&mut self) {
-        let verdicts = self.burst.verdicts();
-        let mut at = 0;
-        while let Some(&verdict) = verdicts.get(at) {
-            // Runs of one verdict are the rule: one guest talks to one other for a while.
-            let run = verdicts.iter().skip(at).take_while(|&&next| next == verdict).count();
-            match verdict {
-                Verdict::Forward(port) => self.deliver_run(port, at, run),
-                Verdict::Flood => self.flood(at, run),
-                Verdict::Drop(cause) => self.count_drop(cause, run),
-                Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
-                Verdict::Taken => {}
-            }
-            at += run;
-        }
+/// Where a frame for `destination` goes in a virtual network.
+pub(super) fn station_verdict(routes: &Routes, vni: Vni, destination: MacAddr, ingress: PortId) -> Verdict {
+    if destination.is_multicast() {
+        return if destination.is_reserved() { Verdict::Drop(DropCause::ReservedAddress) } else { Verdict::Flood };
     }
-
-    /// Delivers packets `at..at + run` to one port.
-    #[inline]
-    fn deliver_run(&mut self, port: PortId, at: usize, run: usize) {
-        match self.routes.to(port, self.pair) {
-            Route::Local(receiver) => match self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
-                Some(slot) => deliver_local(slot, self.burst, self.source, at, run),
-                None => self.count_drop(DropCause::NotReady, run),
-            },
-            Route::Remote(worker) => self.hand_over(worker, port, at, run),
-            Route::None => self.count_drop(DropCause::NotReady, run),
-        }
-    }
-
-    #[cold]
-    fn flood(&mut self, at: usize, run: usize) {
-        let ingress = self.burst.ingress(at);
-        let routes = self.routes;
-        let mut reached = false;
-        for port in routes.bridged().filter(|&port| port != ingress) {
-            // A port without a guest is no loss to a flood.
-            if routes.to(port, self.pair) != Route::None {
-                self.deliver_run(port, at, run);
-                reached = true;
-            }
-        }
-        if !reached {
-            self.count_drop(DropCause::NoDestination, run);
-        }
-    }
-
-    fn hand_over(&mut self, worker: usize, port: PortId, at: usize, run: usize) {
-        let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
-            return self.count_drop(DropCause::NotReady, run);
-        };
-        let mut refused = 0;
-        for i in at..at + run {
-            let window = self.burst.window(i);
-            let fill = |room: &mut [u8]| {
-                let Some((head, tail)) = room.split_at_mut_checked(window.len()) else { return 0 };
-                head.copy_from_slice(window);
-                let payload = match self.source {
-                    Some(queue) if !tail.is_empty() => queue.read(self.burst.handle(i) as usize, PAYLOAD_AT, tail),
-                    _ => 0,
-                };
-                window.len() + payload
-            };
-            let length = self.burst.frame_len(i) as usize;
-            if let Err(cause) = sender.packet(port, self.pair, NetHeader::default(), length, fill) {
-                if let Some(ingress) = self.ingress {
-                    ingress.drop_packets(cause, 1);
-                }
-                refused += 1;
-            }
-        }
-        if let Some(own) = self.own {
-            own.handed_over.add((run - refused) as u64);
-        }
-    }
-
-    fn count_drop(&self, cause: DropCause, n: usize) {
-        if let Some(counters) = self.ingress {
-            counters.drop_packets(cause, n as u64);
-        }
-    }
-}
-
-/// Writes packets `at..at + run` into a guest's receive queue and publishes them.
-#[inline]
-fn deliver_local(slot: &mut RxSlot, burst: &Burst, source: Option<&TxQueue>, at: usize, run: usize) {
-    let frame = |i: usize| {
-        let i = at + i;
-        let (head, payload_len) = burst.pieces(i);
-        let tail = match source {
-            Some(queue) if payload_len > 0 => {
-                Tail::Frame { queue, index: burst.handle(i) as usize, offset: PAYLOAD_AT }
-            }
-            _ => Tail::None,
-        };
-        Frame { header: NetHeader::default(), head, tail }
-    };
-    // Said apart, so that the inner loop of short frames has few variables and keeps them in registers.
-    let short = |i: usize| Frame { header: NetHeader::default(), head: burst.window(at + i), tail: Tail::None };
-    let delivered = slot.queue.prefetch(run + MAX_BURST).and_then(|_| {
-        if burst.has_payload() { slot.queue.deliver_burst(run, frame) } else { slot.queue.deliver_burst(run, short) }
-    });
-    let delivered = match delivered {
-        Ok(delivered) => delivered,
-        Err(error) => {
-            slot.common.fail(error);
-            return slot.common.drop_packets(DropCause::QueueBroken, run);
-        }
-    };
-    if delivered.frames > 0 {
-        slot.queue.publish();
-        slot.common.dirty = true;
-    }
-    slot.count_transmitted(delivered.frames as usize, delivered.bytes);
-    if delivered.no_buffers + delivered.too_big > 0 {
-        slot.common.drop_packets(DropCause::NoBuffers, delivered.no_buffers as usize);
-        slot.common.drop_packets(DropCause::TooBig, delivered.too_big as usize);
+    match routes.station(vni, destination) {
+        Some(port) if port == ingress => Verdict::Drop(DropCause::Reflection),
+        Some(port) => Verdict::Forward(port),
+        None => Verdict::Drop(DropCause::NoDestination),
     }
 }

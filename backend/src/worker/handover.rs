@@ -30,14 +30,24 @@ pub(crate) const MAX_PACKET: usize = 68 << 10;
 const KIND_PADDING: u8 = 0;
 const KIND_PACKET: u8 = 1;
 const KIND_LEARNED: u8 = 2;
+const KIND_UNROUTED: u8 = 3;
 
 /// What one worker tells another.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Record<'a> {
     /// Deliver this packet at `egress`.
-    Packet { egress: PortId, pair: u16, header: NetHeader, bytes: &'a [u8] },
+    Packet { kind: Kind, egress: PortId, pair: u16, header: NetHeader, bytes: &'a [u8] },
     /// A replica of the bridge learned something.
     Learned(Announcement),
+}
+
+/// What a packet needs before it is delivered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Nothing.
+    Packet,
+    /// The addresses of its uplink's link.
+    Unrouted,
 }
 
 /// Wakes a worker that may sleep.
@@ -100,6 +110,7 @@ impl Sender {
     /// Why the packet must be dropped: there is no room, or it is longer than a frame may be.
     pub(crate) fn packet(
         &mut self,
+        kind: Kind,
         egress: PortId,
         pair: u16,
         header: NetHeader,
@@ -109,7 +120,11 @@ impl Sender {
         if len > MAX_PACKET {
             return Err(DropCause::TooBig);
         }
-        let appended = self.append(KIND_PACKET, len, |record| {
+        let kind = match kind {
+            Kind::Packet => KIND_PACKET,
+            Kind::Unrouted => KIND_UNROUTED,
+        };
+        let appended = self.append(kind, len, |record| {
             let Some((head, body)) = record.split_at_mut_checked(HEADER) else { return false };
             put(head, 8, &egress.0.to_le_bytes());
             put(head, 10, &pair.to_le_bytes());
@@ -223,7 +238,7 @@ fn read_prefix(record: &[u8]) -> Option<(u8, usize, usize)> {
 fn parse(kind: u8, record: &[u8], body: usize) -> Option<Record<'_>> {
     let half = |at| Some(u16::from_le_bytes(field(record, at)?));
     match kind {
-        KIND_PACKET => {
+        KIND_PACKET | KIND_UNROUTED => {
             let [flags, gso_type] = field(record, 12)?;
             let header = NetHeader {
                 flags,
@@ -234,7 +249,8 @@ fn parse(kind: u8, record: &[u8], body: usize) -> Option<Record<'_>> {
                 csum_offset: half(20)?,
             };
             let bytes = record.get(HEADER..HEADER + body)?;
-            Some(Record::Packet { egress: PortId(half(8)?), pair: half(10)?, header, bytes })
+            let kind = if kind == KIND_PACKET { Kind::Packet } else { Kind::Unrouted };
+            Some(Record::Packet { kind, egress: PortId(half(8)?), pair: half(10)?, header, bytes })
         }
         KIND_LEARNED => {
             let (port, mac) = (PortId(half(8)?), MacAddr(field(record, 10)?));
@@ -271,7 +287,8 @@ mod tests {
 
     fn send(sender: &mut Sender, bytes: &[u8]) -> Result<(), DropCause> {
         let header = NetHeader { gso_size: 7, ..NetHeader::default() };
-        sender.packet(PortId(3), 1, header, bytes.len(), |room| {
+        let kind = if bytes.len().is_multiple_of(2) { Kind::Packet } else { Kind::Unrouted };
+        sender.packet(kind, PortId(3), 1, header, bytes.len(), |room| {
             room.copy_from_slice(bytes);
             bytes.len()
         })
@@ -280,7 +297,8 @@ mod tests {
     fn receive(receiver: &mut Receiver) -> Option<Vec<u8>> {
         let mut out = None;
         receiver.next(|record| match record {
-            Record::Packet { egress, pair, header, bytes } => {
+            Record::Packet { kind, egress, pair, header, bytes } => {
+                assert_eq!(kind == Kind::Packet, bytes.len().is_multiple_of(2));
                 assert_eq!((egress, pair, header.gso_size), (PortId(3), 1, 7));
                 out = Some(bytes.to_vec());
             }

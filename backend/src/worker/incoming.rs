@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What other workers handed over: packets for this worker's receive queues, and what their bridges learned.
+//! What other workers handed over: packets for this worker's receive queues and uplinks, and what their bridges learned.
 
 use packet::{DropCause, WINDOW};
-use virtqueue::{Delivered, NetHeader, Tail};
 
 use super::Worker;
-use super::handover::Record;
-use super::slots::RxSlot;
+use super::egress::deliver_bytes;
+use super::finish::offload_of;
+use super::handover::{Kind, Record};
+use super::tunnel::outer_addresses;
 use crate::topology::Route;
 
 /// Records taken from each other worker's ring in one turn.
@@ -15,58 +16,57 @@ const BURST: usize = 64;
 impl Worker {
     /// Delivers what other workers handed over, a bounded number from each. Returns how many records there were.
     #[inline]
-    pub(super) fn take_handovers(&mut self) -> usize {
+    pub(super) fn take_handovers(&mut self, now: u64) -> usize {
         let mut taken = 0;
         for from in 0..self.inbound.len() {
-            taken += self.take_handovers_from(from);
+            taken += self.take_handovers_from(from, now);
         }
         taken
     }
 
-    fn take_handovers_from(&mut self, from: usize) -> usize {
-        let Self { inbound, rxs, routes, bridge, topology, index, .. } = self;
+    fn take_handovers_from(&mut self, from: usize, now: u64) -> usize {
+        let Self { inbound, path, clock, .. } = self;
         let Some(ring) = inbound.get_mut(from) else { return 0 };
         let mut taken = 0;
         while taken < BURST
             && ring.next(|record| match record {
-                Record::Packet { egress, pair, header, bytes } => {
-                    let slot = match routes.to(egress, pair) {
-                        Route::Local(receiver) => rxs.get_mut(receiver).filter(|slot| slot.common.usable()),
+                Record::Packet { kind, egress, pair, header, bytes } => {
+                    let delivered = match path.routes.to(egress, pair) {
+                        Route::Local(receiver) => {
+                            let slot = path.rxs.get_mut(receiver).filter(|slot| slot.common.usable());
+                            slot.map(|slot| deliver_bytes(slot, bytes))
+                        }
+                        Route::Uplink(uplink) => path.uplinks.get_mut(uplink).map(|uplink| match kind {
+                            Kind::Packet => uplink.send_bytes(header, bytes),
+                            Kind::Unrouted => {
+                                let window = bytes.get(..WINDOW).unwrap_or(bytes);
+                                let outer = outer_addresses(window, bytes.len());
+                                // Another worker of ours wrote the header: it cannot be wrong.
+                                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                                let offload = offload_of(header, 0, len).unwrap_or_default();
+                                match outer {
+                                    Some(outer) => {
+                                        uplink.send_routed(outer.destination, offload, bytes, clock.nanos_at(now));
+                                    }
+                                    None => uplink.drop_packets(DropCause::Malformed, 1),
+                                }
+                            }
+                        }),
                         Route::Remote(_) | Route::None => None,
                     };
-                    match slot {
-                        Some(slot) => deliver_bytes(slot, &header, bytes),
+                    if delivered.is_none() {
                         // The queue went away while the packet was between workers.
-                        None => {
-                            if let Some(counters) = topology.port(egress).and_then(|entry| entry.counters.get(*index)) {
-                                counters.drop_packets(DropCause::NotReady, 1);
-                            }
+                        let entry = path.topology.port(egress);
+                        if let Some(counters) = entry.and_then(|entry| entry.counters.get(path.index)) {
+                            counters.drop_packets(DropCause::NotReady, 1);
                         }
                     }
                 }
-                Record::Learned(news) => bridge.learn_remote(news),
+                Record::Learned(news) => path.bridge.learn_remote(news),
             })
         {
             taken += 1;
         }
         taken
-    }
-}
-
-fn deliver_bytes(slot: &mut RxSlot, header: &NetHeader, bytes: &[u8]) {
-    let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
-    let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
-    match slot.queue.deliver(header, head, tail) {
-        Ok(Delivered::Ok) => {
-            slot.queue.publish();
-            slot.common.dirty = true;
-            slot.count_transmitted(1, bytes.len() as u64);
-        }
-        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, 1),
-        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, 1),
-        Err(error) => {
-            slot.common.fail(error);
-            slot.common.drop_packets(DropCause::QueueBroken, 1);
-        }
     }
 }

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Judged packets, on their way out: into a guest's receive queue, an uplink's ring, or the ring to another worker.
+
+use packet::{Burst, DropCause, PortId, Verdict};
+use virtqueue::{Delivered, Frame, MAX_BURST, NetHeader, Tail};
+
+use super::bridge::Ingress;
+use super::finish::{Cutter, gather, header_of};
+use super::handover::{Kind, Sender};
+use super::payload::Payload;
+use super::slots::RxSlot;
+use super::tunnel;
+use super::uplink::UplinkTx;
+use crate::counters::WorkerCounters;
+use crate::topology::{Forwarding, Route, Routes};
+
+/// Everything that a judged burst is delivered with.
+pub(super) struct Egress<'a> {
+    pub(super) burst: &'a Burst,
+    pub(super) routes: &'a Routes,
+    pub(super) rxs: &'a mut [RxSlot],
+    pub(super) uplinks: &'a mut [UplinkTx],
+    pub(super) outbound: &'a mut [Option<Sender>],
+    pub(super) cutter: &'a mut Cutter,
+    pub(super) unrouted: u64,
+    pub(super) ingress: &'a Ingress<'a>,
+    /// This worker's.
+    pub(super) own: Option<&'a WorkerCounters>,
+}
+
+impl Egress<'_> {
+    #[inline]
+    pub(super) fn deliver_all(&mut self) {
+        let verdicts = self.burst.verdicts();
+        let mut at = 0;
+        while let Some(&verdict) = verdicts.get(at) {
+            // Runs of one verdict are the rule: one guest talks to one other for a while.
+            let run = verdicts.iter().skip(at).take_while(|&&next| next == verdict).count();
+            match verdict {
+                Verdict::Forward(port) => self.deliver_run(port, at, run),
+                Verdict::Flood => self.flood(at, run),
+                Verdict::Drop(cause) => self.count_drop(cause, run),
+                Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
+                Verdict::Taken => {}
+            }
+            at += run;
+        }
+    }
+
+    /// Delivers packets `at..at + run` to one port.
+    #[inline]
+    fn deliver_run(&mut self, port: PortId, at: usize, run: usize) {
+        if self.ingress.offloads {
+            return self.deliver_offloaded(port, at, run);
+        }
+        self.deliver_whole(port, at, run);
+    }
+
+    /// Delivers packets that may have to be cut.
+    fn deliver_offloaded(&mut self, port: PortId, at: usize, run: usize) {
+        let mut next = at;
+        while next < at + run {
+            let whole = (next..at + run).take_while(|i| self.burst.offload(*i).segmentation.is_none()).count();
+            if whole > 0 {
+                self.deliver_whole(port, next, whole);
+            } else {
+                self.deliver_cut(port, next);
+            }
+            next += whole.max(1);
+        }
+    }
+
+    /// Delivers packets that need not be cut.
+    #[inline]
+    fn deliver_whole(&mut self, port: PortId, at: usize, run: usize) {
+        match self.routes.to(port, self.ingress.pair) {
+            Route::Local(receiver) => match self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
+                Some(slot) => deliver_local(slot, self.burst, self.ingress.payload, at, run),
+                None => self.count_drop(DropCause::NotReady, run),
+            },
+            Route::Uplink(uplink) => match self.uplinks.get_mut(uplink) {
+                Some(uplink) => send(uplink, self.burst, self.ingress.payload, at, run),
+                None => self.count_drop(DropCause::NotReady, run),
+            },
+            Route::Remote(worker) => self.hand_over(worker, port, at, run),
+            Route::None => self.count_drop(DropCause::NotReady, run),
+        }
+    }
+
+    /// Delivers the segments of packet `i`.
+    #[cold]
+    fn deliver_cut(&mut self, port: PortId, i: usize) {
+        let route = self.routes.to(port, self.ingress.pair);
+        let (pair, kind) = (self.ingress.pair, self.kind(i));
+        let Self { burst, rxs, uplinks, outbound, cutter, ingress, own, .. } = self;
+        let mut lost = [(DropCause::NotReady, 0), (DropCause::HandoverFull, 0)];
+        let cut = cutter.cut(burst, ingress.payload, i, |segment| match route {
+            Route::Local(receiver) => match rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
+                Some(slot) => deliver_bytes(slot, segment),
+                None => lost[0].1 += 1,
+            },
+            Route::Uplink(uplink) => match uplinks.get_mut(uplink) {
+                Some(uplink) => uplink.send_bytes(NetHeader::default(), segment),
+                None => lost[0].1 += 1,
+            },
+            Route::Remote(worker) => match outbound.get_mut(worker).and_then(Option::as_mut) {
+                Some(sender) => {
+                    let fill = |room: &mut [u8]| {
+                        room.copy_from_slice(segment);
+                        segment.len()
+                    };
+                    match sender.packet(kind, port, pair, NetHeader::default(), segment.len(), fill) {
+                        Ok(()) => own.iter().for_each(|own| own.handed_over.add(1)),
+                        Err(_) => lost[1].1 += 1,
+                    }
+                }
+                None => lost[0].1 += 1,
+            },
+            Route::None => lost[0].1 += 1,
+        });
+        match cut {
+            Ok(segments) => {
+                if let Some(counters) = ingress.counters {
+                    counters.segments.add(segments as u64);
+                }
+            }
+            Err(cause) => self.count_drop(cause, 1),
+        }
+        for (cause, n) in lost {
+            self.count_drop(cause, n);
+        }
+    }
+
+    /// Delivers to all ports of the same segment but the one that the packets came from.
+    #[cold]
+    fn flood(&mut self, at: usize, run: usize) {
+        let ingress = self.ingress.port;
+        let routes = self.routes;
+        for i in at..at + run {
+            // What is in a tunnel that ends here is for one virtual network, whoever brought it.
+            let inner = tunnel::ends_here(routes, self.burst, i).map(|end| Forwarding::Overlay(end.vni));
+            let segment = inner.unwrap_or_else(|| routes.forwarding(ingress));
+            let mut reached = false;
+            for port in routes.segment(segment).filter(|&port| port != ingress) {
+                // A port without a guest is no loss to a flood.
+                if routes.to(port, self.ingress.pair) != Route::None {
+                    self.deliver_run(port, i, 1);
+                    reached = true;
+                }
+            }
+            if !reached {
+                self.count_drop(DropCause::NoDestination, 1);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, worker: usize, port: PortId, at: usize, run: usize) {
+        let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
+            return self.count_drop(DropCause::NotReady, run);
+        };
+        let mut refused = 0;
+        for i in at..at + run {
+            let fill = |room: &mut [u8]| {
+                let len = room.len();
+                if gather(self.burst, self.ingress.payload, i, room) { len } else { 0 }
+            };
+            let length = self.burst.frame_len(i) as usize;
+            let header = header_of(self.burst.offload(i));
+            let kind = if self.unrouted >> i & 1 != 0 { Kind::Unrouted } else { Kind::Packet };
+            if let Err(cause) = sender.packet(kind, port, self.ingress.pair, header, length, fill) {
+                if let Some(ingress) = self.ingress.counters {
+                    ingress.drop_packets(cause, 1);
+                }
+                refused += 1;
+            }
+        }
+        if let Some(own) = self.own {
+            own.handed_over.add((run - refused) as u64);
+        }
+    }
+
+    fn kind(&self, i: usize) -> Kind {
+        if self.unrouted >> i & 1 != 0 { Kind::Unrouted } else { Kind::Packet }
+    }
+
+    fn count_drop(&self, cause: DropCause, n: usize) {
+        if let Some(counters) = self.ingress.counters {
+            counters.drop_packets(cause, n as u64);
+        }
+    }
+}
+
+/// Writes packets `at..at + run` into a guest's receive queue and publishes them.
+#[inline]
+fn deliver_local(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, at: usize, run: usize) {
+    let frame = |i: usize| {
+        let i = at + i;
+        let (head, payload_len) = burst.pieces(i);
+        let tail = if payload_len > 0 { payload.tail(burst.handle(i)) } else { Tail::None };
+        Frame { header: NetHeader::default(), head, tail }
+    };
+    // Said apart, so that the inner loop of short frames has few variables and keeps them in registers.
+    let short = |i: usize| Frame { header: NetHeader::default(), head: burst.window(at + i), tail: Tail::None };
+    let delivered = slot.queue.prefetch(run + MAX_BURST).and_then(|_| {
+        if burst.has_payload() { slot.queue.deliver_burst(run, frame) } else { slot.queue.deliver_burst(run, short) }
+    });
+    let delivered = match delivered {
+        Ok(delivered) => delivered,
+        Err(error) => {
+            slot.common.fail(error);
+            return slot.common.drop_packets(DropCause::QueueBroken, run);
+        }
+    };
+    if delivered.frames > 0 {
+        slot.queue.publish();
+        slot.common.dirty = true;
+    }
+    slot.count_transmitted(delivered.frames as usize, delivered.bytes);
+    if delivered.no_buffers + delivered.too_big > 0 {
+        slot.common.drop_packets(DropCause::NoBuffers, delivered.no_buffers as usize);
+        slot.common.drop_packets(DropCause::TooBig, delivered.too_big as usize);
+    }
+}
+
+/// Writes one frame that is in one piece into a guest's receive queue and publishes it.
+pub(super) fn deliver_bytes(slot: &mut RxSlot, bytes: &[u8]) {
+    let (head, rest) = bytes.split_at(bytes.len().min(packet::WINDOW));
+    let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
+    match slot.queue.deliver(&NetHeader::default(), head, tail) {
+        Ok(Delivered::Ok) => {
+            slot.queue.publish();
+            slot.common.dirty = true;
+            slot.count_transmitted(1, bytes.len() as u64);
+        }
+        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, 1),
+        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, 1),
+        Err(error) => {
+            slot.common.fail(error);
+            slot.common.drop_packets(DropCause::QueueBroken, 1);
+        }
+    }
+}
+
+/// Puts packets `at..at + run` into an uplink's ring.
+fn send(uplink: &mut UplinkTx, burst: &Burst, payload: Payload<'_>, at: usize, run: usize) {
+    for i in at..at + run {
+        let (head, payload_len) = burst.pieces(i);
+        let tail = |room: &mut [u8]| {
+            let read = payload.read(burst.handle(i), 0, room);
+            // A frame is as long as it was when it was harvested; were it not, nothing of an earlier one may show.
+            room.iter_mut().skip(read).for_each(|byte| *byte = 0);
+        };
+        uplink.send(header_of(burst.offload(i)), head, payload_len as usize, tail);
+    }
+}
