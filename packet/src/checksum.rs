@@ -47,6 +47,14 @@ impl Sum {
         self.words = add_ones_complement(self.words, value.to_be());
     }
 
+    /// Adds what the change of one byte adds to a sum over bytes, of which it is that at `offset`.
+    #[inline]
+    pub(crate) const fn add_change(&mut self, offset: usize, old: u8, new: u8) {
+        let shift = if offset & 1 == 0 { 8 } else { 0 };
+        self.add_value(!((old as u16) << shift));
+        self.add_value((new as u16) << shift);
+    }
+
     /// The sum as it is kept in an unfinished checksum field: not complemented.
     #[inline]
     #[must_use]

@@ -13,7 +13,9 @@
 //! | [`offload`] | [`Offload`]: what the sender left for others to do (checksum, segmentation) |
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
-//! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
+//! | [`segment`] | [`Segmenter`]: one oversized TCP or UDP frame, tunnelled or not, cut into finished ones |
+//! | [`icmp`] | ICMP errors: the packets that they quote, found and rewritten; "packet too big" built |
+//! | [`mss`] | the maximum segment size that a TCP SYN announces, lowered |
 //! | [`neighbor`] | ARP and IPv6 neighbour discovery: who has an address |
 //! | [`parse`] | [`Parsed`]: what the headers say ([`Ufid`], [`Transient`]) and where they lie ([`Layout`]) |
 //! | [`ufid`] | [`Ufid`] and [`Field`]: what a flow is called, all fields that policy can match |
@@ -35,6 +37,8 @@
 pub mod burst;
 pub mod checksum;
 pub mod ethernet;
+pub mod icmp;
+pub mod mss;
 pub mod neighbor;
 pub mod offload;
 pub mod parse;

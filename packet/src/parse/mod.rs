@@ -28,14 +28,16 @@ mod ipv6;
 mod layout;
 mod link;
 mod network;
+mod quoted;
 mod reverse;
 #[cfg(test)]
 pub(crate) mod tests;
-mod transport;
+pub(crate) mod transport;
 mod tunnel;
 
 pub use error::{Header, ParseError};
 pub use layout::{Layout, OuterLayout};
+pub(crate) use quoted::quoted;
 
 use self::{
     bytes::{Packet, offset},

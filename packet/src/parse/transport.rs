@@ -8,15 +8,15 @@ use super::{
 };
 use crate::Fragment;
 
-pub(super) const ICMP: u8 = 1;
-pub(super) const TCP: u8 = 6;
-pub(super) const UDP: u8 = 17;
-pub(super) const ICMPV6: u8 = 58;
+pub(crate) const ICMP: u8 = 1;
+pub(crate) const TCP: u8 = 6;
+pub(crate) const UDP: u8 = 17;
+pub(crate) const ICMPV6: u8 = 58;
 
 /// Types of an ICMP echo: request and reply.
-pub(super) const ECHO: [u8; 2] = [8, 0];
+pub(crate) const ECHO: [u8; 2] = [8, 0];
 /// Types of an `ICMPv6` echo: request and reply.
-pub(super) const ECHO_V6: [u8; 2] = [128, 129];
+pub(crate) const ECHO_V6: [u8; 2] = [128, 129];
 
 const TCP_LEN: usize = 20;
 const UDP_LEN: usize = 8;
