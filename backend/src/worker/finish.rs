@@ -17,6 +17,7 @@ const DATA_VALID: u8 = 2;
 const GSO_NONE: u8 = 0;
 const GSO_TCPV4: u8 = 1;
 const GSO_TCPV6: u8 = 4;
+const GSO_UDP_L4: u8 = 5;
 const GSO_ECN: u8 = 0x80;
 
 /// Longest frame that is cut.
@@ -38,6 +39,7 @@ pub(super) fn offload_of(header: NetHeader, shift: u16, frame_len: u32) -> Resul
         GSO_NONE => None,
         GSO_TCPV4 => Some(packet::GsoKind::TcpV4),
         GSO_TCPV6 => Some(packet::GsoKind::TcpV6),
+        GSO_UDP_L4 => Some(packet::GsoKind::Udp),
         _ => return Err(DropCause::Unsegmentable),
     };
     let segmentation = kind.map(|kind| packet::Segmentation {
@@ -159,7 +161,7 @@ mod tests {
         assert_eq!(offload_of(header, 4, 9000), Ok(expected));
         assert_eq!(offload_of(header, 4, 75), Err(DropCause::BadOffload));
         assert_eq!(offload_of(NetHeader { flags: 0, ..header }, 0, 9000), Err(DropCause::BadOffload));
-        assert_eq!(offload_of(NetHeader { gso_type: 5, ..header }, 0, 9000), Err(DropCause::Unsegmentable));
+        assert_eq!(offload_of(NetHeader { gso_type: 3, ..header }, 0, 9000), Err(DropCause::Unsegmentable));
         assert_eq!(offload_of(NetHeader { csum_start: u16::MAX, ..header }, 4, 70_000), Err(DropCause::BadOffload));
         assert_eq!(offload_of(NetHeader::default(), 4, 60), Ok(Offload::NONE));
         let verified = Offload { checksum: Checksum::Verified, segmentation: None };
