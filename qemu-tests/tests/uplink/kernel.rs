@@ -133,6 +133,8 @@ fn links_go_and_come_back() {
         both.link.wire()?;
         both.link.far.ip(&format!("addr add {FAR_IP}/24 dev far0"))?;
         state(&both, "up").context("made anew")?;
+        // The far end has another address now, which the guest would believe only after a while.
+        both.guest.ip("neigh flush dev tap0")?;
         both.ping()?;
         let errors = both.node.port("up")?.errors;
         ensure!(errors.get("interface_gone") == Some(&1) && errors.get("link_down") == Some(&1), "{errors:?}");
