@@ -102,6 +102,39 @@ fn kernel_tcp_crosses_with_complete_frames() {
     scenario::run(|work| kernels_talk(work, false));
 }
 
+/// Kernels speak through a tunnel of their own: what the far end leaves undone lies behind the tunnel's headers.
+fn kernels_talk_in_a_tunnel(work: &WorkDir, options: &str) -> Result<()> {
+    let mut both = Both::start(work, "")?;
+    for (ns, device, own, other, inner) in
+        [(&both.link.far, "far0", FAR_IP, GUEST_IP, "10.5.0.1"), (&both.guest, "tap0", GUEST_IP, FAR_IP, "10.5.0.2")]
+    {
+        ns.ip(&format!("link add vx type vxlan id 7 local {own} remote {other} dstport 4789 dev {device} {options}"))?;
+        ns.ip(&format!("addr add {inner}/24 dev vx"))?;
+        ns.ip("link set vx up")?;
+    }
+    both.ping()?;
+    let before = both.node.port("up")?.uplink()?.clone();
+    transfer(work, &both.link.far, &both.guest, "10.5.0.2").context("from the far end")?;
+    let up = both.node.port("up")?.uplink()?.clone();
+    let oversized = up.rx_oversized - before.rx_oversized;
+    ensure!(oversized > 100 && up.segments - before.segments > 8 * oversized, "the frames came cut: {up:?}");
+    transfer(work, &both.guest, &both.link.far, "10.5.0.1").context("to the far end")?;
+    for port in both.node.stats()?.ports {
+        ensure!(port.dropped("bad_offload") + port.dropped("unsegmentable") == 0, "offloads were wrong: {port:?}");
+    }
+    both.node.terminate()
+}
+
+#[test]
+fn a_kernel_tunnel_crosses_with_inner_segmentation_left_to_the_node() {
+    scenario::run(|work| kernels_talk_in_a_tunnel(work, "noudpcsum"));
+}
+
+#[test]
+fn a_kernel_tunnel_crosses_with_outer_checksums() {
+    scenario::run(|work| kernels_talk_in_a_tunnel(work, "udpcsum"));
+}
+
 /// A link that is down, an interface that is gone, and one of the same name that is another: each time the port says so,
 /// the node does not spin, and the network is back when the interface is.
 #[test]
