@@ -23,7 +23,7 @@
 //!
 //! **Fixed addresses.** A port may have one address, known from configuration: [`Bridge::fix`]. It is in every
 //! replica from the start, never ages, never moves, and nothing is learnt at its port. That frames from the
-//! port have that source is for [`admit`] to see to, before anything changes their addresses.
+//! port have that source is for [`admit()`] to see to, before anything changes their addresses.
 //!
 //! **Speed.** Frames of a burst mostly share their addresses, so the last source and the last
 //! destination are remembered *within* one burst: such a frame costs two loads and two compares, and
