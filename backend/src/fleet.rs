@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use packet::{MacAddr, PortId};
-use switch::BridgeStats;
+use switch::{BridgeStats, Name};
 use virtqueue::MemoryMap;
 
 use crate::topology::Topology;
-use crate::worker::{Attachment, Command, Mailbox, QueueId, Uplink, WorkerGone};
+use crate::worker::{Attachment, Command, Job, Mailbox, QueueId, Uplink, WorkerGone};
 
 /// The workers' mailboxes, and the topology that all of them have.
 #[derive(Debug)]
@@ -63,8 +63,8 @@ impl Fleet {
     }
 
     /// Lets the bridge learn at `port`, or know the one address that is there.
-    pub(crate) fn add_port(&self, port: PortId, mac: Option<MacAddr>) -> Result<(), WorkerGone> {
-        self.ask_all(|reply| Command::AddPort { port, mac, reply }).map(drop)
+    pub(crate) fn add_port(&self, port: PortId, name: &Name, mac: Option<MacAddr>) -> Result<(), WorkerGone> {
+        self.ask_all(|reply| Command::AddPort { port, name: name.clone(), mac, reply }).map(drop)
     }
 
     pub(crate) fn attach_uplink(&self, worker: usize, uplink: Uplink) -> Result<(), WorkerGone> {
@@ -96,6 +96,11 @@ impl Fleet {
         for mailbox in &self.mailboxes {
             mailbox.stop();
         }
+    }
+
+    /// Sends a question to the engine of a worker.
+    pub(crate) fn ask_engine(&self, worker: usize, job: Job) -> Result<(), WorkerGone> {
+        self.mailbox(worker)?.tell(Command::AskEngine(job))
     }
 
     /// Asks all workers at once, then waits for each.

@@ -5,24 +5,29 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use packet::PortId;
 use switch::BridgeConfig;
+use switch::compile::Snapshot;
+use switch::engine::{Engine, EngineConfig, Event};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use crate::config::{Config, Fault, Machine, Name, PortConfig, WorkerConfig};
 use crate::counters::WorkerCounters;
 use crate::fleet::Fleet;
-use crate::port::{ChangeError, PortsThread, Request, ThreadParts};
+use crate::port::{ChangeError, PortsThread, Question, Request, ThreadParts};
 use crate::stats::{BridgeStats, PortStatus, Stats, WorkerStats};
 use crate::sys::pin_current_thread;
 use crate::worker::{Parts, Waker, Worker, mailbox, ring};
 
 /// How long the ports thread may take to answer: it waits for workers, each for a burst.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Events of policy that wait to be heard.
+const MAX_EVENTS: usize = 4096;
 
 /// Why a node does not start.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +83,7 @@ pub struct NodeHandle {
     workers: Arc<[WorkerConfig]>,
     counters: Arc<[WorkerCounters]>,
     bridge_capacity: u64,
+    events: Arc<Mutex<Option<Receiver<Event>>>>,
     started: Instant,
 }
 
@@ -92,7 +98,9 @@ impl Node {
         make_state_dir(&config.control.state_dir)?;
         let bridge = BridgeConfig { seed: RandomState::new().hash_one(0), ..BridgeConfig::default() };
         let counters: Arc<[WorkerCounters]> = config.workers.iter().map(|_| WorkerCounters::default()).collect();
-        let (workers, fleet) = start_workers(&config.workers, &counters, bridge)?;
+        let engine = EngineConfig { seed: RandomState::new().hash_one(1), ..EngineConfig::default() };
+        let (events, heard) = sync_channel(MAX_EVENTS);
+        let (workers, fleet) = start_workers(&config.workers, &counters, bridge, engine, &events)?;
         let doorbell = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let (requests, receiver) = channel();
         let thread = PortsThread::new(ThreadParts {
@@ -110,6 +118,7 @@ impl Node {
             workers: config.workers.clone().into(),
             counters,
             bridge_capacity: u64::from(bridge.capacity),
+            events: Arc::new(Mutex::new(Some(heard))),
             started: Instant::now(),
         };
         let node = Self { handle, ports: Some(ports), workers };
@@ -197,6 +206,45 @@ impl NodeHandle {
         Ok(Stats { uptime_s: self.started.elapsed().as_secs_f64(), workers, ports: self.ports()?, bridge })
     }
 
+    /// Puts a port under a policy. When this returns every packet of it meets the new one, and the one before comes
+    /// back.
+    ///
+    /// # Errors
+    /// [`NodeGone`], or that there is no such port, or that it can have no policy.
+    pub fn set_policy(
+        &self,
+        port: &str,
+        snapshot: Arc<Snapshot>,
+    ) -> Result<Result<Option<Arc<Snapshot>>, ChangeError>, NodeGone> {
+        self.ask(|reply| Request::SetPolicy { name: port.to_owned(), snapshot, reply })
+    }
+
+    /// Asks the engine that has a port's flows something that takes no longer than a burst, and gives it the port's
+    /// number and the time in nanoseconds.
+    ///
+    /// # Errors
+    /// [`NodeGone`], or that there is no such port.
+    pub fn ask_engine<R: Send + 'static>(
+        &self,
+        port: &str,
+        question: impl FnOnce(&mut Engine, PortId, u64) -> R + Send + 'static,
+    ) -> Result<Result<R, ChangeError>, NodeGone> {
+        let (answer, answered) = sync_channel(1);
+        let question = Question(Box::new(move |engine, port, now_ns| {
+            let _ = answer.try_send(question(engine, port, now_ns));
+        }));
+        match self.ask(|reply| Request::AskEngine { name: port.to_owned(), question, reply })? {
+            Ok(()) => answered.recv_timeout(ANSWER_TIMEOUT).map(Ok).map_err(|_| NodeGone),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// What happens in policy, for the one who asks first.
+    #[must_use]
+    pub fn take_events(&self) -> Option<Receiver<Event>> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
     fn ask<R>(&self, request: impl FnOnce(SyncSender<R>) -> Request) -> Result<R, NodeGone> {
         let (reply, answer) = sync_channel(1);
         self.send(request(reply));
@@ -225,6 +273,8 @@ fn start_workers(
     configs: &[WorkerConfig],
     counters: &Arc<[WorkerCounters]>,
     bridge: BridgeConfig,
+    engine: EngineConfig,
+    events: &SyncSender<Event>,
 ) -> Result<(Vec<JoinHandle<()>>, Fleet), NodeError> {
     let count = configs.len();
     let wakers: Vec<Arc<Waker>> =
@@ -246,7 +296,8 @@ fn start_workers(
         let (mailbox, inbox) = mailbox(index, Arc::clone(waker));
         let bridge = BridgeConfig { outbox: if count > 1 { bridge.outbox } else { 0 }, ..bridge };
         let (poll, waker, counters) = (config.poll, Arc::clone(waker), Arc::clone(counters));
-        let parts = Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge };
+        let parts =
+            Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge, engine, events: events.clone() };
         mailboxes.push(mailbox);
         match start_worker(config, parts) {
             Ok(thread) => threads.push(thread),

@@ -31,6 +31,8 @@ pub(crate) struct PortEntry {
     pub(crate) wired: bool,
     /// Receive queues that take packets now, in queue pair order.
     pub(crate) receivers: Vec<Receiver>,
+    /// The worker that carries out its policy; `None`: it has none.
+    pub(crate) home: Option<usize>,
     /// One block per worker, in worker order.
     pub(crate) counters: Arc<[PortCounters]>,
     /// The one address that is there.
@@ -104,12 +106,14 @@ pub(crate) enum Forwarding {
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
     ports: Vec<PortRoutes>,
+    any_policy: bool,
     overlays: Overlays,
 }
 
 #[derive(Debug, Default, Clone)]
 struct PortRoutes {
     forwarding: Forwarding,
+    home: Option<usize>,
     routes: Vec<Route>,
     mac: Option<MacAddr>,
     uplink: Option<Arc<UplinkEntry>>,
@@ -144,9 +148,10 @@ impl Routes {
                 (Forwarder::Bridge, Some(vni)) => Forwarding::Overlay(vni),
                 (Forwarder::Bridge, None) => Forwarding::Bridged,
             };
-            PortRoutes { forwarding, routes, mac: entry.mac, uplink: entry.uplink.clone() }
+            PortRoutes { forwarding, home: entry.home, routes, mac: entry.mac, uplink: entry.uplink.clone() }
         });
-        Self { ports: ports.collect(), overlays: Overlays::compile(topology) }
+        let ports: Vec<_> = ports.collect();
+        Self { any_policy: ports.iter().any(|port| port.home.is_some()), ports, overlays: Overlays::compile(topology) }
     }
 
     /// The route for a packet to `port` that arrived on queue pair `pair` of its source.
@@ -158,6 +163,26 @@ impl Routes {
             1 => port.routes.first().copied().unwrap_or(Route::None),
             n => port.routes.get(usize::from(pair) % n).copied().unwrap_or(Route::None),
         }
+    }
+
+    /// Whether any port has policy.
+    #[inline]
+    pub(crate) fn any_policy(&self) -> bool {
+        self.any_policy
+    }
+
+    /// The worker that carries out the policy of `port`, if it has one.
+    #[inline]
+    pub(crate) fn home(&self, port: PortId) -> Option<usize> {
+        self.port(port)?.home
+    }
+
+    /// The ports that have policy.
+    pub(crate) fn policed(&self) -> impl Iterator<Item = PortId> {
+        let policed = |(index, port): (usize, &PortRoutes)| {
+            port.home.is_some().then(|| u16::try_from(index).ok().map(PortId)).flatten()
+        };
+        self.ports.iter().enumerate().filter_map(policed)
     }
 
     /// How packets from `port` are forwarded.
@@ -204,18 +229,6 @@ impl Routes {
         self.overlays.stations.get(&(vni, mac)).copied()
     }
 
-    /// The uplink for a packet from an own address, or whoever's, to one that is elsewhere: that which has the source,
-    /// else that on whose link the destination is, else one with a router.
-    pub(crate) fn way_to(&self, source: IpAddr, destination: IpAddr) -> Option<PortId> {
-        let near = |uplink: &UplinkEntry| uplink.config.address.iter().any(|own| own.covers(destination));
-        let routed = |uplink: &UplinkEntry| uplink.config.gateway_for(destination).is_some();
-        let find = |fits: &dyn Fn(&UplinkEntry) -> bool| {
-            let at = self.ports.iter().position(|port| port.uplink.as_deref().is_some_and(fits))?;
-            u16::try_from(at).ok().map(PortId)
-        };
-        self.owner(source).or_else(|| find(&near)).or_else(|| find(&routed))
-    }
-
     #[inline]
     fn port(&self, port: PortId) -> Option<&PortRoutes> {
         self.ports.get(usize::from(port.0))
@@ -243,7 +256,7 @@ mod tests {
 
     fn entry(wired: bool, receivers: &[(usize, u16)]) -> PortEntry {
         let receivers = receivers.iter().map(|&(worker, pair)| Receiver { worker, pair }).collect();
-        PortEntry { wired, receivers, counters: Arc::from([]), mac: None, vni: None, uplink: None }
+        PortEntry { wired, receivers, home: None, counters: Arc::from([]), mac: None, vni: None, uplink: None }
     }
 
     #[test]
@@ -278,11 +291,11 @@ mod tests {
         assert_eq!(routes.segment(Forwarding::Bridged).collect::<Vec<_>>(), vec![PortId(3)]);
     }
 
-    fn uplink(addresses: &[&str], gateway: &[&str]) -> Option<Arc<UplinkEntry>> {
+    fn uplink(addresses: &[&str]) -> Option<Arc<UplinkEntry>> {
         let config = AfPacket {
             interface: crate::config::InterfaceName::new("eth0").expect("a name"),
             address: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
-            gateway: gateway.iter().map(|text| text.parse().expect("an address")).collect(),
+            gateway: Vec::new(),
             mtu: None,
         };
         Some(Arc::new(UplinkEntry { mac: MacAddr([2, 0, 0, 0, 0, 1]), config }))
@@ -295,8 +308,7 @@ mod tests {
         let mac = MacAddr([2, 0, 0, 0, 0, 9]);
         topology.insert(PortId(0), PortEntry { mac: Some(mac), vni: red, ..entry(false, &[]) });
         topology.insert(PortId(1), PortEntry { mac: Some(mac), vni: blue, ..entry(false, &[]) });
-        topology
-            .insert(PortId(2), PortEntry { uplink: uplink(&["10.0.0.1/8", "fd00::1/64"], &[]), ..entry(false, &[]) });
+        topology.insert(PortId(2), PortEntry { uplink: uplink(&["10.0.0.1/8", "fd00::1/64"]), ..entry(false, &[]) });
         topology.insert(PortId(4), PortEntry { mac: Some(mac), ..entry(false, &[]) });
         let routes = Routes::compile(&topology, 0, |_, _| None);
         let station = |vni: Option<Vni>, mac| routes.station(vni.expect("in range"), mac);
@@ -308,29 +320,5 @@ mod tests {
         let members = |of| routes.segment(of).collect::<Vec<_>>();
         assert_eq!(members(Forwarding::Overlay(Vni::new(2).expect("in range"))), [PortId(1)]);
         assert_eq!(members(Forwarding::Bridged), [PortId(2), PortId(4)]);
-    }
-
-    #[test]
-    fn the_way_out_is_the_sources_then_the_nearest_then_a_routers() {
-        let mut topology = Topology::default();
-        for (at, (addresses, gateway)) in
-            [(["192.0.2.1/24"], vec!["192.0.2.254"]), (["10.0.0.1/8"], vec![]), (["fd00::1/64"], vec!["fe80::1"])]
-                .into_iter()
-                .enumerate()
-        {
-            let at = PortId(u16::try_from(at).expect("few"));
-            topology.insert(at, PortEntry { uplink: uplink(&addresses, &gateway), ..entry(false, &[]) });
-        }
-        let routes = Routes::compile(&topology, 0, |_, _| None);
-        for (source, destination, way) in [
-            ("10.0.0.1", "192.0.2.7", Some(1)),
-            ("10.9.9.9", "192.0.2.7", Some(0)),
-            ("203.0.113.1", "10.1.1.1", Some(1)),
-            ("203.0.113.1", "198.51.100.1", Some(0)),
-            ("fd01::1", "2001:db8::1", Some(2)),
-        ] {
-            let ip = |text: &str| text.parse().expect("an address");
-            assert_eq!(routes.way_to(ip(source), ip(destination)), way.map(PortId), "{source} to {destination}");
-        }
     }
 }

@@ -140,6 +140,24 @@ impl Burst {
         self.handle.iter_mut().take(len).zip(0..).for_each(|(slot, i)| *slot = i);
     }
 
+    /// Adds packet `i` of another burst as it is there, with another verdict. `false` if this one is full or that one has
+    /// no such packet.
+    pub fn push_copy(&mut self, from: &Self, i: usize, verdict: Verdict) -> bool {
+        let at = self.len;
+        let (Some(i), Some(slot)) = (from.live(i), self.slots.get_mut(at)) else { return false };
+        let (Some(from_slot), Some(span)) = (from.slots.get(i), from.span.get(i).copied()) else { return false };
+        slot.window_mut(span).copy_from_slice(from_slot.window(span));
+        let columns = (self.span.get_mut(at), self.frame_len.get_mut(at), self.ingress.get_mut(at));
+        let (Some(to_span), Some(frame_len), Some(ingress)) = columns else { return false };
+        (*to_span, *frame_len, *ingress) = (span, from.frame_len(i), from.ingress(i));
+        let columns = (self.verdict.get_mut(at), self.offload.get_mut(at), self.handle.get_mut(at));
+        let (Some(to_verdict), Some(offload), Some(handle)) = columns else { return false };
+        (*to_verdict, *offload, *handle) = (verdict, from.offload(i), from.handle(i));
+        self.has_payload |= from.payload_len(i) > 0;
+        self.len = at.saturating_add(1);
+        true
+    }
+
     /// Bytes of all frames together.
     #[inline]
     #[must_use]

@@ -52,7 +52,7 @@ pub mod verdict;
 pub use burst::{Burst, HEADROOM, MAX_BURST, WINDOW};
 pub use ethernet::{EtherType, EthernetHeader, MacAddr};
 pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
-pub use parse::{Layout, OuterLayout, ParseError, Parsed, Transient};
+pub use parse::{Layout, OuterLayout, ParseError, Parsed, Quick, QuickTcp, Transient};
 pub use port::PortId;
 pub use segment::{SegmentError, Segmenter};
 pub use transpose::{Program, Transposition};

@@ -13,11 +13,17 @@ pub enum Verdict {
     Pending,
     /// Deliver to this port.
     Forward(PortId),
+    /// Deliver to this port, whose policy has been applied already.
+    Deliver(PortId),
     /// Deliver to every bridged port but the one it came from.
     Flood,
     /// Deliver to nobody, and count it under this cause.
     Drop(DropCause),
-    /// The node keeps it: it was for the node itself, or waits for something. Nothing is delivered or counted.
+    /// Keep a copy: what policy does with it cannot be said yet. If that stays so, this is why it is dropped.
+    Park(DropCause),
+    /// A copy was kept, and there is nothing more to do.
+    Parked,
+    /// It was for the node itself.
     Taken,
 }
 
@@ -47,11 +53,17 @@ macro_rules! drop_causes {
 }
 
 drop_causes! {
+    /// A fragment that overlaps another, or is shorter than the header that it should begin with.
+    BadFragment => "bad_fragment",
     /// The offload metadata contradicts the frame: an offset beyond its end, an unknown kind.
     BadOffload => "bad_offload",
     /// The outer header of a packet whose sender takes no notice of congestion was marked with it
     /// (RFC 6040, 4.2).
     EcnNotCapable => "ecn_not_capable",
+    /// There is no room for another flow or connection.
+    FlowTableFull => "flow_table_full",
+    /// The first fragment of its packet did not come in time.
+    FragmentTimeout => "fragment_timeout",
     /// The ring to the worker that serves the destination was full.
     HandoverFull => "handover_full",
     /// A header needed for the decision reaches beyond the private window.
@@ -60,16 +72,24 @@ drop_causes! {
     LinkMtu => "link_mtu",
     /// A header that its frame cuts short, or with an impossible length.
     Malformed => "malformed",
+    /// No address and port is left for a new connection to its destination.
+    NatExhausted => "nat_exhausted",
     /// The destination had posted too few receive buffers.
     NoBuffers => "no_buffers",
+    /// It would have to be translated, and belongs to no connection.
+    NoConnection => "no_connection",
     /// There is no port to deliver to: a flood with nobody else, a cross-connect without its peer.
     NoDestination => "no_destination",
     /// There is no room before the frame for the headers to be put on.
     NoHeadroom => "no_headroom",
+    /// The directory said that there is no such address.
+    NoMapping => "no_mapping",
     /// The destination port exists, but nobody is attached or its queue is not started.
     NotReady => "not_ready",
     /// The pool that holds packets beyond their burst was full.
     ParkFull => "park_full",
+    /// Too many flows began at its port in too short a time.
+    PlanBudget => "plan_budget",
     /// A rule of the port's policy says so.
     PolicyBlock => "policy_block",
     /// No rule of a layer of the port's policy matches, and its default says so.
@@ -82,7 +102,7 @@ drop_causes! {
     ReservedAddress => "reserved_address",
     /// Shorter than an Ethernet header.
     Runt => "runt",
-    /// The source is not the address that the port has.
+    /// The source is not one that the port may have.
     SpoofedSource => "spoofed_source",
     /// Longer than any buffer the destination posted, or than a frame may be.
     TooBig => "too_big",
@@ -90,7 +110,7 @@ drop_causes! {
     TtlExpired => "ttl_expired",
     /// The destination's number is not that of a port, or no longer.
     UnknownPort => "unknown_port",
-    /// The next hop did not say where it is.
+    /// The directory, or the neighbour, did not answer in time.
     Unresolved => "unresolved",
     /// Needs segmentation that software cannot do for this frame.
     Unsegmentable => "unsegmentable",

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use packet::{Field, Ufid, ufid};
+use packet::{EtherType, Field, Ufid, ufid};
 use thiserror::Error;
 
 /// Metadata registers that a layer can set for the layers after it.
@@ -29,22 +29,23 @@ pub enum Subject {
     Register(u8),
 }
 
-/// Version of the Internet Protocol.
+/// Whose addresses are meant: those of packets of an IP version, or those that ARP speaks of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
 pub enum IpVersion {
-    /// Addresses of 32 bits.
-    V4 = 4,
-    /// Addresses of 128 bits.
-    V6 = 6,
+    /// IPv4 packets: addresses of 32 bits.
+    V4,
+    /// IPv6 packets: addresses of 128 bits.
+    V6,
+    /// ARP packets: the sender's and the target's IPv4 addresses. They are apart from [`IpVersion::V4`]
+    /// because actions for IPv4 packets, such as translation, are not for ARP.
+    Arp,
 }
 
 /// A set of values of one subject.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Value {
     /// This number. Of an address it is the bare number, whatever the IP version is: `::a00:1` equals
-    /// 10.0.0.1. Policy names addresses by prefixes of full length; this is for what has no IP version
-    /// (ARP).
+    /// 10.0.0.1. Policy names addresses by prefixes of full length.
     Exact(u128),
     /// From `lo` to `hi`, both included; of an address as [`Value::Exact`].
     Range {
@@ -56,7 +57,7 @@ pub enum Value {
     /// Addresses of this IP version that begin with these bits. Length 0 matches all packets of the
     /// version and no others.
     Prefix {
-        /// What the version field must say too, so that 10.0.0.0/8 matches no IPv6 packet.
+        /// What the packet must be, so that 10.0.0.0/8 matches no IPv6 packet.
         version: IpVersion,
         /// The lowest address: of IPv4 in the low 32 bits.
         value: u128,
@@ -70,9 +71,12 @@ pub enum Value {
 pub struct Condition {
     subject: Subject,
     values: Vec<Value>,
+    /// Some are the prefixes that a range of addresses has: nobody chose their lengths.
+    spans: bool,
 }
 
-/// All conditions of a rule, at most one per subject; none matches everything.
+/// All conditions of a rule, at most one per subject; none matches everything. Where the EtherType is to
+/// be ARP and nothing else, IPv4 prefixes are those of ARP ([`IpVersion::Arp`]).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Conditions(Vec<Condition>);
 
@@ -88,6 +92,12 @@ pub enum ConditionError {
         value: u128,
         /// Its length.
         len: u8,
+    },
+    /// ARP in the outer headers of a tunnel, where it never is.
+    #[error("{subject}: there is no ARP in the outer headers of a tunnel")]
+    ArpOutside {
+        /// The condition's subject.
+        subject: Subject,
     },
     /// No values: the rule could never match.
     #[error("{subject}: the list of values is empty")]
@@ -156,11 +166,14 @@ impl Conditions {
     ///
     /// # Errors
     /// [`ConditionError::Twice`].
-    pub fn new(conditions: Vec<Condition>) -> Result<Self, ConditionError> {
+    pub fn new(mut conditions: Vec<Condition>) -> Result<Self, ConditionError> {
         for (at, condition) in conditions.iter().enumerate() {
             if conditions.iter().take(at).any(|other| other.subject == condition.subject) {
                 return Err(ConditionError::Twice { subject: condition.subject });
             }
+        }
+        if conditions.iter().any(Condition::is_arp_only) {
+            conditions.iter_mut().for_each(Condition::mean_arp);
         }
         Ok(Self(conditions))
     }
@@ -191,7 +204,17 @@ impl Condition {
             return Err(ConditionError::Empty { subject });
         }
         values.iter().try_for_each(|value| value.check(subject))?;
-        Ok(Self { subject, values })
+        Ok(Self { subject, values, spans: false })
+    }
+
+    /// The same, and says that some values are the prefixes of a range of addresses.
+    pub(crate) fn spanning(self) -> Self {
+        Self { spans: true, ..self }
+    }
+
+    /// Whether some values are the prefixes of a range of addresses, so that their lengths say nothing.
+    pub(crate) const fn spans(&self) -> bool {
+        self.spans
     }
 
     /// Whether the key has one of the values.
@@ -211,6 +234,21 @@ impl Condition {
     pub fn values(&self) -> &[Value] {
         &self.values
     }
+
+    fn is_arp_only(&self) -> bool {
+        let arp = Value::Exact(EtherType::ARP.0.into());
+        self.subject == Subject::Field(Field::EtherType) && self.values.iter().all(|value| *value == arp)
+    }
+
+    fn mean_arp(&mut self) {
+        if matches!(self.subject, Subject::Field(Field::IpSrc | Field::IpDst)) {
+            for value in &mut self.values {
+                if let Value::Prefix { version: version @ IpVersion::V4, .. } = value {
+                    *version = IpVersion::Arp;
+                }
+            }
+        }
+    }
 }
 
 impl Value {
@@ -222,8 +260,8 @@ impl Value {
             Self::Exact(value) => found == value,
             Self::Range { lo, hi } => lo <= found && found <= hi,
             Self::Prefix { version, value, len } => {
-                let versions = subject.ip_version().map(|field| key.ufid.get(field));
-                versions == Some(u128::from(version as u8)) && (found ^ value) & version.prefix_mask(len) == 0
+                let says = version.says(subject).is_some_and(|(field, says)| key.ufid.get(field) == says);
+                says && (found ^ value) & version.prefix_mask(len) == 0
             }
         }
     }
@@ -239,6 +277,9 @@ impl Value {
             Self::Range { hi, .. } => fits(hi),
             Self::Prefix { value, len, .. } if subject.ip_version().is_none() => {
                 Err(ConditionError::NotAnAddress { subject, value, len })
+            }
+            Self::Prefix { version, .. } if version.says(subject).is_none() => {
+                Err(ConditionError::ArpOutside { subject })
             }
             Self::Prefix { version, value, len } => {
                 let bits = version.bits();
@@ -261,8 +302,19 @@ impl IpVersion {
     #[must_use]
     pub const fn bits(self) -> u32 {
         match self {
-            Self::V4 => 32,
+            Self::V4 | Self::Arp => 32,
             Self::V6 => 128,
+        }
+    }
+
+    /// The field by which packets say that an address is of this version, and what it has then. None if
+    /// it never is.
+    pub(crate) const fn says(self, address: Subject) -> Option<(Field, u128)> {
+        match (self, address.ip_version()) {
+            (Self::V4, Some(field)) => Some((field, 4)),
+            (Self::V6, Some(field)) => Some((field, 6)),
+            (Self::Arp, Some(Field::IpVersion)) => Some((Field::EtherType, EtherType::ARP.0 as u128)),
+            (Self::Arp, _) | (_, None) => None,
         }
     }
 
@@ -299,7 +351,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Field(field) => f.write_str(field.label()),
-            Self::Register(register) => write!(f, "register {register}"),
+            Self::Register(register) => write!(f, "meta{register}"),
         }
     }
 }
@@ -398,6 +450,40 @@ mod tests {
     }
 
     #[test]
+    fn in_a_rule_for_arp_addresses_are_those_of_arp() {
+        let arp = |source: u32| {
+            let ufid = Ufid::ZERO.with(Field::EtherType, 0x0806).with(Field::IpSrc, source.into());
+            Key { ufid, ..Key::default() }
+        };
+        let types = |values: &[u128]| {
+            let values = values.iter().map(|value| Value::Exact(*value)).collect();
+            Condition::new(Subject::Field(Field::EtherType), values).unwrap()
+        };
+        let sources = |version| Condition::new(SRC, vec![prefix(version, 10 << 24, 8)]).unwrap();
+        let of = |conditions| Conditions::new(conditions).unwrap();
+        for (conditions, matches_arp, matches_ipv4) in [
+            (of(vec![sources(IpVersion::V4)]), false, true),
+            (of(vec![sources(IpVersion::Arp)]), true, false),
+            (of(vec![sources(IpVersion::V4), types(&[0x0806])]), true, false),
+            (of(vec![types(&[0x0806]), sources(IpVersion::V4)]), true, false),
+            (of(vec![sources(IpVersion::V4), types(&[0x0806, 0x0800])]), false, true),
+        ] {
+            let mut ipv4 = ipv4(10 << 24 | 1);
+            ipv4.ufid.set(Field::EtherType, 0x0800);
+            assert_eq!(conditions.matches(&arp(10 << 24 | 1)), matches_arp, "{conditions:?}");
+            assert_eq!(conditions.matches(&ipv4), matches_ipv4, "{conditions:?}");
+            assert!(!conditions.matches(&arp(11 << 24)));
+        }
+        // Of the outer headers there is no ARP, whatever the inner ones are.
+        let outside = Subject::Field(Field::OuterIpSrc);
+        let error = Condition::new(outside, vec![prefix(IpVersion::Arp, 0, 0)]).unwrap_err();
+        assert_eq!(error.to_string(), "outer_src_ip: there is no ARP in the outer headers of a tunnel");
+        let outer = Condition::new(outside, vec![prefix(IpVersion::V4, 0, 0)]).unwrap();
+        let both = of(vec![outer.clone(), types(&[0x0806])]);
+        assert_eq!(both.as_slice().first(), Some(&outer));
+    }
+
+    #[test]
     fn errors_name_subject_and_value() {
         let message = |subject, values| Condition::new(subject, values).unwrap_err().to_string();
         assert_eq!(message(PORT, vec![]), "dst_port: the list of values is empty");
@@ -418,7 +504,7 @@ mod tests {
         );
         assert_eq!(message(SRC, vec![prefix(IpVersion::V6, 1, 127)]), "src_ip: 0x1/127 has bits set beyond its length");
         let register = Subject::Register(8);
-        assert_eq!(message(register, vec![Value::Exact(0)]), "register 8: there are 8 registers, counted from 0");
+        assert_eq!(message(register, vec![Value::Exact(0)]), "meta8: there are 8 registers, counted from 0");
         let condition = Condition::new(PORT, vec![Value::Exact(1)]).unwrap();
         let twice = Conditions::new(vec![condition.clone(), condition]).unwrap_err();
         assert_eq!(twice.to_string(), "dst_port: there is more than one condition on it");

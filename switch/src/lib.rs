@@ -13,6 +13,9 @@
 //! | [`compile`] | [`Snapshot`](compile::Snapshot): policy, compiled |
 //! | [`plan`](mod@plan) | what policy does with a packet, worked out without doing it |
 //! | [`engine`] | [`Engine`](engine::Engine): policy on bursts |
+//! | [`tally`] | counters of rules |
+//! | `action` | what rules do, a file each |
+//! | [`document`] | policy as controllers write it: TOML and JSON |
 //! | [`text`] | conditions as people write them |
 //! | [`flow`] | what is remembered about connections |
 //! | [`condition`] | [`Conditions`]: what a rule matches; [`Key`]: what is matched |
@@ -24,10 +27,12 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod action;
 pub mod bridge;
 pub mod classify;
 pub mod compile;
 pub mod condition;
+pub mod document;
 pub mod engine;
 pub mod flow;
 pub mod forwarder;
@@ -35,6 +40,7 @@ pub mod model;
 pub mod name;
 pub mod neighbors;
 pub mod plan;
+pub mod tally;
 pub mod text;
 
 pub use bridge::{Announcement, Bridge, BridgeConfig, BridgeStats, Entry};

@@ -60,11 +60,6 @@ impl AfPacket {
     pub const MAX_ADDRESSES: usize = 16;
     /// The least MTU that IPv4 allows (RFC 791), and the most that a slot of the transmit ring has room for.
     pub const MTU: std::ops::RangeInclusive<u16> = 68..=MAX_MTU;
-
-    /// The router of the version of IP that `of` has.
-    pub fn gateway_for(&self, of: IpAddr) -> Option<IpAddr> {
-        self.gateway.iter().copied().find(|gateway| gateway.is_ipv4() == of.is_ipv4())
-    }
 }
 
 /// What kind of thing is at the other end of a port.

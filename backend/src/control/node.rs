@@ -35,6 +35,7 @@ impl From<NodeGone> for ControlError {
 fn refusal(name: String, error: ChangeError) -> ControlError {
     let field = match &error {
         ChangeError::Taken { what, .. } => what.key(),
+        ChangeError::Wired(_) => "name",
         ChangeError::Port(PortError::Interface { .. }) => "interface",
         _ => "socket",
     };
@@ -47,8 +48,9 @@ fn refusal(name: String, error: ChangeError) -> ControlError {
         }
         ChangeError::TooMany => ControlError::TooManyPorts,
         ChangeError::Worker(_) => ControlError::Gone,
-        cause @ (ChangeError::Port(_) | ChangeError::Taken { .. } | ChangeError::Watch { .. }) => {
-            ControlError::Open { name, field, cause: Box::new(cause) }
-        }
+        cause @ (ChangeError::Port(_)
+        | ChangeError::Taken { .. }
+        | ChangeError::Watch { .. }
+        | ChangeError::Wired(_)) => ControlError::Open { name, field, cause: Box::new(cause) },
     }
 }

@@ -56,6 +56,8 @@ pub(super) struct Port {
     pub(super) config: PortConfig,
     /// The other end of its wire, by name; `None`: it is on the bridge.
     pub(super) wired_to: Option<String>,
+    /// Whether it has policy.
+    pub(super) policed: bool,
     workers: Arc<[usize]>,
     counters: Arc<[PortCounters]>,
     link: Link,
@@ -89,7 +91,7 @@ impl Port {
             }
         };
         let counters = (0..all_workers).map(|_| PortCounters::default()).collect();
-        Ok(Self { id, config, wired_to, workers, counters, link })
+        Ok(Self { id, config, wired_to, policed: false, workers, counters, link })
     }
 
     /// The way to a guest, if there is one at the other end.
@@ -139,6 +141,7 @@ impl Port {
         PortEntry {
             wired: self.wired_to.is_some(),
             receivers,
+            home: self.policed.then(|| self.first_worker()),
             counters: Arc::clone(&self.counters),
             mac: self.config.mac,
             vni: self.config.vni,

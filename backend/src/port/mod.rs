@@ -21,4 +21,4 @@ mod uplink;
 
 pub use member::PortError;
 pub use thread::ChangeError;
-pub(crate) use thread::{PortsThread, Request, ThreadParts};
+pub(crate) use thread::{PortsThread, Question, Request, ThreadParts};

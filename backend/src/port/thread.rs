@@ -18,6 +18,8 @@ use std::time::{Duration, Instant};
 
 use epoll::{ControlOptions, Event, Events};
 use packet::PortId;
+use switch::compile::Snapshot;
+use switch::engine::Engine;
 use vmm_sys_util::eventfd::EventFd;
 
 use super::guest::{Accepted, GuestLink};
@@ -28,7 +30,7 @@ use crate::fleet::Fleet;
 use crate::stats::PortStatus;
 use crate::sys::InterfaceProbe;
 use crate::topology::Topology;
-use crate::worker::WorkerGone;
+use crate::worker::{Command, Job, WorkerGone};
 
 /// How often an unconnected port in client role tries: well within the 50 ms promised.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(20);
@@ -58,6 +60,9 @@ pub enum ChangeError {
         /// The port that has it.
         other: String,
     },
+    /// The port is wired to another, and what is wired meets no policy.
+    #[error("port {0:?} is wired to another port, so that it can have no policy")]
+    Wired(String),
     /// A worker that the port names does not exist.
     #[error("port {:?} names worker {:?}, which does not exist", .port.as_str(), .worker.as_str())]
     UnknownWorker {
@@ -88,11 +93,44 @@ pub enum ChangeError {
 /// What the node asks of this thread; each is answered.
 #[derive(Debug)]
 pub(crate) enum Request {
-    AddPort { config: Box<PortConfig>, reply: SyncSender<Result<(), ChangeError>> },
-    RemovePort { name: String, reply: SyncSender<Result<(), ChangeError>> },
-    Ports { reply: SyncSender<Vec<PortStatus>> },
-    Bridge { reply: SyncSender<Vec<(switch::BridgeStats, usize)>> },
+    AddPort {
+        config: Box<PortConfig>,
+        reply: SyncSender<Result<(), ChangeError>>,
+    },
+    RemovePort {
+        name: String,
+        reply: SyncSender<Result<(), ChangeError>>,
+    },
+    Ports {
+        reply: SyncSender<Vec<PortStatus>>,
+    },
+    Bridge {
+        reply: SyncSender<Vec<(switch::BridgeStats, usize)>>,
+    },
+    /// Puts a port under a policy; the one before comes back.
+    SetPolicy {
+        name: String,
+        snapshot: Arc<Snapshot>,
+        reply: SyncSender<Result<Option<Arc<Snapshot>>, ChangeError>>,
+    },
+    /// Asks the engine that has a port's flows; the question is given the port's number.
+    AskEngine {
+        name: String,
+        question: Question,
+        reply: SyncSender<Result<(), ChangeError>>,
+    },
     Stop,
+}
+
+/// A question to the engine about a port, with the time.
+pub(crate) struct Question(pub(crate) Box<AskAbout>);
+
+type AskAbout = dyn FnOnce(&mut Engine, PortId, u64) + Send;
+
+impl std::fmt::Debug for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Question")
+    }
 }
 
 /// What the thread is made from.
@@ -218,6 +256,14 @@ impl PortsThread {
                 Request::Bridge { reply } => {
                     let _ = reply.try_send(self.parts.fleet.bridge_stats()?);
                 }
+                Request::SetPolicy { name, snapshot, reply } => {
+                    let result = self.set_policy(&name, snapshot);
+                    let _ = reply.try_send(result);
+                }
+                Request::AskEngine { name, question, reply } => {
+                    let result = self.ask_engine(&name, question);
+                    let _ = reply.try_send(result);
+                }
                 Request::Stop => return Ok(false),
             }
         }
@@ -256,7 +302,7 @@ impl PortsThread {
         }
         self.by_name.insert(name.to_string(), at);
         log::info!("port {name} is there");
-        self.parts.fleet.add_port(id, mac)?;
+        self.parts.fleet.add_port(id, &name, mac)?;
         self.publish()?;
         self.connect_clients();
         if is_uplink {
@@ -276,6 +322,30 @@ impl PortsThread {
         self.parts.fleet.forget_port(port.id)?;
         log::info!("port {name} is gone");
         Ok(())
+    }
+
+    /// Puts a port under a policy. When this returns every packet of it meets the new one.
+    fn set_policy(&mut self, name: &str, snapshot: Arc<Snapshot>) -> Result<Option<Arc<Snapshot>>, ChangeError> {
+        let unknown = || ChangeError::Unknown(name.to_owned());
+        let at = *self.by_name.get(name).ok_or_else(unknown)?;
+        let port = self.ports.get_mut(at).and_then(Option::as_mut).ok_or_else(unknown)?;
+        if port.wired_to.is_some() {
+            return Err(ChangeError::Wired(name.to_owned()));
+        }
+        let (id, home, policed) = (port.id, port.first_worker(), !snapshot.is_empty());
+        let before = self.parts.fleet.ask(home, |reply| Command::SetPolicy { port: id, snapshot, reply })?;
+        if std::mem::replace(&mut port.policed, policed) != policed {
+            self.publish()?;
+        }
+        Ok(before)
+    }
+
+    fn ask_engine(&self, name: &str, Question(question): Question) -> Result<(), ChangeError> {
+        let port = self.by_name.get(name).and_then(|&at| self.ports.get(at)?.as_ref());
+        let port = port.ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
+        let id = port.id;
+        let job = Job(Box::new(move |engine: &mut Engine, now_ns| question(engine, id, now_ns)));
+        Ok(self.parts.fleet.ask_engine(port.first_worker(), job)?)
     }
 
     /// Returns whether receive queues changed and nobody was told of it.

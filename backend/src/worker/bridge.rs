@@ -3,10 +3,14 @@
 //!
 //! The first bytes of each frame are copied into a private window; the window is judged, and what was judged is what is
 //! delivered. Payload beyond the window is copied once, from its source to its destination.
+//!
+//! Forged sources and what is for the node itself are taken out first; then a packet meets the policy of the port that it
+//! came from, is forwarded (by tunnel, virtual network or bridge), and meets the policy of the port that it is for.
 
 use std::sync::Arc;
 
 use packet::{Burst, DropCause, EthernetHeader, MacAddr, Offload, PortId, Verdict, WINDOW};
+use switch::model::Direction;
 use switch::{Bridge, bridge::admit};
 
 use super::Worker;
@@ -14,10 +18,12 @@ use super::egress::Egress;
 use super::finish::{Cutter, complete_checksum};
 use super::handover::Sender;
 use super::payload::Payload;
+use super::policy::{Police, Waiting};
 use super::slots::RxSlot;
+use super::tunnel;
 use super::uplink::UplinkTx;
 use crate::config::Vni;
-use crate::counters::{PortCounters, WorkerCounters};
+use crate::counters::WorkerCounters;
 use crate::topology::{Forwarding, Routes, Topology};
 
 /// Everything of a worker but the queues that bursts come from.
@@ -27,14 +33,15 @@ pub(super) struct Path {
     pub(super) counters: Arc<[WorkerCounters]>,
     pub(super) topology: Arc<Topology>,
     pub(super) routes: Routes,
+    /// How often the routes were compiled, or addresses fixed.
+    pub(super) changes: u64,
     pub(super) bridge: Bridge,
+    pub(super) police: Police,
     pub(super) burst: Box<Burst>,
     pub(super) rxs: Vec<RxSlot>,
     pub(super) uplinks: Vec<UplinkTx>,
     pub(super) outbound: Vec<Option<Sender>>,
     pub(super) cutter: Cutter,
-    /// Packets of the burst, by their bits, whose link addresses the owner of their uplink is to find.
-    pub(super) unrouted: u64,
 }
 
 /// Where a burst came from.
@@ -45,7 +52,8 @@ pub(super) struct Ingress<'a> {
     pub(super) payload: Payload<'a>,
     /// Whether a packet may have been left unfinished by its sender.
     pub(super) offloads: bool,
-    pub(super) counters: Option<&'a PortCounters>,
+    /// Since when a packet waits that waited before, in nanoseconds.
+    pub(super) waits_since: Option<u64>,
 }
 
 impl Worker {
@@ -64,60 +72,119 @@ impl Worker {
             pair: source.common.id.pair,
             payload: Payload::Queue(&source.queue),
             offloads: false,
-            counters: source.common.counters(),
+            waits_since: None,
         };
-        self.path.run(&ingress, self.clock.nanos_at(now));
+        self.path.run(&ingress, Direction::Out, self.clock.nanos_at(now));
         source.count_received(held, bytes);
         source.finish(held);
         held
     }
 
-    /// Sends a frame that the node itself made, as if the guest at `port` had sent it.
+    /// Sends a frame that the node itself made, as if the guest at `port` had sent it. It does not meet policy of that
+    /// port.
     pub(super) fn inject(&mut self, port: PortId, frame: &[u8], now: u64) {
-        self.path.burst.clear();
+        let path = &mut self.path;
+        path.burst.clear();
         let length = u32::try_from(frame.len().min(WINDOW)).unwrap_or(0);
-        let Some(window) = self.path.burst.push(port, length, Offload::NONE, 0) else { return };
+        let Some(window) = path.burst.push(port, length, Offload::NONE, 0) else { return };
         window.copy_from_slice(frame.get(..window.len()).unwrap_or_default());
-        let counters = self.path.topology.port(port).map(|entry| Arc::clone(&entry.counters));
-        let counters = counters.as_ref().and_then(|counters| counters.get(self.path.index));
-        let ingress = Ingress { port, pair: 0, payload: Payload::None, offloads: false, counters };
-        self.path.run(&ingress, self.clock.nanos_at(now));
+        let now_ns = self.clock.nanos_at(now);
+        path.screen(port, now_ns);
+        path.forward(port, now_ns);
+        let ingress = Ingress { port, pair: 0, payload: Payload::None, offloads: false, waits_since: None };
+        path.run(&ingress, Direction::In, now_ns);
         self.notify();
     }
 }
 
 impl Path {
-    /// Decides about the packets of the burst, which are all of one port, and delivers them.
+    /// Takes the packets of the burst, which are all of one port, from there to where they go. `Out`: they come from that
+    /// port; `In`: where they go is known.
     #[inline]
-    pub(super) fn run(&mut self, ingress: &Ingress<'_>, now_ns: u64) {
-        self.unrouted = 0;
-        match self.routes.forwarding(ingress.port) {
-            Forwarding::Wired(peer) => self.burst.set_pending(Verdict::Forward(peer)),
-            Forwarding::Bridged => {
-                self.admit(ingress, now_ns);
-                self.bridge.process(&mut self.burst, now_ns);
+    pub(super) fn run(&mut self, ingress: &Ingress<'_>, direction: Direction, now_ns: u64) {
+        let waiting =
+            Waiting { payload: ingress.payload, pair: ingress.pair, since_ns: ingress.waits_since.unwrap_or(now_ns) };
+        let any_policy = self.routes.any_policy();
+        if any_policy {
+            self.police.engine.begin_burst(self.bridge.stats().changes().wrapping_add(self.changes));
+        }
+        if direction == Direction::Out {
+            // What is wired is not looked at.
+            if !matches!(self.routes.forwarding(ingress.port), Forwarding::Wired(_)) {
+                self.screen(ingress.port, now_ns);
+                match self.routes.home(ingress.port) {
+                    None => {}
+                    Some(home) if home == self.index => {
+                        self.police.outbound(&mut self.burst, ingress.port, now_ns, &waiting);
+                    }
+                    Some(home) => return self.egress(ingress, now_ns).hand_over_all(home),
+                }
             }
-            Forwarding::Overlay(vni) => {
-                self.admit(ingress, now_ns);
-                self.switch_overlay(vni);
-            }
-            Forwarding::None => self.burst.set_pending(Verdict::Drop(DropCause::NoDestination)),
+            self.forward(ingress.port, now_ns);
+        }
+        if any_policy {
+            self.police.inbound(&mut self.burst, &self.routes, self.index, now_ns, &waiting);
         }
         if ingress.offloads {
             self.complete_checksums(ingress);
         }
-        self.deliver(ingress);
+        self.egress(ingress, now_ns).deliver_all();
+        if any_policy && self.burst.verdicts().contains(&Verdict::Flood) {
+            self.flood_policed(ingress, &waiting, now_ns);
+        }
         self.tell_learned();
     }
 
-    /// Takes out what no forwarder is to see: forged sources, what is for the node, what is in a tunnel.
+    /// Takes out what a port may not send, and what is said about the neighbours of an uplink.
     #[inline]
-    fn admit(&mut self, ingress: &Ingress<'_>, now_ns: u64) {
-        if let Some(mac) = self.routes.mac(ingress.port) {
+    fn screen(&mut self, ingress: PortId, now_ns: u64) {
+        if let Some(mac) = self.routes.mac(ingress) {
             admit(&mut self.burst, mac);
         }
         if self.routes.has_own_addresses() {
-            self.take_own(ingress, now_ns);
+            self.screen_own(ingress, now_ns);
+        }
+    }
+
+    /// Decides about the packets of the burst that are still pending, all from one port.
+    #[inline]
+    fn forward(&mut self, ingress: PortId, now_ns: u64) {
+        let forwarding = self.routes.forwarding(ingress);
+        if self.routes.has_own_addresses() && !matches!(forwarding, Forwarding::Wired(_)) {
+            self.forward_tunnels(ingress);
+        }
+        match forwarding {
+            Forwarding::Wired(peer) => self.burst.set_pending(Verdict::Forward(peer)),
+            Forwarding::Bridged => self.bridge.process(&mut self.burst, now_ns),
+            Forwarding::Overlay(vni) => self.switch_overlay(vni),
+            Forwarding::None => self.burst.set_pending(Verdict::Drop(DropCause::NoDestination)),
+        }
+    }
+
+    /// Gives ports with policy their own copies of what is for many, as their policy leaves them.
+    #[cold]
+    fn flood_policed(&mut self, ingress: &Ingress<'_>, waiting: &Waiting<'_>, now_ns: u64) {
+        let Self { burst, police, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } = self;
+        for port in routes.policed().filter(|port| *port != ingress.port) {
+            let here = routes.home(port) == Some(*index);
+            let is_for = |i| segment_of(routes, burst, i, ingress.port) == routes.forwarding(port);
+            let Some(copies) = police.copies_for(burst, port, is_for, here, now_ns, waiting) else { continue };
+            let of_port = topology.port(ingress.port).and_then(|entry| entry.counters.get(*index));
+            let own = counters.get(*index);
+            let mut egress = Egress {
+                burst: copies,
+                routes,
+                rxs,
+                uplinks,
+                outbound,
+                cutter,
+                ingress,
+                of_port,
+                own,
+                worker: *index,
+                now_ns,
+            };
+            egress.deliver_all();
         }
     }
 
@@ -135,11 +202,10 @@ impl Path {
     /// Completes checksums of all packets but those that go to an uplink, which takes them as they are.
     fn complete_checksums(&mut self, ingress: &Ingress<'_>) {
         for i in 0..self.burst.len() {
-            let to_uplink = |port| self.routes.uplink(port).is_some();
             let due = match self.burst.verdict(i) {
-                Verdict::Forward(port) => !to_uplink(port),
+                Verdict::Forward(port) | Verdict::Deliver(port) => self.routes.uplink(port).is_none(),
                 Verdict::Flood => true,
-                Verdict::Pending | Verdict::Drop(_) | Verdict::Taken => false,
+                Verdict::Pending | Verdict::Drop(_) | Verdict::Park(_) | Verdict::Parked | Verdict::Taken => false,
             };
             let offload = self.burst.offload(i);
             if !due || offload.is_finished() || offload.segmentation.is_some() {
@@ -151,13 +217,13 @@ impl Path {
         }
     }
 
-    /// Does what the verdicts say.
+    /// What the burst is delivered with.
     #[inline]
-    pub(super) fn deliver(&mut self, ingress: &Ingress<'_>) {
-        let Self { burst, routes, rxs, uplinks, outbound, cutter, unrouted, .. } = self;
-        let own = self.counters.get(self.index);
-        let mut egress = Egress { burst, routes, rxs, uplinks, outbound, cutter, unrouted: *unrouted, ingress, own };
-        egress.deliver_all();
+    fn egress<'a>(&'a mut self, ingress: &'a Ingress<'a>, now_ns: u64) -> Egress<'a> {
+        let Self { burst, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } = self;
+        let of_port = topology.port(ingress.port).and_then(|entry| entry.counters.get(*index));
+        let own = counters.get(*index);
+        Egress { burst, routes, rxs, uplinks, outbound, cutter, ingress, of_port, own, worker: *index, now_ns }
     }
 
     /// Tells the other workers' replicas what this one learned.
@@ -170,6 +236,12 @@ impl Path {
             }
         }
     }
+}
+
+/// To whom a flood of packet `i` goes: what is in a tunnel that ends here is for one virtual network, whoever brought it.
+pub(super) fn segment_of(routes: &Routes, burst: &Burst, i: usize, ingress: PortId) -> Forwarding {
+    let inner = tunnel::ends_here(routes, burst, i).map(|end| Forwarding::Overlay(end.vni));
+    inner.unwrap_or_else(|| routes.forwarding(ingress))
 }
 
 /// Where a frame for `destination` goes in a virtual network.

@@ -9,7 +9,7 @@ use virtqueue::MemoryMap;
 
 use super::Worker;
 use super::bridge::Path;
-use super::mailbox::{Attachment, Bell, Command, QueueId, Side};
+use super::mailbox::{Attachment, Bell, Command, Job, QueueId, Side};
 use super::slots::{Common, Queue, RxSlot, TxSlot};
 use super::uplink::{Uplink, UplinkTx};
 use crate::counters::PortCounters;
@@ -60,9 +60,19 @@ impl Worker {
             }
             Command::ForgetPort { port, reply } => {
                 self.path.bridge.remove_port(port);
-                let _ = reply.try_send(());
+                let _ = reply.try_send(self.path.police.engine.remove_port(port));
             }
-            Command::AddPort { port, mac, reply } => {
+            Command::SetPolicy { port, snapshot, reply } => {
+                let _ = reply.try_send(self.path.police.engine.set_policy(port, snapshot));
+                // What was missing may be there now.
+                self.release(port);
+            }
+            Command::AskEngine(Job(question)) => {
+                question(&mut self.path.police.engine, self.clock.nanos_at(cycles()));
+            }
+            Command::AddPort { port, name, mac, reply } => {
+                self.path.police.engine.name_port(port, Some(name));
+                self.path.changes += 1;
                 match mac {
                     None => self.path.bridge.add_port(port),
                     Some(mac) if self.path.bridge.fix(port, mac) => {}
@@ -201,5 +211,6 @@ impl Worker {
             queue.map(Route::Local).or_else(|| uplink().map(Route::Uplink))
         };
         self.path.routes = Routes::compile(topology, *index, local);
+        self.path.changes += 1;
     }
 }

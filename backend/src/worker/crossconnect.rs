@@ -5,7 +5,7 @@ use packet::{DropCause, PortId};
 use virtqueue::{ForwardError, MAX_BURST, NetHeader, forward};
 
 use super::Worker;
-use super::handover::Kind;
+use super::handover::{Ports, Stage};
 use super::slots::TxSlot;
 use crate::topology::Route;
 
@@ -73,11 +73,12 @@ impl Worker {
             return discard_burst(source, DropCause::NotReady);
         };
         let pair = source.common.id.pair;
+        let ports = Ports { ingress: source.common.port(), egress };
         let mut refused = 0;
         for i in 0..held {
             let length = source.queue.frame_len(i) as usize;
             let fill = |room: &mut [u8]| source.queue.read(i, 0, room);
-            if let Err(cause) = sender.packet(Kind::Packet, egress, pair, NetHeader::default(), length, fill) {
+            if let Err(cause) = sender.packet(Stage::Deliver, ports, pair, NetHeader::default(), length, fill) {
                 source.common.drop_packets(cause, 1);
                 refused += 1;
             }

@@ -1,18 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Judged packets, on their way out: into a guest's receive queue, an uplink's ring, or the ring to another worker.
 
-use packet::{Burst, DropCause, PortId, Verdict};
+use packet::{Burst, DropCause, Offload, PortId, Verdict};
 use virtqueue::{Delivered, Frame, MAX_BURST, NetHeader, Tail};
 
-use super::bridge::Ingress;
+use super::bridge::{Ingress, segment_of};
 use super::finish::{Cutter, gather, header_of};
-use super::handover::{Kind, Sender};
+use super::handover::{Ports, Sender, Stage};
 use super::payload::Payload;
 use super::slots::RxSlot;
 use super::tunnel;
 use super::uplink::UplinkTx;
-use crate::counters::WorkerCounters;
-use crate::topology::{Forwarding, Route, Routes};
+use crate::counters::{PortCounters, WorkerCounters};
+use crate::topology::{Route, Routes};
 
 /// Everything that a judged burst is delivered with.
 pub(super) struct Egress<'a> {
@@ -22,10 +22,14 @@ pub(super) struct Egress<'a> {
     pub(super) uplinks: &'a mut [UplinkTx],
     pub(super) outbound: &'a mut [Option<Sender>],
     pub(super) cutter: &'a mut Cutter,
-    pub(super) unrouted: u64,
     pub(super) ingress: &'a Ingress<'a>,
+    /// What the port counts that the packets came from.
+    pub(super) of_port: Option<&'a PortCounters>,
     /// This worker's.
     pub(super) own: Option<&'a WorkerCounters>,
+    /// Its index.
+    pub(super) worker: usize,
+    pub(super) now_ns: u64,
 }
 
 impl Egress<'_> {
@@ -37,19 +41,34 @@ impl Egress<'_> {
             // Runs of one verdict are the rule: one guest talks to one other for a while.
             let run = verdicts.iter().skip(at).take_while(|&&next| next == verdict).count();
             match verdict {
-                Verdict::Forward(port) => self.deliver_run(port, at, run),
+                Verdict::Forward(port) | Verdict::Deliver(port) => self.deliver_run(port, at, run),
                 Verdict::Flood => self.flood(at, run),
                 Verdict::Drop(cause) => self.count_drop(cause, run),
                 Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
-                Verdict::Taken => {}
+                Verdict::Park(_) => self.count_drop(DropCause::ParkFull, run),
+                Verdict::Parked | Verdict::Taken => {}
             }
             at += run;
+        }
+    }
+
+    /// Gives all to the worker that has the policy of the port that they came from. What was decided is decided.
+    pub(super) fn hand_over_all(&mut self, home: usize) {
+        for i in 0..self.burst.len() {
+            match self.burst.verdict(i) {
+                Verdict::Pending => self.hand_over(home, Stage::Outbound, self.ingress.port, i, 1),
+                Verdict::Drop(cause) => self.count_drop(cause, 1),
+                _ => {}
+            }
         }
     }
 
     /// Delivers packets `at..at + run` to one port.
     #[inline]
     fn deliver_run(&mut self, port: PortId, at: usize, run: usize) {
+        if let Some(home) = self.routes.home(port).filter(|home| *home != self.worker) {
+            return self.hand_over(home, Stage::Inbound, port, at, run);
+        }
         if self.ingress.offloads {
             return self.deliver_offloaded(port, at, run);
         }
@@ -79,10 +98,23 @@ impl Egress<'_> {
                 None => self.count_drop(DropCause::NotReady, run),
             },
             Route::Uplink(uplink) => match self.uplinks.get_mut(uplink) {
-                Some(uplink) => send(uplink, self.burst, self.ingress.payload, at, run),
+                Some(uplink) => {
+                    for i in at..at + run {
+                        let (head, payload_len) = self.burst.pieces(i);
+                        let payload = self.ingress.payload;
+                        let tail = |room: &mut [u8]| {
+                            let read = payload.read(self.burst.handle(i), 0, room);
+                            // A frame is as long as it was when it was harvested; were it not, nothing of an earlier one
+                            // may show.
+                            room.iter_mut().skip(read).for_each(|byte| *byte = 0);
+                        };
+                        let offload = self.burst.offload(i);
+                        send(uplink, self.routes, offload, head, payload_len as usize, tail, self.now_ns);
+                    }
+                }
                 None => self.count_drop(DropCause::NotReady, run),
             },
-            Route::Remote(worker) => self.hand_over(worker, port, at, run),
+            Route::Remote(worker) => self.hand_over(worker, Stage::Deliver, port, at, run),
             Route::None => self.count_drop(DropCause::NotReady, run),
         }
     }
@@ -91,8 +123,8 @@ impl Egress<'_> {
     #[cold]
     fn deliver_cut(&mut self, port: PortId, i: usize) {
         let route = self.routes.to(port, self.ingress.pair);
-        let (pair, kind) = (self.ingress.pair, self.kind(i));
-        let Self { burst, rxs, uplinks, outbound, cutter, ingress, own, .. } = self;
+        let (pair, ports) = (self.ingress.pair, Ports { ingress: self.ingress.port, egress: port });
+        let Self { burst, routes, rxs, uplinks, outbound, cutter, ingress, of_port, own, now_ns, .. } = self;
         let mut lost = [(DropCause::NotReady, 0), (DropCause::HandoverFull, 0)];
         let cut = cutter.cut(burst, ingress.payload, i, |segment| match route {
             Route::Local(receiver) => match rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
@@ -100,7 +132,7 @@ impl Egress<'_> {
                 None => lost[0].1 += 1,
             },
             Route::Uplink(uplink) => match uplinks.get_mut(uplink) {
-                Some(uplink) => uplink.send_bytes(NetHeader::default(), segment),
+                Some(uplink) => send(uplink, routes, Offload::NONE, segment, 0, |_| {}, *now_ns),
                 None => lost[0].1 += 1,
             },
             Route::Remote(worker) => match outbound.get_mut(worker).and_then(Option::as_mut) {
@@ -109,7 +141,7 @@ impl Egress<'_> {
                         room.copy_from_slice(segment);
                         segment.len()
                     };
-                    match sender.packet(kind, port, pair, NetHeader::default(), segment.len(), fill) {
+                    match sender.packet(Stage::Deliver, ports, pair, NetHeader::default(), segment.len(), fill) {
                         Ok(()) => own.iter().for_each(|own| own.handed_over.add(1)),
                         Err(_) => lost[1].1 += 1,
                     }
@@ -120,7 +152,7 @@ impl Egress<'_> {
         });
         match cut {
             Ok(segments) => {
-                if let Some(counters) = ingress.counters {
+                if let Some(counters) = of_port {
                     counters.segments.add(segments as u64);
                 }
             }
@@ -131,19 +163,20 @@ impl Egress<'_> {
         }
     }
 
-    /// Delivers to all ports of the same segment but the one that the packets came from.
+    /// Delivers to all ports of the same segment but the one that the packets came from. Ports with policy get copies of
+    /// their own.
     #[cold]
     fn flood(&mut self, at: usize, run: usize) {
         let ingress = self.ingress.port;
         let routes = self.routes;
         for i in at..at + run {
-            // What is in a tunnel that ends here is for one virtual network, whoever brought it.
-            let inner = tunnel::ends_here(routes, self.burst, i).map(|end| Forwarding::Overlay(end.vni));
-            let segment = inner.unwrap_or_else(|| routes.forwarding(ingress));
+            let segment = segment_of(routes, self.burst, i, ingress);
             let mut reached = false;
             for port in routes.segment(segment).filter(|&port| port != ingress) {
-                // A port without a guest is no loss to a flood.
-                if routes.to(port, self.ingress.pair) != Route::None {
+                if routes.home(port).is_some() {
+                    reached = true;
+                } else if routes.to(port, self.ingress.pair) != Route::None {
+                    // A port without a guest is no loss to a flood.
                     self.deliver_run(port, i, 1);
                     reached = true;
                 }
@@ -154,7 +187,7 @@ impl Egress<'_> {
         }
     }
 
-    fn hand_over(&mut self, worker: usize, port: PortId, at: usize, run: usize) {
+    fn hand_over(&mut self, worker: usize, stage: Stage, port: PortId, at: usize, run: usize) {
         let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
             return self.count_drop(DropCause::NotReady, run);
         };
@@ -166,9 +199,9 @@ impl Egress<'_> {
             };
             let length = self.burst.frame_len(i) as usize;
             let header = header_of(self.burst.offload(i));
-            let kind = if self.unrouted >> i & 1 != 0 { Kind::Unrouted } else { Kind::Packet };
-            if let Err(cause) = sender.packet(kind, port, self.ingress.pair, header, length, fill) {
-                if let Some(ingress) = self.ingress.counters {
+            let ports = Ports { ingress: self.burst.ingress(i), egress: port };
+            if let Err(cause) = sender.packet(stage, ports, self.ingress.pair, header, length, fill) {
+                if let Some(ingress) = self.of_port {
                     ingress.drop_packets(cause, 1);
                 }
                 refused += 1;
@@ -179,12 +212,8 @@ impl Egress<'_> {
         }
     }
 
-    fn kind(&self, i: usize) -> Kind {
-        if self.unrouted >> i & 1 != 0 { Kind::Unrouted } else { Kind::Packet }
-    }
-
     fn count_drop(&self, cause: DropCause, n: usize) {
-        if let Some(counters) = self.ingress.counters {
+        if let Some(counters) = self.of_port {
             counters.drop_packets(cause, n as u64);
         }
     }
@@ -241,15 +270,22 @@ pub(super) fn deliver_bytes(slot: &mut RxSlot, bytes: &[u8]) {
     }
 }
 
-/// Puts packets `at..at + run` into an uplink's ring.
-fn send(uplink: &mut UplinkTx, burst: &Burst, payload: Payload<'_>, at: usize, run: usize) {
-    for i in at..at + run {
-        let (head, payload_len) = burst.pieces(i);
-        let tail = |room: &mut [u8]| {
-            let read = payload.read(burst.handle(i), 0, room);
-            // A frame is as long as it was when it was harvested; were it not, nothing of an earlier one may show.
-            room.iter_mut().skip(read).for_each(|byte| *byte = 0);
-        };
-        uplink.send(header_of(burst.offload(i)), head, payload_len as usize, tail);
+/// Puts a frame into an uplink's ring: `head`, and `tail_len` bytes more that `tail` writes. One in a tunnel that begins
+/// here goes to its next hop.
+#[inline]
+pub(super) fn send(
+    uplink: &mut UplinkTx,
+    routes: &Routes,
+    offload: Offload,
+    head: &[u8],
+    tail_len: usize,
+    tail: impl FnOnce(&mut [u8]),
+    now_ns: u64,
+) {
+    match tunnel::begins_here(routes, head) {
+        Some(begin) if begin.uplink == uplink.port => {
+            uplink.send_routed(begin.destination, offload, head, tail_len, tail, now_ns);
+        }
+        _ => uplink.send(None, header_of(offload), head, tail_len, tail),
     }
 }

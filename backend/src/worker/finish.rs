@@ -53,14 +53,26 @@ pub(super) fn offload_of(header: NetHeader, shift: u16, frame_len: u32) -> Resul
     Ok(offload)
 }
 
-/// The virtio-net header that hands an unfinished checksum on. Frames to be cut have been.
+/// The virtio-net header that says the same as `offload`.
 pub(super) fn header_of(offload: Offload) -> NetHeader {
+    let mut header = NetHeader::default();
     match offload.checksum {
         Checksum::Unfinished { start, offset } => {
-            NetHeader { flags: NEEDS_CSUM, csum_start: start, csum_offset: offset, ..NetHeader::default() }
+            (header.flags, header.csum_start, header.csum_offset) = (NEEDS_CSUM, start, offset);
         }
-        Checksum::Unknown | Checksum::Verified => NetHeader::default(),
+        Checksum::Verified => header.flags = DATA_VALID,
+        Checksum::Unknown => {}
     }
+    if let Some(packet::Segmentation { kind, ecn, size, header_len }) = offload.segmentation {
+        let kind = match kind {
+            packet::GsoKind::TcpV4 => GSO_TCPV4,
+            packet::GsoKind::TcpV6 => GSO_TCPV6,
+            packet::GsoKind::Udp => GSO_UDP_L4,
+        };
+        header.gso_type = kind | if ecn { GSO_ECN } else { 0 };
+        (header.gso_size, header.hdr_len) = (size, header_len);
+    }
+    header
 }
 
 /// Completes the checksum of packet `i`, which is not to be cut.
@@ -104,7 +116,7 @@ impl Cutter {
         burst: &Burst,
         payload: Payload<'_>,
         i: usize,
-        take: impl FnMut(&[u8]),
+        mut take: impl FnMut(&[u8]),
     ) -> Result<usize, DropCause> {
         let len = burst.frame_len(i) as usize;
         let Self { frame, segment } = self;
@@ -112,17 +124,14 @@ impl Cutter {
         if !gather(burst, payload, i, frame) {
             return Err(DropCause::Malformed);
         }
-        cut_into(segment, frame, burst.offload(i), take)
-    }
-
-    /// As [`Cutter::cut`], of a frame that is in one piece.
-    pub(super) fn cut_frame(
-        &mut self,
-        frame: &[u8],
-        offload: Offload,
-        take: impl FnMut(&[u8]),
-    ) -> Result<usize, DropCause> {
-        cut_into(&mut self.segment, frame, offload, take)
+        let offload = burst.offload(i);
+        let mut segmenter = Segmenter::new(frame, &offload).map_err(|error| error.drop_cause())?;
+        let mut count = 0;
+        while let Some(len) = segmenter.next_into(segment).map_err(|error: SegmentError| error.drop_cause())? {
+            take(segment.get(..len).unwrap_or_default());
+            count += 1;
+        }
+        Ok(count)
     }
 }
 
@@ -132,16 +141,6 @@ pub(super) fn gather(burst: &Burst, payload: Payload<'_>, i: usize, frame: &mut 
     let Some((head, tail)) = frame.split_at_mut_checked(window.len()) else { return false };
     head.copy_from_slice(window);
     tail.is_empty() || payload.read(burst.handle(i), 0, tail) == tail.len()
-}
-
-fn cut_into(room: &mut [u8], frame: &[u8], offload: Offload, mut take: impl FnMut(&[u8])) -> Result<usize, DropCause> {
-    let mut segmenter = Segmenter::new(frame, &offload).map_err(|error| error.drop_cause())?;
-    let mut count = 0;
-    while let Some(len) = segmenter.next_into(room).map_err(|error: SegmentError| error.drop_cause())? {
-        take(room.get(..len).unwrap_or_default());
-        count += 1;
-    }
-    Ok(count)
 }
 
 #[cfg(test)]
@@ -170,8 +169,16 @@ mod tests {
 
     #[test]
     fn what_is_handed_on_is_read_back() {
-        let offload = Offload { checksum: Checksum::Unfinished { start: 34, offset: 16 }, segmentation: None };
-        assert_eq!(offload_of(header_of(offload), 0, 1000), Ok(offload));
+        let unfinished = Checksum::Unfinished { start: 34, offset: 16 };
+        let cut = |kind, ecn| Some(Segmentation { kind, ecn, size: 1400, header_len: 54 });
+        for segmentation in [None, cut(GsoKind::TcpV4, true), cut(GsoKind::TcpV6, false), cut(GsoKind::Udp, false)] {
+            let offload = Offload { checksum: unfinished, segmentation };
+            assert_eq!(offload_of(header_of(offload), 0, 1000), Ok(offload));
+        }
+        for checksum in [Checksum::Unknown, Checksum::Verified] {
+            let offload = Offload { checksum, segmentation: None };
+            assert_eq!(offload_of(header_of(offload), 0, 1000), Ok(offload));
+        }
         assert_eq!(header_of(Offload::NONE), NetHeader::default());
     }
 

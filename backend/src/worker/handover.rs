@@ -30,24 +30,32 @@ pub(crate) const MAX_PACKET: usize = 68 << 10;
 const KIND_PADDING: u8 = 0;
 const KIND_PACKET: u8 = 1;
 const KIND_LEARNED: u8 = 2;
-const KIND_UNROUTED: u8 = 3;
 
 /// What one worker tells another.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Record<'a> {
-    /// Deliver this packet at `egress`.
-    Packet { kind: Kind, egress: PortId, pair: u16, header: NetHeader, bytes: &'a [u8] },
+    /// Take this packet on from `stage`.
+    Packet { stage: Stage, ports: Ports, pair: u16, header: NetHeader, bytes: &'a [u8] },
     /// A replica of the bridge learned something.
     Learned(Announcement),
 }
 
-/// What a packet needs before it is delivered.
+/// What is to be done next with a packet that is handed over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Nothing.
-    Packet,
-    /// The addresses of its uplink's link.
-    Unrouted,
+pub(crate) enum Stage {
+    /// Delivery.
+    Deliver,
+    /// The policy of the port that it is for.
+    Inbound,
+    /// The policy of the port that it came from.
+    Outbound,
+}
+
+/// Where a packet came from and where it is to go; what is not known is [`PortId::NONE`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ports {
+    pub(crate) ingress: PortId,
+    pub(crate) egress: PortId,
 }
 
 /// Wakes a worker that may sleep.
@@ -110,8 +118,8 @@ impl Sender {
     /// Why the packet must be dropped: there is no room, or it is longer than a frame may be.
     pub(crate) fn packet(
         &mut self,
-        kind: Kind,
-        egress: PortId,
+        stage: Stage,
+        ports: Ports,
         pair: u16,
         header: NetHeader,
         len: usize,
@@ -120,13 +128,11 @@ impl Sender {
         if len > MAX_PACKET {
             return Err(DropCause::TooBig);
         }
-        let kind = match kind {
-            Kind::Packet => KIND_PACKET,
-            Kind::Unrouted => KIND_UNROUTED,
-        };
-        let appended = self.append(kind, len, |record| {
+        let appended = self.append(KIND_PACKET, len, |record| {
             let Some((head, body)) = record.split_at_mut_checked(HEADER) else { return false };
-            put(head, 8, &egress.0.to_le_bytes());
+            put(head, 22, &[stage as u8]);
+            put(head, 8, &ports.egress.0.to_le_bytes());
+            put(head, 24, &ports.ingress.0.to_le_bytes());
             put(head, 10, &pair.to_le_bytes());
             put(head, 12, &[header.flags, header.gso_type]);
             put(head, 14, &header.hdr_len.to_le_bytes());
@@ -238,7 +244,7 @@ fn read_prefix(record: &[u8]) -> Option<(u8, usize, usize)> {
 fn parse(kind: u8, record: &[u8], body: usize) -> Option<Record<'_>> {
     let half = |at| Some(u16::from_le_bytes(field(record, at)?));
     match kind {
-        KIND_PACKET | KIND_UNROUTED => {
+        KIND_PACKET => {
             let [flags, gso_type] = field(record, 12)?;
             let header = NetHeader {
                 flags,
@@ -249,8 +255,10 @@ fn parse(kind: u8, record: &[u8], body: usize) -> Option<Record<'_>> {
                 csum_offset: half(20)?,
             };
             let bytes = record.get(HEADER..HEADER + body)?;
-            let kind = if kind == KIND_PACKET { Kind::Packet } else { Kind::Unrouted };
-            Some(Record::Packet { kind, egress: PortId(half(8)?), pair: half(10)?, header, bytes })
+            let [stage] = field(record, 22)?;
+            let stage = [Stage::Deliver, Stage::Inbound, Stage::Outbound].into_iter().find(|s| *s as u8 == stage)?;
+            let ports = Ports { ingress: PortId(half(24)?), egress: PortId(half(8)?) };
+            Some(Record::Packet { stage, ports, pair: half(10)?, header, bytes })
         }
         KIND_LEARNED => {
             let (port, mac) = (PortId(half(8)?), MacAddr(field(record, 10)?));
@@ -287,8 +295,7 @@ mod tests {
 
     fn send(sender: &mut Sender, bytes: &[u8]) -> Result<(), DropCause> {
         let header = NetHeader { gso_size: 7, ..NetHeader::default() };
-        let kind = if bytes.len().is_multiple_of(2) { Kind::Packet } else { Kind::Unrouted };
-        sender.packet(kind, PortId(3), 1, header, bytes.len(), |room| {
+        sender.packet(Stage::Inbound, Ports { ingress: PortId(2), egress: PortId(3) }, 1, header, bytes.len(), |room| {
             room.copy_from_slice(bytes);
             bytes.len()
         })
@@ -297,9 +304,9 @@ mod tests {
     fn receive(receiver: &mut Receiver) -> Option<Vec<u8>> {
         let mut out = None;
         receiver.next(|record| match record {
-            Record::Packet { kind, egress, pair, header, bytes } => {
-                assert_eq!(kind == Kind::Packet, bytes.len().is_multiple_of(2));
-                assert_eq!((egress, pair, header.gso_size), (PortId(3), 1, 7));
+            Record::Packet { stage, ports, pair, header, bytes } => {
+                assert_eq!((stage, pair, header.gso_size), (Stage::Inbound, 1, 7));
+                assert_eq!(ports, Ports { ingress: PortId(2), egress: PortId(3) });
                 out = Some(bytes.to_vec());
             }
             other @ Record::Learned(_) => panic!("{other:?}"),

@@ -11,7 +11,9 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::time::Duration;
 
 use packet::{MacAddr, PortId};
-use switch::BridgeStats;
+use switch::compile::Snapshot;
+use switch::engine::{Engine, Retired};
+use switch::{BridgeStats, Name};
 use virtqueue::MemoryMap;
 
 use super::handover::Waker;
@@ -107,14 +109,23 @@ pub(crate) enum Command {
     /// A port has this id from now on, and this one address if it has one.
     AddPort {
         port: PortId,
+        name: Name,
         mac: Option<MacAddr>,
         reply: SyncSender<()>,
     },
-    /// A port is gone: what the bridge learned of it goes too.
+    /// A port is gone: what the bridge learned of it goes too. Its flows come back.
     ForgetPort {
         port: PortId,
-        reply: SyncSender<()>,
+        reply: SyncSender<Option<Retired>>,
     },
+    /// Puts a port under this policy; the one before comes back.
+    SetPolicy {
+        port: PortId,
+        snapshot: Arc<Snapshot>,
+        reply: SyncSender<Option<Arc<Snapshot>>>,
+    },
+    /// Asks the engine something that takes no longer than a burst.
+    AskEngine(Job),
     /// Broadcasts a RARP request as the guest at `port` with this address would.
     Announce {
         port: PortId,
@@ -145,6 +156,17 @@ pub(crate) enum Command {
         reply: SyncSender<(BridgeStats, usize)>,
     },
     Stop,
+}
+
+/// A question to the engine, with the time; its answer goes where the question says.
+pub(crate) struct Job(pub(crate) Box<Ask>);
+
+type Ask = dyn FnOnce(&mut Engine, u64) + Send;
+
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Job")
+    }
 }
 
 /// The worker did not answer.
@@ -184,6 +206,13 @@ impl Mailbox {
         self.commands.send(command(reply)).map_err(|_| WorkerGone(self.index))?;
         self.waker.wake_always();
         Ok(answer)
+    }
+
+    /// Sends a command that answers by itself, if at all.
+    pub(crate) fn tell(&self, command: Command) -> Result<(), WorkerGone> {
+        self.commands.send(command).map_err(|_| WorkerGone(self.index))?;
+        self.waker.wake_always();
+        Ok(())
     }
 
     pub(crate) fn wait<R>(&self, answer: &Receiver<R>) -> Result<R, WorkerGone> {

@@ -8,7 +8,7 @@
 //! ([`receive`]), and what other workers handed over ([`handover`]). Notifications come last: one full fence for all
 //! queues, then one look at each touched ring's event-suppression area, and one call for each uplink that sends. Between
 //! turns the mailbox is served ([`mod@mailbox`]). Nothing in a turn allocates, locks or makes a system call, except these
-//! and what concerns neighbours of an uplink that are not known yet ([`park`]).
+//! and what concerns packets that must wait ([`park`], [`hop_park`]).
 
 mod bridge;
 mod commands;
@@ -16,10 +16,12 @@ mod crossconnect;
 mod egress;
 mod finish;
 mod handover;
+mod hop_park;
 mod incoming;
 mod mailbox;
 mod park;
 mod payload;
+mod policy;
 mod receive;
 mod sleep;
 mod slots;
@@ -28,20 +30,23 @@ mod uplink;
 
 pub(crate) use handover::{Receiver, Sender, Waker, ring};
 pub use mailbox::WorkerGone;
-pub(crate) use mailbox::{Attachment, Bell, Command, Inbox, Mailbox, QueueId, Side, mailbox};
+pub(crate) use mailbox::{Attachment, Bell, Command, Inbox, Job, Mailbox, QueueId, Side, mailbox};
 pub(crate) use slots::Queue;
 pub(crate) use uplink::{LinkReport, Uplink};
 
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use packet::Burst;
+use switch::engine::{Engine, EngineConfig, Event};
 use switch::{Bridge, BridgeConfig};
 use virtqueue::full_fence;
 
 use self::bridge::Path;
 use self::finish::Cutter;
+use self::policy::Police;
 use self::sleep::Sleeper;
 use self::slots::TxSlot;
 use self::uplink::{UplinkRx, UplinkTx};
@@ -60,6 +65,17 @@ const RETRY_INTERVAL: Duration = Duration::from_micros(100);
 /// The whole table is looked at this often in the ageing time.
 const SWEEPS_PER_AGEING: u64 = 4;
 
+/// All flows are looked after once in this time.
+const FLOW_SWEEP: Duration = Duration::from_secs(2);
+/// In how many slices.
+const FLOW_SLICES: u64 = 20_000;
+/// Most flows that are looked after between two bursts: some ten microseconds.
+const MAX_FLOW_SLICE: usize = 256;
+/// And while there are no packets.
+const MAX_IDLE_SLICE: usize = 16_384;
+/// How long a worker sleeps that has flows to forget, or packets that wait.
+const FLOW_NAP: Duration = Duration::from_millis(250);
+
 /// What a worker is made from.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -72,6 +88,9 @@ pub(crate) struct Parts {
     pub(crate) outbound: Vec<Option<Sender>>,
     pub(crate) counters: Arc<[WorkerCounters]>,
     pub(crate) bridge: BridgeConfig,
+    pub(crate) engine: EngineConfig,
+    /// Who wants to know what happens in policy; what does not fit is forgotten, and asked again.
+    pub(crate) events: SyncSender<Event>,
 }
 
 /// The state that one worker thread owns.
@@ -83,6 +102,7 @@ pub(crate) struct Worker {
     txs: Vec<TxSlot>,
     uplinks: Vec<UplinkRx>,
     path: Path,
+    events: SyncSender<Event>,
     sleeper: Sleeper,
     clock: Clock,
     stall_ticks: u64,
@@ -90,12 +110,14 @@ pub(crate) struct Worker {
     retry_ticks: u64,
     last_sweep: u64,
     last_flush: u64,
+    last_flow_sweep: u64,
+    flow_sweep_ticks: u64,
     ageing_ns: u64,
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge } = parts;
+        let Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge, engine, events } = parts;
         let clock = Clock::get();
         let ageing_ns = bridge.ageing_ns;
         let sleeper = Sleeper::new(poll, clock)?;
@@ -105,13 +127,14 @@ impl Worker {
             counters,
             topology: Arc::default(),
             routes: Routes::default(),
+            changes: 0,
             bridge: Bridge::new(bridge),
+            police: Police::new(Engine::new(engine)),
             burst: Burst::new(),
             rxs: Vec::new(),
             uplinks: Vec::new(),
             outbound,
             cutter: Cutter::new(),
-            unrouted: 0,
         };
         Ok(Self {
             inbox,
@@ -120,6 +143,7 @@ impl Worker {
             txs: Vec::new(),
             uplinks: Vec::new(),
             path,
+            events,
             sleeper,
             clock,
             stall_ticks: clock.to_ticks(STALL_LIMIT),
@@ -127,6 +151,8 @@ impl Worker {
             retry_ticks: clock.to_ticks(RETRY_INTERVAL),
             last_sweep: cycles(),
             last_flush: 0,
+            last_flow_sweep: cycles(),
+            flow_sweep_ticks: clock.to_ticks(FLOW_SWEEP),
             ageing_ns,
         })
     }
@@ -147,6 +173,7 @@ impl Worker {
             if now.wrapping_sub(self.last_sweep) >= self.sweep_ticks {
                 self.sweep(now);
             }
+            self.sweep_flows(now, packets == 0);
             if packets > 0 {
                 self.sleeper.busy();
             } else if self.sleeper.should_sleep(now) {
@@ -167,14 +194,29 @@ impl Worker {
             packets += self.receive_uplink(index, now);
         }
         packets += self.take_handovers(now);
+        while let Some(port) = self.path.police.due.pop() {
+            self.release(port);
+        }
         if packets > 0 {
             self.notify();
+            if self.path.police.engine.has_events() {
+                self.tell_events();
+            }
         } else if self.path.uplinks.iter().any(|uplink| uplink.ring.has_unsent())
             && now.wrapping_sub(self.last_flush) >= self.retry_ticks
         {
             self.flush_uplinks(now);
         }
         packets
+    }
+
+    /// Tells what happened in policy.
+    #[cold]
+    fn tell_events(&mut self) {
+        for event in self.path.police.engine.take_events() {
+            // A listener that does not keep up, or has gone, misses some; misses are asked again.
+            let _ = self.events.try_send(event);
+        }
     }
 
     #[inline]
@@ -250,10 +292,29 @@ impl Worker {
         let Path { bridge, uplinks, .. } = &mut self.path;
         let share = u128::from(elapsed) * u128::from(SWEEPS_PER_AGEING) * bridge.buckets() as u128;
         let budget = usize::try_from(share / u128::from(self.ageing_ns.max(1))).unwrap_or(usize::MAX);
-        bridge.sweep(self.clock.nanos_at(now), budget.saturating_add(1).min(bridge.buckets()));
+        let now_ns = self.clock.nanos_at(now);
+        bridge.sweep(now_ns, budget.saturating_add(1).min(bridge.buckets()));
         for uplink in uplinks {
-            uplink.sweep(self.clock.nanos_at(now));
+            uplink.sweep(now_ns);
             uplink.flush();
+        }
+        self.path.give_up(now_ns);
+    }
+
+    /// Looks after a share of the flows, so that all have been seen once in [`FLOW_SWEEP`].
+    #[inline]
+    fn sweep_flows(&mut self, now: u64, idle: bool) {
+        let elapsed = now.wrapping_sub(self.last_flow_sweep);
+        if elapsed < self.flow_sweep_ticks / FLOW_SLICES {
+            return;
+        }
+        self.last_flow_sweep = now;
+        let flows = self.path.police.engine.flows() as u128;
+        if flows > 0 {
+            let share = flows * u128::from(elapsed) / u128::from(self.flow_sweep_ticks.max(1));
+            let budget = usize::try_from(share).unwrap_or(usize::MAX).saturating_add(1);
+            let budget = budget.min(if idle { MAX_IDLE_SLICE } else { MAX_FLOW_SLICE });
+            self.path.police.engine.sweep(self.clock.nanos_at(now), budget);
         }
     }
 
@@ -285,6 +346,10 @@ impl Worker {
         if uplinks.iter().any(|uplink| uplink.ring.has_unsent()) {
             return Some(Duration::from_millis(1));
         }
-        uplinks.iter().any(UplinkTx::has_timers).then_some(SWEEP_INTERVAL)
+        if uplinks.iter().any(UplinkTx::has_timers) {
+            return Some(SWEEP_INTERVAL);
+        }
+        let police = &self.path.police;
+        (police.engine.flows() > 0 || !police.park.is_empty()).then_some(FLOW_NAP)
     }
 }

@@ -1,157 +1,128 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Packets that wait until their next hop has said where it is (decision 2).
+//! The park: packets of which policy cannot say yet what becomes of them (decision 2).
 //!
-//! They are whole copies, in a line for each next hop, so that they leave in the order in which they came. A line, the
-//! packets and their bytes are bounded; what waits for too long is dropped.
+//! # Theory of operation
+//!
+//! A packet waits for a directory's answer or for the first fragment of its datagram. It is copied whole, so
+//! that its guest's buffer goes back at once. Whenever policy of its port changes (an answer is such a
+//! change), all of the port's packets go through policy again in the order in which they came, before any later
+//! packet does: so packets of one flow stay in turn. What must still wait goes back to where it was; what waits for
+//! longer than a second is dropped and counted.
 
-use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::collections::VecDeque;
 
-use packet::Offload;
+use packet::{DropCause, Offload, PortId};
+use switch::model::Direction;
 
-/// Most packets that wait for one next hop.
-const MAX_PER_HOP: usize = 64;
-/// Most packets, and most bytes of them, that wait in one uplink's park.
+/// Most packets that wait at one worker.
 const MAX_PACKETS: usize = 1024;
-const MAX_BYTES: usize = 1 << 20;
+/// Most bytes of them.
+const MAX_BYTES: usize = 8 << 20;
 /// How long a packet waits.
 const PATIENCE_NS: u64 = 1_000_000_000;
 
-/// The park of one uplink.
+/// A packet that waits.
+#[derive(Debug)]
+pub(super) struct Parked {
+    pub(super) port: PortId,
+    pub(super) direction: Direction,
+    /// Where it came from, and by which queue pair.
+    pub(super) ingress: PortId,
+    pub(super) pair: u16,
+    pub(super) since_ns: u64,
+    /// Why it is dropped if nothing comes of it.
+    pub(super) cause: DropCause,
+    /// What its sender left undone.
+    pub(super) offload: Offload,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// Packets in the order in which they came.
 #[derive(Debug, Default)]
 pub(super) struct Park {
-    lines: HashMap<IpAddr, VecDeque<Waiting>>,
-    packets: usize,
+    packets: VecDeque<Parked>,
     bytes: usize,
 }
 
-/// A packet that waits.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    /// All of it.
-    pub(super) bytes: Box<[u8]>,
-    pub(super) offload: Offload,
-    since_ns: u64,
-}
-
 impl Park {
-    /// Parks a packet of `len` bytes that `fill` writes. `false`: there is no room.
-    pub(super) fn put(
-        &mut self,
-        hop: IpAddr,
-        len: usize,
-        offload: Offload,
-        now_ns: u64,
-        fill: impl FnOnce(&mut [u8]),
-    ) -> bool {
-        let line = self.lines.get(&hop).map_or(0, VecDeque::len);
-        if line >= MAX_PER_HOP || self.packets >= MAX_PACKETS || self.bytes + len > MAX_BYTES {
-            return false;
-        }
-        let mut bytes = vec![0; len].into_boxed_slice();
-        fill(&mut bytes);
-        self.packets += 1;
-        self.bytes += len;
-        self.lines.entry(hop).or_default().push_back(Waiting { bytes, offload, since_ns: now_ns });
-        true
+    /// Whether there is room for another packet of so many bytes.
+    pub(super) fn has_room(&self, bytes: usize) -> bool {
+        self.packets.len() < MAX_PACKETS && self.bytes.saturating_add(bytes) <= MAX_BYTES
     }
 
-    /// Takes all that waits for a next hop, first come first.
-    pub(super) fn take(&mut self, hop: IpAddr) -> VecDeque<Waiting> {
-        let line = self.lines.remove(&hop).unwrap_or_default();
-        self.packets -= line.len();
-        self.bytes -= line.iter().map(|waiting| waiting.bytes.len()).sum::<usize>();
-        line
+    /// Adds a packet; [`has_room`](Self::has_room) was asked.
+    pub(super) fn push(&mut self, packet: Parked) {
+        self.bytes += packet.bytes.len();
+        self.packets.push_back(packet);
     }
 
-    /// Drops what has waited for too long. Returns how many packets.
-    pub(super) fn expire(&mut self, now_ns: u64) -> usize {
-        let (before, bytes) = (self.packets, &mut self.bytes);
-        let mut left = 0;
-        self.lines.retain(|_, line| {
-            while line.front().is_some_and(|first| now_ns.saturating_sub(first.since_ns) >= PATIENCE_NS) {
-                *bytes -= line.pop_front().map_or(0, |waiting| waiting.bytes.len());
-            }
-            left += line.len();
-            !line.is_empty()
-        });
-        self.packets = left;
-        before - left
+    pub(super) fn is_empty(&self) -> bool {
+        self.packets.is_empty()
     }
 
-    /// How many packets wait.
-    pub(super) fn len(&self) -> usize {
-        self.packets
+    /// Takes out all packets of a port, or of all.
+    pub(super) fn take(&mut self, port: Option<PortId>) -> VecDeque<Parked> {
+        let is_wanted = |packet: &Parked| port.is_none_or(|port| port == packet.port);
+        let (taken, kept) = std::mem::take(&mut self.packets).into_iter().partition(is_wanted);
+        self.packets = kept;
+        self.bytes = self.packets.iter().map(|packet| packet.bytes.len()).sum();
+        taken
+    }
+
+    /// Takes out those that waited for too long.
+    pub(super) fn overdue(&mut self, now_ns: u64) -> impl Iterator<Item = Parked> {
+        let late = |packet: &Parked| now_ns.saturating_sub(packet.since_ns) > PATIENCE_NS;
+        // They came in this order, but for those that were let go on and came back.
+        let (taken, kept): (VecDeque<_>, _) = std::mem::take(&mut self.packets).into_iter().partition(late);
+        self.packets = kept;
+        self.bytes = self.packets.iter().map(|packet| packet.bytes.len()).sum();
+        taken.into_iter()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
-    fn hop(n: u8) -> IpAddr {
-        [10, 0, 0, n].into()
-    }
-
-    fn put(park: &mut Park, n: u8, len: usize, mark: u8, now: u64) -> bool {
-        park.put(hop(n), len, Offload::NONE, now, |bytes| bytes.fill(mark))
-    }
-
-    fn marks(line: &VecDeque<Waiting>) -> Vec<u8> {
-        line.iter().map(|waiting| waiting.bytes[0]).collect()
+    fn packet(port: u16, since_ns: u64) -> Parked {
+        let (direction, ingress) = (Direction::Out, PortId(9));
+        let cause = DropCause::Unresolved;
+        Parked {
+            cause,
+            port: PortId(port),
+            direction,
+            ingress,
+            pair: 0,
+            since_ns,
+            offload: Offload::NONE,
+            bytes: vec![0; 1000],
+        }
     }
 
     #[test]
-    fn lines_packets_and_bytes_are_bounded() {
+    fn packets_stay_in_turn_and_within_bounds() {
         let mut park = Park::default();
-        assert!((0..MAX_PER_HOP).all(|_| put(&mut park, 1, 60, 0, 0)));
-        assert!(!put(&mut park, 1, 60, 0, 0), "the line is full");
-        assert!(put(&mut park, 2, MAX_BYTES - 60 * MAX_PER_HOP, 0, 0));
-        assert!(!put(&mut park, 3, 60, 0, 0), "all bytes are taken");
-        assert_eq!(park.take(hop(2)).len(), 1);
-        for n in 2..=16 {
-            assert!((0..MAX_PER_HOP).all(|_| put(&mut park, n, 60, 0, 0)));
+        let mut put = 0;
+        while park.has_room(1000) {
+            park.push(packet(put % 3, u64::from(put)));
+            put += 1;
         }
-        assert!(!put(&mut park, 17, 60, 0, 0), "there are too many packets");
-        assert_eq!((park.len(), park.bytes), (MAX_PACKETS, MAX_PACKETS * 60));
+        assert_eq!(usize::from(put), MAX_PACKETS);
+        let times: Vec<u64> = park.take(Some(PortId(1))).iter().map(|parked| parked.since_ns).collect();
+        assert_eq!(times, (0..u64::from(put)).filter(|n| n % 3 == 1).collect::<Vec<_>>());
+        assert!(park.has_room(1000));
+        let late = park.overdue(PATIENCE_NS + 30).count();
+        assert_eq!(late, 20, "those of ports 0 and 2 that came before");
+        assert_eq!(park.take(None).len(), MAX_PACKETS - times.len() - late);
+        assert!(park.is_empty() && park.bytes == 0);
     }
 
-    proptest! {
-        #[test]
-        fn what_waits_is_what_came_and_neither_left_nor_expired(
-            steps in prop::collection::vec((0u8..4, 0u8..4, 1usize..40_000, 0u64..500_000_000), 1..200),
-        ) {
-            let (mut park, mut now) = (Park::default(), 0);
-            let mut model: Vec<(u8, u8, usize, u64)> = Vec::new();
-            for (mark, (what, n, len, pass)) in steps.into_iter().enumerate() {
-                now += pass;
-                let mark = mark.to_le_bytes()[0];
-                match what {
-                    0 => {
-                        let expected: Vec<u8> = model.iter().filter(|w| w.0 == n).map(|w| w.1).collect();
-                        prop_assert_eq!(marks(&park.take(hop(n))), expected);
-                        model.retain(|w| w.0 != n);
-                    }
-                    1 => {
-                        let before = model.len();
-                        model.retain(|w| now - w.3 < PATIENCE_NS);
-                        prop_assert_eq!(park.expire(now), before - model.len());
-                    }
-                    _ => {
-                        let bytes: usize = model.iter().map(|w| w.2).sum();
-                        let line = model.iter().filter(|w| w.0 == n).count();
-                        let room = line < MAX_PER_HOP && model.len() < MAX_PACKETS && bytes + len <= MAX_BYTES;
-                        prop_assert_eq!(put(&mut park, n, len, mark, now), room);
-                        if room {
-                            model.push((n, mark, len, now));
-                        }
-                    }
-                }
-                prop_assert_eq!(park.len(), model.len());
-                prop_assert_eq!(park.bytes, model.iter().map(|w| w.2).sum::<usize>());
-            }
+    #[test]
+    fn bytes_are_bounded_too() {
+        let mut park = Park::default();
+        while park.has_room(64 << 10) {
+            park.push(Parked { bytes: vec![0; 64 << 10], ..packet(0, 0) });
         }
+        assert_eq!(park.take(None).len(), MAX_BYTES / (64 << 10));
     }
 }

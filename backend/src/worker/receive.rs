@@ -2,6 +2,7 @@
 //! Frames that arrive at an uplink become a burst.
 
 use packet::{DropCause, WINDOW};
+use switch::model::Direction;
 
 use super::Worker;
 use super::bridge::Ingress;
@@ -55,8 +56,8 @@ impl Worker {
             counters.drop_packets(DropCause::TooBig, lost);
         }
         let payload = Payload::Slices(&payloads);
-        let ingress = Ingress { port: *port, pair: 0, payload, offloads: unfinished > 0, counters };
-        self.path.run(&ingress, self.clock.nanos_at(now));
+        let ingress = Ingress { port: *port, pair: 0, payload, offloads: unfinished > 0, waits_since: None };
+        self.path.run(&ingress, Direction::Out, self.clock.nanos_at(now));
         ring.release();
         held
     }

@@ -3,16 +3,18 @@
 //!
 //! A tunnel ends here if its outer destination is an uplink's own address: then the virtual network and the inner
 //! destination say which port the packet is for, and it goes there with the outer header still on; the port's inbound
-//! policy takes it off. A tunnel begins here if its outer source is an own address: then the packet is routed, wherever its
-//! Ethernet header says it goes. All others are ordinary packets of somebody else's.
+//! policy takes it off. A tunnel begins here if its outer source is an own address: then the packet goes to the uplink that
+//! has it, wherever its Ethernet header says, and the uplink finds the next hop. All others are ordinary packets of
+//! somebody else's.
+//!
+//! Own addresses are written by policy. A packet that comes with one from a port that has policy or a fixed address, or
+//! from a link, is forged.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use packet::{Burst, DropCause, EtherType, EthernetHeader, Field, MacAddr, Parsed, Tunnel, Verdict, parse};
+use packet::{Burst, DropCause, EtherType, EthernetHeader, Field, MacAddr, PortId, Tunnel, Verdict, parse};
 
-use super::bridge::{Ingress, Path, station_verdict};
-use super::finish::gather;
-use super::uplink::Hop;
+use super::bridge::{Path, station_verdict};
 use crate::config::Vni;
 use crate::topology::{Route, Routes};
 
@@ -25,6 +27,14 @@ const ICMPV6: u8 = 58;
 const IPV6_HEADER: usize = 40;
 const IPV4_HEADER: usize = 20;
 
+/// The beginning of a tunnel that is here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TunnelBegin {
+    /// That which has the outer source.
+    pub(super) uplink: PortId,
+    pub(super) destination: IpAddr,
+}
+
 /// The end of a tunnel that is here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TunnelEnd {
@@ -33,115 +43,67 @@ pub(super) struct TunnelEnd {
     pub(super) destination: MacAddr,
 }
 
-/// The outer addresses of a packet in a tunnel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Outer {
-    pub(super) source: IpAddr,
-    pub(super) destination: IpAddr,
-}
-
 impl Path {
-    /// Decides about packets for the node itself, and in tunnels that end or begin here. The others stay pending.
-    pub(super) fn take_own(&mut self, ingress: &Ingress<'_>, now_ns: u64) {
-        let own_mac = self.routes.uplink(ingress.port).filter(|uplink| !uplink.config.address.is_empty());
-        let own_mac = own_mac.map(|uplink| uplink.mac);
+    /// Drops what comes from an address of the node's own, and takes what is said about neighbours of an uplink.
+    pub(super) fn screen_own(&mut self, ingress: PortId, now_ns: u64) {
+        let is_link = self.own_mac(ingress).is_some();
+        let protected = is_link || self.routes.mac(ingress).is_some() || self.routes.home(ingress).is_some();
         for i in 0..self.burst.len() {
             if self.burst.verdict(i) != Verdict::Pending {
                 continue;
             }
-            if own_mac.is_some() && is_about_neighbors(self.burst.window(i)) && self.hear(ingress, i, now_ns) {
-                self.burst.set_verdict(i, Verdict::Taken);
+            let window = self.burst.window(i);
+            if is_link && is_about_neighbors(window) {
+                if self.hear(ingress, i, now_ns) {
+                    self.burst.set_verdict(i, Verdict::Taken);
+                }
+            } else if protected && begins_here(&self.routes, window).is_some() {
+                self.burst.set_verdict(i, Verdict::Drop(DropCause::SpoofedSource));
+            }
+        }
+    }
+
+    /// Decides about packets in tunnels that end or begin here, and others for the node itself. The rest stays pending.
+    pub(super) fn forward_tunnels(&mut self, ingress: PortId) {
+        let own_mac = self.own_mac(ingress);
+        for i in 0..self.burst.len() {
+            if self.burst.verdict(i) != Verdict::Pending {
                 continue;
             }
-            if may_be_tunnel(self.burst.window(i)) {
-                self.take_tunnel(ingress, i, now_ns);
-            }
-            // Nobody else has this address, so that a bridge would flood for it.
-            let is_own = |header: EthernetHeader<'_>| Some(header.destination()) == own_mac;
-            if self.burst.verdict(i) == Verdict::Pending
-                && EthernetHeader::parse(self.burst.window(i)).is_some_and(is_own)
-            {
-                self.burst.set_verdict(i, Verdict::Drop(DropCause::NoDestination));
-            }
-        }
-    }
-
-    /// Sends packet `i`, which has an outer header, towards its outer destination: chooses the uplink, finds the next
-    /// hop, and writes the outer Ethernet addresses. A packet whose next hop is not known yet is parked.
-    ///
-    /// The verdict says what became of it.
-    pub(super) fn route(&mut self, ingress: &Ingress<'_>, i: usize, outer: Outer, now_ns: u64) {
-        let verdict = self.try_route(ingress, i, outer, now_ns).unwrap_or_else(Verdict::Drop);
-        self.burst.set_verdict(i, verdict);
-    }
-
-    fn try_route(&mut self, ingress: &Ingress<'_>, i: usize, outer: Outer, now_ns: u64) -> Result<Verdict, DropCause> {
-        let port = self.routes.way_to(outer.source, outer.destination).ok_or(DropCause::Unresolved)?;
-        let uplink = match self.routes.to(port, 0) {
-            Route::Uplink(at) => self.uplinks.get_mut(at).ok_or(DropCause::NotReady)?,
-            Route::Remote(_) => {
-                self.unrouted |= 1 << i;
-                return Ok(Verdict::Forward(port));
-            }
-            Route::Local(_) | Route::None => return Err(DropCause::NotReady),
-        };
-        match uplink.resolve(outer.destination, now_ns) {
-            Hop::None => Err(DropCause::Unresolved),
-            Hop::Known(mac) => {
-                let addresses = uplink.addresses(mac);
-                let window = self.burst.window_mut(i).get_mut(..addresses.len()).ok_or(DropCause::Runt)?;
-                window.copy_from_slice(&addresses);
-                Ok(Verdict::Forward(port))
-            }
-            Hop::Wait(hop) => {
-                let (len, offload) = (self.burst.frame_len(i) as usize, self.burst.offload(i));
-                let burst = &self.burst;
-                let mut whole = false;
-                let fill = |room: &mut [u8]| whole = gather(burst, ingress.payload, i, room);
-                uplink.park(hop, len, offload, now_ns, fill)?;
-                debug_assert!(whole, "a payload ended early");
-                Ok(Verdict::Taken)
+            let window = self.burst.window(i);
+            let verdict = if let Some(end) = ends_here(&self.routes, &self.burst, i) {
+                Some(station_verdict(&self.routes, end.vni, end.destination, ingress))
+            } else if let Some(begin) = begins_here(&self.routes, window) {
+                Some(Verdict::Forward(begin.uplink))
+            } else {
+                // Nobody else has this address, so that a bridge would flood for it.
+                let is_own = |header: EthernetHeader<'_>| Some(header.destination()) == own_mac;
+                let own = EthernetHeader::parse(window).is_some_and(is_own);
+                own.then_some(Verdict::Drop(DropCause::NoDestination))
+            };
+            if let Some(verdict) = verdict {
+                self.burst.set_verdict(i, verdict);
             }
         }
     }
 
-    fn take_tunnel(&mut self, ingress: &Ingress<'_>, i: usize, now_ns: u64) {
-        let Ok(parsed) = parse::parse(self.burst.window(i), self.burst.frame_len(i)) else { return };
-        let Some(outer) = outer_of(&parsed) else { return };
-        if let Some(end) = end_of(&self.routes, &parsed) {
-            let verdict = station_verdict(&self.routes, end.vni, end.destination, ingress.port);
-            self.burst.set_verdict(i, verdict);
-            return;
-        }
-        // What comes from a link is for this node or for nobody here.
-        if self.routes.uplink(ingress.port).is_none() && self.routes.owner(outer.source).is_some() {
-            self.route(ingress, i, outer, now_ns);
-        }
+    fn hear(&mut self, ingress: PortId, i: usize, now_ns: u64) -> bool {
+        let Route::Uplink(at) = self.routes.to(ingress, 0) else { return false };
+        let Self { uplinks, burst, .. } = self;
+        uplinks.get_mut(at).is_some_and(|uplink| uplink.hear(burst.window(i), now_ns))
     }
 
-    fn hear(&mut self, ingress: &Ingress<'_>, i: usize, now_ns: u64) -> bool {
-        let Route::Uplink(at) = self.routes.to(ingress.port, 0) else { return false };
-        let Self { uplinks, burst, cutter, .. } = self;
-        uplinks.get_mut(at).is_some_and(|uplink| uplink.hear(burst.window(i), cutter, now_ns))
+    /// The MAC address of the node's own addresses at an uplink, if it has such.
+    fn own_mac(&self, port: PortId) -> Option<MacAddr> {
+        self.routes.uplink(port).filter(|uplink| !uplink.config.address.is_empty()).map(|uplink| uplink.mac)
     }
 }
 
 /// The end of the tunnel that packet `i` is in, if it is here.
 pub(super) fn ends_here(routes: &Routes, burst: &Burst, i: usize) -> Option<TunnelEnd> {
-    if !routes.has_own_addresses() || !may_be_tunnel(burst.window(i)) {
-        return None;
-    }
-    end_of(routes, &parse::parse(burst.window(i), burst.frame_len(i)).ok()?)
-}
-
-/// The outer addresses of the frame that begins with `window`.
-pub(super) fn outer_addresses(window: &[u8], frame_len: usize) -> Option<Outer> {
-    outer_of(&parse::parse(window, u32::try_from(frame_len).ok()?).ok()?)
-}
-
-fn end_of(routes: &Routes, parsed: &Parsed) -> Option<TunnelEnd> {
-    let outer = outer_of(parsed)?;
-    routes.owner(outer.destination)?;
+    let window = burst.window(i);
+    routes.owner(outer_addresses(routes, window)?.1)?;
+    let parsed = parse::parse(window, burst.frame_len(i)).ok()?;
     match parsed.layout.outer?.tunnel {
         Tunnel::Vxlan | Tunnel::Nvgre | Tunnel::Geneve => {}
         Tunnel::None | Tunnel::Gre => return None,
@@ -151,18 +113,26 @@ fn end_of(routes: &Routes, parsed: &Parsed) -> Option<TunnelEnd> {
     Some(TunnelEnd { vni, destination: MacAddr([a, b, c, d, e, f]) })
 }
 
-fn outer_of(parsed: &Parsed) -> Option<Outer> {
-    let (source, destination) = (parsed.ufid.get(Field::OuterIpSrc), parsed.ufid.get(Field::OuterIpDst));
-    match parsed.ufid.get(Field::OuterIpVersion) {
-        4 => {
-            let v4 = |bits: u128| u32::try_from(bits).ok().map(|bits| IpAddr::V4(Ipv4Addr::from_bits(bits)));
-            Some(Outer { source: v4(source)?, destination: v4(destination)? })
-        }
-        6 => Some(Outer {
-            source: Ipv6Addr::from_bits(source).into(),
-            destination: Ipv6Addr::from_bits(destination).into(),
-        }),
-        _ => None,
+/// The beginning of the tunnel that the frame with this window is in, if it is here.
+#[inline]
+pub(super) fn begins_here(routes: &Routes, window: &[u8]) -> Option<TunnelBegin> {
+    let (source, destination) = outer_addresses(routes, window)?;
+    Some(TunnelBegin { uplink: routes.owner(source)?, destination })
+}
+
+/// Source and destination of a frame that may be in a tunnel, if there are addresses to compare them with.
+#[inline]
+fn outer_addresses(routes: &Routes, window: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    if !routes.has_own_addresses() || !may_be_tunnel(window) {
+        return None;
+    }
+    let (ether_type, header) = network(window)?;
+    if ether_type == EtherType::IPV4 {
+        let [a, b, c, d, e, f, g, h] = *header.get(12..)?.first_chunk()?;
+        Some((Ipv4Addr::new(a, b, c, d).into(), Ipv4Addr::new(e, f, g, h).into()))
+    } else {
+        let (source, rest) = header.get(8..)?.split_first_chunk::<16>()?;
+        Some((Ipv6Addr::from(*source).into(), Ipv6Addr::from(*rest.first_chunk::<16>()?).into()))
     }
 }
 

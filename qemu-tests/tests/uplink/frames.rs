@@ -4,10 +4,10 @@
 
 use anyhow::ensure;
 use harness::node::{Node, NodeConfig, UplinkConfig};
-use harness::scenario;
+use harness::scenario::{self, WorkDir};
 
 use crate::station::Station;
-use crate::{Link, config, second};
+use crate::{Link, config};
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 0xb];
@@ -30,7 +30,7 @@ fn frame(to: [u8; 6], from: [u8; 6], tag: &[u8], len: usize, number: u32) -> Vec
 fn every_frame_arrives_as_it_was_sent() {
     scenario::run(|work| {
         let link = Link::create()?;
-        let work_of_b = second(work)?;
+        let work_of_b = WorkDir::create()?;
         let far = UplinkConfig { name: "up".to_owned(), interface: "far0".to_owned(), extra: String::new() };
         let far = NodeConfig { uplinks: vec![far], more_workers: 1, ..config(&["vm"], "") };
         let near = NodeConfig { poll: "busy".to_owned(), ..config(&["vm"], "workers = [\"w0\"]") };

@@ -20,8 +20,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use harness::netns::NetNs;
-use harness::node::{NodeConfig, PortConfig, UplinkConfig};
-use harness::scenario::WorkDir;
+use harness::node::{NodeConfig, UplinkConfig};
 
 /// How long anything may take.
 const SOON: Duration = Duration::from_secs(30);
@@ -52,16 +51,4 @@ impl Link {
 fn config(ports: &[&str], uplink: &str) -> NodeConfig {
     let uplink = UplinkConfig { name: "up".to_owned(), interface: "up0".to_owned(), extra: uplink.to_owned() };
     NodeConfig { uplinks: vec![uplink], ..NodeConfig::bridge(ports) }
-}
-
-/// As [`config`], with further lines for the only port, `vm`.
-fn config_of_one(vm: &str, uplink: &str) -> NodeConfig {
-    let vm = PortConfig { extra: vm.to_owned(), ..PortConfig::new("vm") };
-    NodeConfig { ports: vec![vm], ..config(&[], uplink) }
-}
-
-/// A directory in a directory, for a second node.
-fn second(work: &WorkDir) -> Result<WorkDir> {
-    let _ = work;
-    WorkDir::create()
 }

@@ -60,14 +60,14 @@ pub(super) fn checks(subject: Subject, value: Value, mut each: impl FnMut(Check)
             each(Check { word, mask, lo: place(lo), span: place(hi).saturating_sub(place(lo)) });
         }
         Value::Prefix { version, value, len } => {
-            let (Subject::Field(address), Some(field)) = (subject, subject.ip_version()) else { return };
-            equalities(Subject::Field(field), low_bits(field.bits()), u128::from(version as u8), &mut each);
+            let (Subject::Field(address), Some((field, says))) = (subject, version.says(subject)) else { return };
+            equalities(Subject::Field(field), low_bits(field.bits()), says, &mut each);
             match (version, ipv4_place(address)) {
-                (IpVersion::V4, Some((word, all))) if len > 0 => {
+                (IpVersion::V4 | IpVersion::Arp, Some((word, all))) if len > 0 => {
                     let mask = in_word(version.prefix_mask(len), all);
                     each(Check { word, mask, lo: in_word(value, all), span: 0 });
                 }
-                (IpVersion::V4, _) => {}
+                (IpVersion::V4 | IpVersion::Arp, _) => {}
                 (IpVersion::V6, _) => equalities(subject, version.prefix_mask(len), value, each),
             }
         }

@@ -3,58 +3,60 @@
 
 use packet::Field;
 
-use crate::condition::{Condition, IpVersion, Key, Subject, Value};
+use crate::condition::{Condition, Key, Subject, Value};
 
 /// The values of a condition as disjoint sorted intervals.
 #[derive(Debug)]
 pub(super) struct ListTest {
     subject: Subject,
-    ip_version: Option<Field>,
     /// Numbers that count whatever the IP version is.
-    any: Vec<(u128, u128)>,
-    v4: Vec<(u128, u128)>,
-    v6: Vec<(u128, u128)>,
+    any: Intervals,
+    /// Of each IP version that has some: the field that says it, what it says then, and its numbers.
+    versions: Vec<(Field, u128, Intervals)>,
 }
+
+/// Both ends included.
+type Intervals = Vec<(u128, u128)>;
 
 impl ListTest {
     pub(super) fn new(condition: &Condition) -> Self {
-        let (mut any, mut v4, mut v6) = (Vec::new(), Vec::new(), Vec::new());
+        let subject = condition.subject();
+        let mut any = Vec::new();
+        let mut versions: Vec<(Field, u128, Intervals)> = Vec::new();
         for value in condition.values() {
             match *value {
                 Value::Exact(value) => any.push((value, value)),
                 Value::Range { lo, hi } => any.push((lo, hi)),
                 Value::Prefix { version, value, len } => {
-                    let last = value | !version.prefix_mask(len) & version.prefix_mask(u8::MAX);
-                    match version {
-                        IpVersion::V4 => v4.push((value, last)),
-                        IpVersion::V6 => v6.push((value, last)),
+                    let Some((field, says)) = version.says(subject) else { continue };
+                    let interval = (value, value | !version.prefix_mask(len) & version.prefix_mask(u8::MAX));
+                    match versions.iter_mut().find(|(other, said, _)| (*other, *said) == (field, says)) {
+                        Some((_, _, intervals)) => intervals.push(interval),
+                        None => versions.push((field, says, vec![interval])),
                     }
                 }
             }
         }
-        let subject = condition.subject();
-        Self { subject, ip_version: subject.ip_version(), any: merged(any), v4: merged(v4), v6: merged(v6) }
+        let versions = versions.into_iter().map(|(field, says, intervals)| (field, says, merged(intervals)));
+        Self { subject, any: merged(any), versions: versions.collect() }
     }
 
     #[inline]
     pub(super) fn passes(&self, key: &Key) -> bool {
         let value = key.get(self.subject);
-        if contains(&self.any, value) {
-            return true;
-        }
-        match self.ip_version.map(|field| key.ufid.get(field)) {
-            // An IPv4 packet's address has 32 bits; nothing else is defined.
-            Some(4) => contains(&self.v4, value & u128::from(u32::MAX)),
-            Some(6) => contains(&self.v6, value),
-            _ => false,
-        }
+        contains(&self.any, value)
+            || self.versions.iter().any(|(field, says, intervals)| {
+                // An IPv4 address has 32 bits; what else may be there is not defined.
+                let value = if *says == 6 { value } else { value & u128::from(u32::MAX) };
+                key.ufid.get(*field) == *says && contains(intervals, value)
+            })
     }
 }
 
 /// Sorts intervals and joins those that touch.
-pub(super) fn merged(mut intervals: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+pub(super) fn merged(mut intervals: Intervals) -> Intervals {
     intervals.sort_unstable();
-    let mut out: Vec<(u128, u128)> = Vec::with_capacity(intervals.len());
+    let mut out = Intervals::with_capacity(intervals.len());
     for (lo, hi) in intervals {
         match out.last_mut() {
             Some(last) if lo <= last.1.saturating_add(1) => last.1 = last.1.max(hi),

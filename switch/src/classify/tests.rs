@@ -9,7 +9,7 @@ use super::sets::{Random, RuleSet};
 use super::*;
 use crate::condition::low_bits;
 
-const SUBJECTS: [Subject; 11] = [
+const SUBJECTS: [Subject; 12] = [
     Subject::Field(Field::IpSrc),
     Subject::Field(Field::IpDst),
     Subject::Field(Field::OuterIpSrc),
@@ -19,6 +19,7 @@ const SUBJECTS: [Subject; 11] = [
     Subject::Field(Field::IpProto),
     Subject::Field(Field::IpVersion),
     Subject::Field(Field::EthDst),
+    Subject::Field(Field::EtherType),
     Subject::Field(Field::TunnelKey),
     Subject::Register(3),
 ];
@@ -29,12 +30,13 @@ fn number(bits: u32) -> impl Strategy<Value = u128> {
     prop_oneof![8 => near, 1 => any::<u128>()].prop_map(move |value| value & low_bits(bits))
 }
 
-fn prefix() -> impl Strategy<Value = Value> {
-    let version = select(vec![IpVersion::V4, IpVersion::V6]);
+fn prefix(subject: Subject) -> impl Strategy<Value = Value> {
+    let all = [IpVersion::V4, IpVersion::V6, IpVersion::Arp];
+    let version = select(all.into_iter().filter(|version| version.says(subject).is_some()).collect::<Vec<_>>());
     version.prop_flat_map(|version| {
         let len = prop_oneof![select(vec![0, 1, 8, 24, 28, 30, 31, 32, 33, 64, 96, 120, 126, 128]), 0..=128_u8];
         (number(version.bits()), len).prop_map(move |(value, len)| {
-            let len = if version == IpVersion::V4 { len.min(32) } else { len };
+            let len = if version == IpVersion::V6 { len } else { len.min(32) };
             Value::Prefix { version, value: value & version.prefix_mask(len), len }
         })
     })
@@ -45,7 +47,10 @@ fn value(subject: Subject) -> BoxedStrategy<Value> {
     let exact = number(bits).prop_map(Value::Exact);
     let range = (number(bits), number(bits)).prop_map(|(a, b)| Value::Range { lo: a.min(b), hi: a.max(b) });
     match subject.ip_version() {
-        Some(_) => prop_oneof![8 => prefix(), 1 => exact, 1 => range].boxed(),
+        Some(_) => prop_oneof![8 => prefix(subject), 1 => exact, 1 => range].boxed(),
+        None if subject == Subject::Field(Field::EtherType) => {
+            prop_oneof![4 => Just(Value::Exact(0x0806)), 1 => exact, 1 => range].boxed()
+        }
         None => prop_oneof![exact, range].boxed(),
     }
 }
@@ -53,7 +58,7 @@ fn value(subject: Subject) -> BoxedStrategy<Value> {
 fn condition(lpm: Option<Field>) -> impl Strategy<Value = Condition> {
     (select(SUBJECTS.to_vec()), prop::bool::weighted(0.2)).prop_flat_map(move |(subject, long)| {
         let only_prefixes = lpm.map(Subject::Field) == Some(subject);
-        let values = if only_prefixes { prefix().boxed() } else { value(subject) };
+        let values = if only_prefixes { prefix(subject).boxed() } else { value(subject) };
         let count = if long { 2..9 } else { 1..2 };
         prop::collection::vec(values, count).prop_map(move |values| Condition::new(subject, values).unwrap())
     })
@@ -93,6 +98,11 @@ fn key(rules: &Rules, choices: &[(Index, Index, i8)], versions: (u8, u8)) -> Key
         };
         key.set(condition.subject(), value);
     }
+    // Of what is not IP, most that rules speak of is ARP.
+    let is_arp = versions.0 == 0 && versions.1 != 4;
+    if is_arp {
+        key.ufid.set(Field::EtherType, 0x0806);
+    }
     key.ufid.set(Field::IpVersion, versions.0.into());
     key.ufid.set(Field::OuterIpVersion, versions.1.into());
     key
@@ -115,7 +125,7 @@ fn longest(conditions: &Conditions, selection: Selection, key: &Key) -> u8 {
 }
 
 fn kinds() -> Vec<Kind> {
-    let mut kinds = vec![Kind::Linear, Kind::Hash, Kind::Tuple];
+    let mut kinds = vec![Kind::Linear, Kind::List, Kind::Hash, Kind::Tuple];
     for subject in SUBJECTS {
         kinds.push(match subject {
             Subject::Field(field) if subject.ip_version().is_some() => Kind::Trie(field),
@@ -129,7 +139,7 @@ fn agree(rules: &Rules, selection: Selection, keys: &[Key]) -> Result<(), TestCa
     let sequence = rules.iter().map(|(priority, conditions)| Rule { priority: *priority, conditions });
     let entries = Entries::new(sequence, selection).unwrap();
     let singles = kinds().into_iter().filter_map(|kind| Some((Some(kind), Compiled::single(kind, &entries, 7)?)));
-    let mixed = [Kind::Trie(Field::IpDst), Kind::Interval(Subject::Field(Field::L4Dst)), Kind::Tuple, Kind::Linear];
+    let mixed = [Kind::Trie(Field::IpDst), Kind::Interval(Subject::Field(Field::L4Dst)), Kind::Tuple, Kind::List];
     let several = [Compiled::from_entries(&entries, 7), Compiled::dealt(&mixed, &entries, 7)];
     let groups: Vec<_> = singles.chain(several.map(|group| (None, group))).collect();
     for key in keys {
@@ -220,22 +230,32 @@ fn long_lists_are_verified_instead_of_multiplied() {
 }
 
 #[test]
-fn errors_name_rule_and_subject() {
+fn errors_know_the_rule_and_name_the_subject() {
     let error = |condition, selection| {
         let bad = Conditions::new(vec![condition]).unwrap();
         let good = Conditions::default();
         let rules = [&good, &bad].map(|conditions| Rule { priority: 0, conditions });
-        Entries::new(rules, selection).unwrap_err().to_string()
+        let error = Entries::new(rules, selection).unwrap_err();
+        assert_eq!(error.rule(), Some(1));
+        error.to_string()
     };
     let (source, selection) = (Subject::Field(Field::IpSrc), Selection::LongestPrefix(Field::IpSrc));
     assert_eq!(
         error(Condition::new(source, vec![Value::Exact(1)]).unwrap(), selection),
-        "rule 1: src_ip: the group selects by its longest prefix, so every value must be a prefix"
+        "src_ip: the group selects by its longest prefix, so every value must be a prefix"
     );
+    // Two prefixes as they are written are two lengths that somebody chose; a range is none.
+    let span = |text| Condition::from_text("src_ip", [text]).unwrap();
+    let range = "src_ip: the group selects by its longest prefix, so every value must be a prefix";
+    assert_eq!(error(span("10.0.0.5-10.0.1.2"), selection), range);
+    for text in ["10.0.0.0/24", "10.0.0.0-10.0.0.255"] {
+        let one = Conditions::new(vec![span(text)]).unwrap();
+        assert!(Entries::new([Rule { priority: 0, conditions: &one }], selection).is_ok(), "{text}");
+    }
     let many = (0..5000).map(|value| Value::Prefix { version: IpVersion::V4, value, len: 32 }).collect();
     assert_eq!(
         error(Condition::new(source, many).unwrap(), selection),
-        "rule 1: src_ip: a list of 5000 prefixes; a longest-prefix group allows 4096"
+        "src_ip: a list of 5000 prefixes; a longest-prefix group allows 4096"
     );
     let by_port = Selection::LongestPrefix(Field::L4Dst);
     let error = Entries::new([], by_port).unwrap_err().to_string();

@@ -3,15 +3,20 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `tuple.rs` | what names a connection |
+//! | `connection.rs`, `connections.rs` | what stateful rules remember |
 //! | `index.rs` | from a hash to the places of flows that may be meant |
 //! | `table.rs` | flows by their identity |
 //! | `tcp.rs` | what is known of a TCP connection that passes by |
 //! | `slab.rs` | places, and handles that know when a place has changed hands |
 
+pub(crate) mod connection;
+pub(crate) mod connections;
 mod index;
 mod slab;
 mod table;
 pub mod tcp;
+pub mod tuple;
 
 pub use index::Index;
 pub use slab::{Handle, Slab};

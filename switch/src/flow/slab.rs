@@ -2,6 +2,7 @@
 //! Places for flows, and handles that know when a place has changed hands.
 
 use std::fmt;
+use std::num::NonZeroU32;
 
 /// Bits of a place in a [`Handle`].
 const PLACE_BITS: u32 = 20;
@@ -11,7 +12,7 @@ const GENERATIONS: u16 = 1 << (32 - PLACE_BITS);
 /// for after the place was given to another, it finds nothing. Generations come back after 4096 owners of
 /// one place, so a handle is not to be kept for longer than a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Handle(u32);
+pub struct Handle(NonZeroU32);
 
 /// A bounded collection whose members keep their places.
 #[derive(Debug)]
@@ -39,28 +40,41 @@ enum State<T> {
 
 impl Handle {
     /// Highest number of places a handle can name.
-    pub const MAX_PLACES: usize = 1 << PLACE_BITS;
+    pub const MAX_PLACES: usize = (1 << PLACE_BITS) - 1;
 
     /// The place alone.
     #[inline]
     #[must_use]
     pub const fn place(self) -> u32 {
-        self.0 & ((1 << PLACE_BITS) - 1)
+        self.to_bits() & ((1 << PLACE_BITS) - 1)
     }
 
     /// As a number, for export.
     #[must_use]
     pub const fn to_bits(self) -> u32 {
-        self.0
+        !self.0.get()
     }
 
+    /// From a number, as [`to_bits`](Self::to_bits) gave it.
+    #[must_use]
+    pub const fn from_bits(bits: u32) -> Option<Self> {
+        match NonZeroU32::new(!bits) {
+            Some(inverted) => Some(Self(inverted)),
+            None => None,
+        }
+    }
+
+    /// The highest place is never given away, so that no handle is all ones.
     const fn new(place: u32, generation: u16) -> Self {
-        Self((generation as u32) << PLACE_BITS | place)
+        match Self::from_bits((generation as u32) << PLACE_BITS | place) {
+            Some(handle) => handle,
+            None => Self(NonZeroU32::MIN),
+        }
     }
 
     const fn generation(self) -> u16 {
         // 12 bits are left.
-        (self.0 >> PLACE_BITS) as u16
+        (self.to_bits() >> PLACE_BITS) as u16
     }
 }
 
@@ -95,6 +109,12 @@ impl<T> Slab<T> {
     #[must_use]
     pub const fn capacity(&self) -> usize {
         self.capacity
+    }
+
+    /// Bytes that the places take that were ever used.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.places.len() * size_of::<Place<T>>()
     }
 
     /// Adds a member.

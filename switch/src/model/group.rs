@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use packet::Field;
 
-use super::rule::{Rule, RuleError};
+use super::action::ActionError;
+use super::rule::Rule;
 use crate::Name;
 use crate::condition::Conditions;
 
@@ -49,7 +50,7 @@ pub enum GroupError {
         /// Which one.
         rule: Name,
         /// What is wrong with it.
-        cause: RuleError,
+        cause: ActionError,
     },
     /// More rules than a group may have.
     #[error("{rules} rules; a group has at most {MAX_RULES}")]

@@ -105,6 +105,9 @@ impl Layer {
     /// Puts a group in its place, instead of the one of its name if there is one.
     pub(super) fn put(&mut self, group: Arc<Group>, version: u64) -> Result<(), LayerError> {
         group.check().map_err(|cause| LayerError::Group { group: group.name.clone(), cause })?;
+        if self.group(&group.name).is_some_and(|other| other.group == group) {
+            return Ok(());
+        }
         self.groups.retain(|other| other.group.name != group.name);
         let groups = self.groups.len().saturating_add(1);
         if groups > MAX_GROUPS {

@@ -8,23 +8,33 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `rule.rs` | rules and their actions |
+//! | `action.rs` | what rules do |
+//! | `resource.rs` | data that rules share |
+//! | `rule.rs` | rules |
 //! | `group.rs` | groups: the unit of update |
 //! | `layer.rs` | layers, and whom they belong to |
 //! | `policy.rs` | a port's layers, in order |
+//! | `needs.rs` | resources in transactions |
 //! | `transaction.rs` | the only way from one policy to the next |
 
+mod action;
 mod group;
 mod layer;
+mod needs;
 mod policy;
+mod resource;
 mod rule;
 mod transaction;
 
 #[cfg(test)]
 mod tests;
 
+pub use action::{
+    Action, ActionError, Balance, Destination, Encap, Endpoint, MAX_CHOICES, Nat, ResourceKind, Source, Stateful,
+};
 pub use group::{Group, GroupError, MAX_RULES};
 pub use layer::{Default, Layer, LayerError, MAX_GROUPS, Versioned};
-pub use policy::{MAX_LAYERS, PortPolicy};
-pub use rule::{Action, Direction, Rule, RuleError, Stateful};
+pub use policy::{MAX_LAYERS, MAX_RESOURCES, PortPolicy, VersionedResource};
+pub use resource::{Answer, Content, MAX_MAPPINGS, MAX_RANGES, Mapping, Mappings, PortRange, Resource, ResourceError};
+pub use rule::{Direction, Rule};
 pub use transaction::{Controller, Edit, Precondition, Transaction, TransactionError};

@@ -4,23 +4,37 @@
 use std::sync::Arc;
 
 use super::layer::Layer;
+use super::resource::Resource;
 use super::rule::Direction;
 
 /// Most layers of a port.
 pub const MAX_LAYERS: usize = 32;
 
-/// Layers in ascending order, and how many transactions made them.
+/// Most resources of a port.
+pub const MAX_RESOURCES: usize = 256;
+
+/// Layers in ascending order, resources by name, and how many transactions made them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortPolicy {
     pub(super) version: u64,
     pub(super) layers: Vec<Arc<Layer>>,
+    pub(super) resources: Vec<VersionedResource>,
+}
+
+/// A resource and the version under which it was last changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VersionedResource {
+    /// The policy's version that changed it.
+    pub version: u64,
+    /// The resource.
+    pub resource: Arc<Resource>,
 }
 
 impl PortPolicy {
     /// No layers: everything passes.
     #[must_use]
     pub const fn empty() -> Self {
-        Self { version: 0, layers: Vec::new() }
+        Self { version: 0, layers: Vec::new(), resources: Vec::new() }
     }
 
     /// Grows by one with each transaction.
@@ -48,5 +62,18 @@ impl PortPolicy {
     #[must_use]
     pub fn layer(&self, name: &str) -> Option<&Arc<Layer>> {
         self.layers.iter().find(|layer| &*layer.name == name)
+    }
+
+    /// The resources, by name.
+    #[must_use]
+    pub fn resources(&self) -> &[VersionedResource] {
+        &self.resources
+    }
+
+    /// A resource by its name.
+    #[must_use]
+    pub fn resource(&self, name: &str) -> Option<&VersionedResource> {
+        let at = self.resources.binary_search_by(|held| (*held.resource.name).cmp(name)).ok()?;
+        self.resources.get(at)
     }
 }

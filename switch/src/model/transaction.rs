@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! From one policy to the next.
 
+use core::net::IpAddr;
 use std::sync::Arc;
 
 use super::group::Group;
 use super::layer::{Default, Layer, LayerError};
-use super::policy::{MAX_LAYERS, PortPolicy};
+use super::policy::{MAX_LAYERS, MAX_RESOURCES, PortPolicy};
+use super::resource::{Answer, Resource, ResourceError};
 use crate::Name;
 
 /// Who writes, as the control plane made sure.
@@ -45,6 +47,13 @@ pub enum Precondition {
         /// The version last read.
         version: u64,
     },
+    /// The resource was last changed under this version; `None`: it is not there.
+    Resource {
+        /// The resource.
+        resource: Name,
+        /// The version last read.
+        version: Option<u64>,
+    },
 }
 
 /// A step of a transaction.
@@ -64,7 +73,7 @@ pub enum Edit {
         /// Its name.
         name: Name,
     },
-    /// Creates a group or replaces it.
+    /// Creates a group or replaces it. One that is equal to what is there stays what it is, version and all.
     PutGroup {
         /// Its layer.
         layer: Name,
@@ -77,6 +86,25 @@ pub enum Edit {
         layer: Name,
         /// Its name.
         group: Name,
+    },
+    /// Creates a resource or replaces it; it belongs to whoever creates it.
+    PutResource {
+        /// The resource. Whose it is said to be does not matter.
+        resource: Arc<Resource>,
+    },
+    /// Removes a resource that no rule needs any more.
+    RemoveResource {
+        /// Its name.
+        name: Name,
+    },
+    /// Puts an entry of a map, or removes it.
+    PutMapping {
+        /// The map.
+        resource: Name,
+        /// The key.
+        address: IpAddr,
+        /// What is known of it; `None`: nothing any more.
+        answer: Option<Answer>,
     },
 }
 
@@ -111,9 +139,30 @@ pub enum TransactionError {
         /// The version it was believed to have.
         expected: u64,
     },
+    /// A resource would not hold together.
+    #[error("resource {resource:?}: {cause}")]
+    Resource {
+        /// Which one.
+        resource: Name,
+        /// What is wrong with it.
+        cause: ResourceError,
+    },
+    /// Somebody else wrote the resource in between.
+    #[error("resource {resource} has version {now}, not {expected}", now = show(*.now), expected = show(*.expected))]
+    ResourceConflict {
+        /// The resource.
+        resource: Name,
+        /// The version it has; `None`: it is not there.
+        now: Option<u64>,
+        /// The version it was believed to have.
+        expected: Option<u64>,
+    },
     /// More layers than a port may have.
     #[error("a port has at most {MAX_LAYERS} layers")]
     TooManyLayers,
+    /// More resources than a port may have.
+    #[error("a port has at most {MAX_RESOURCES} resources")]
+    TooManyResources,
     /// There is no such layer.
     #[error("there is no layer {layer:?}")]
     UnknownLayer {
@@ -131,11 +180,13 @@ impl PortPolicy {
         for precondition in &transaction.preconditions {
             self.check(precondition)?;
         }
-        let mut next = Self { version: self.version.saturating_add(1), layers: self.layers.clone() };
+        let version = self.version.saturating_add(1);
+        let mut next = Self { version, layers: self.layers.clone(), resources: self.resources.clone() };
         for edit in &transaction.edits {
             next.edit(edit, &transaction.controller)?;
         }
         next.settle()?;
+        next.check_needs(self)?;
         Ok(next)
     }
 
@@ -153,6 +204,13 @@ impl PortPolicy {
             Precondition::Policy { version: expected } => {
                 Err(TransactionError::PolicyConflict { now: self.version, expected })
             }
+            Precondition::Resource { ref resource, version: expected } => {
+                let now = self.resource(resource).map(|held| held.version);
+                if now == expected {
+                    return Ok(());
+                }
+                Err(TransactionError::ResourceConflict { resource: resource.clone(), now, expected })
+            }
         }
     }
 
@@ -169,6 +227,9 @@ impl PortPolicy {
                 self.change(layer, controller, |layer| layer.put(Arc::clone(group), version))
             }
             Edit::RemoveGroup { layer, group } => self.change(layer, controller, |layer| layer.remove(group)),
+            Edit::PutResource { resource } => self.put_resource(resource, controller),
+            Edit::RemoveResource { name } => self.remove_resource(name, controller),
+            Edit::PutMapping { resource, address, answer } => self.put_mapping(resource, *address, *answer, controller),
         }
     }
 

@@ -1,0 +1,422 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The first packet of a flow: it is planned, and what the plan wants is committed in one place.
+
+use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, PortId, Program, Tunnel, Ufid, Verdict};
+
+use super::flow::{Fate, Marks, Unified, Watched};
+use super::path::PathId;
+use super::reconcile::Settled;
+use super::shard::{Now, Place, Shard, Tracked, beginning, scope, segment};
+use super::{Event, Outside};
+use crate::compile::Snapshot;
+use crate::condition::{Key, REGISTERS};
+use crate::flow::connection::{Connection, Entry, Role};
+use crate::flow::tuple::{Kind, Tuple};
+use crate::flow::{FlowKey, Handle, tcp};
+use crate::model::Direction;
+use crate::plan::{Choice, Membership, Outcome, Plan, Question, Request, plan};
+
+/// A question is asked again after so long without an answer.
+const ASK_AGAIN_NS: u64 = 1_000_000_000;
+/// Questions that may be open.
+const MAX_ASKED: usize = 4096;
+
+/// A plan and what it was made for.
+struct Planned {
+    plan: Plan,
+    connection: Option<(Handle, Role)>,
+    /// What can begin: TCP with its state.
+    #[expect(clippy::option_option, reason = "nothing, something without a state, or TCP")]
+    begins: Option<Option<tcp::Connection>>,
+    /// The tuple of the packet as it came.
+    enter: Option<Tuple>,
+}
+
+impl Shard {
+    /// Deals with a packet whose flow is not known.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn begin(
+        &mut self,
+        burst: &mut Burst,
+        place: &Place,
+        key: &FlowKey<'_>,
+        now: &Now<'_>,
+        outside: &mut Outside<'_>,
+    ) {
+        if !self.budget.take(now.ns, self.config.plans_per_second) {
+            self.stats.over_budget += 1;
+            return burst.set_verdict(place.at, Verdict::Drop(DropCause::PlanBudget));
+        }
+        let planned = self.plan_first(&place.parsed, now);
+        if let Outcome::Pending(request) = &planned.plan.outcome {
+            self.ask(request, now.ns, outside);
+            outside.parked += 1;
+            return burst.set_verdict(place.at, Verdict::Park(DropCause::Unresolved));
+        }
+        let fate = now.fate(&planned.plan.outcome, self.port);
+        if fate == Fate::Drop(DropCause::NatExhausted) {
+            self.tell_exhausted(&planned.plan, now.snapshot, outside);
+        }
+        match self.commit(place, key, now, &planned, fate) {
+            Ok(handle) => {
+                if let Some(flow) = self.flows.get_mut(handle) {
+                    flow.count(place.len, now.ms);
+                    flow.apply(burst, place.at, &place.parsed.layout, key.hash);
+                }
+                if now.direction == Direction::In && fate == Fate::Pass {
+                    self.pair(handle, &planned.plan.after.ufid, now);
+                } else if now.direction == Direction::Out && fate == Fate::Pass {
+                    self.meet_pair(handle, &planned.plan.after.ufid);
+                }
+            }
+            Err(uncached) => {
+                self.stats.not_cached += 1;
+                let path = self.paths.intern(&planned.plan, now.snapshot);
+                self.paths.count(path, 1, place.len.into());
+                self.paths.release(path);
+                uncached.apply(burst, place.at, &place.parsed.layout, key.hash);
+            }
+        }
+    }
+
+    /// Plans a packet that has no flow: as part of its connection, or as what may begin one.
+    fn plan_first(&mut self, parsed: &Parsed, now: &Now<'_>) -> Planned {
+        let enter = Kind::of(&parsed.ufid).tuple();
+        let key = Key { ufid: parsed.ufid, registers: [0; REGISTERS] };
+        let found = enter.and_then(|tuple| self.connections.find(now.direction, &tuple));
+        let found = found.and_then(|(at, role)| Some((at, role, self.join(at, now)?)));
+        if let Some((at, role, settled)) = found {
+            let connection = Some((at, role));
+            if let Settled::Waits(plan) = settled {
+                return Planned { plan, connection, begins: None, enter };
+            }
+            let plan = self.plan(&key, self.membership(connection, false), now);
+            let goes_on = match plan.outcome {
+                Outcome::Forward | Outcome::Hairpin(_) => self.track(at, role, segment(parsed)) == Tracked::Goes,
+                Outcome::Ended => false,
+                // What policy drops has nothing to do with the connection.
+                Outcome::Drop(_) | Outcome::Pending(_) => true,
+            };
+            if goes_on {
+                return Planned { plan, connection, begins: None, enter };
+            }
+            self.end(at, now.ms);
+        }
+        let begins = beginning(parsed);
+        let plan = self.plan(&key, self.membership(None, begins.is_some()), now);
+        Planned { plan, connection: None, begins, enter }
+    }
+
+    /// How a packet without a flow of its own goes on with a connection; `None`: that is over.
+    fn join(&mut self, at: Handle, now: &Now<'_>) -> Option<Settled> {
+        self.hear_from_flows(at);
+        if self.connections.get(at).is_none_or(|connection| connection.is_over(now.ms)) {
+            self.stats.expired += 1;
+            self.end(at, now.ms);
+            return None;
+        }
+        let settled = self.reconcile_connection(at, now);
+        (!matches!(settled, Settled::Ended)).then_some(settled)
+    }
+
+    pub(super) fn membership(&self, connection: Option<(Handle, Role)>, begins: bool) -> Membership<'_> {
+        let member = connection.and_then(|(at, role)| Some((self.connections.get(at)?, role)));
+        match member {
+            Some((connection, role)) => Membership::Of(connection, role),
+            None if begins => Membership::Begins,
+            None => Membership::None,
+        }
+    }
+
+    pub(super) fn plan(&self, key: &Key, membership: Membership<'_>, now: &Now<'_>) -> Plan {
+        plan(&Question {
+            snapshot: now.snapshot,
+            direction: now.direction,
+            key,
+            membership,
+            connections: &self.connections,
+            now_ns: now.ns,
+        })
+    }
+
+    pub(super) fn simulate(&self, direction: Direction, key: &Key, now_ns: u64) -> Plan {
+        let now = Now {
+            ns: now_ns,
+            ms: super::to_ms(now_ns),
+            direction,
+            snapshot: &self.snapshot,
+            epoch: self.epoch,
+            names: &[],
+        };
+        let tuple = Kind::of(&key.ufid).tuple();
+        let connection = tuple.and_then(|tuple| self.connections.find(direction, &tuple));
+        self.plan(key, self.membership(connection, tuple.is_some()), &now)
+    }
+
+    /// Does what a plan wants: the connection, then the flow. If the flow cannot be kept, it comes back, to be used once.
+    fn commit(
+        &mut self,
+        place: &Place,
+        key: &FlowKey<'_>,
+        now: &Now<'_>,
+        planned: &Planned,
+        fate: Fate,
+    ) -> Result<Handle, Unified> {
+        let (fate, program) = compile(fate, &planned.plan, &place.parsed.ufid, &place.parsed.layout);
+        let mut flow = Unified::new(fate, program, now);
+        let passes = !matches!(fate, Fate::Drop(_));
+        flow.marks.set(Marks::PASSING, fate == Fate::Drop(DropCause::NoMapping));
+        // An answer of the pool may be another next time.
+        let of_the_pool = fate == Fate::Drop(DropCause::NatExhausted) || !passes && planned.plan.from_ranges;
+        if planned.plan.transient || of_the_pool {
+            return Err(flow);
+        }
+        let opens = passes && planned.connection.is_none() && !planned.plan.entries.is_empty();
+        if opens {
+            match self.open(planned, now) {
+                Ok(at) => flow.connection = Some(at),
+                Err(cause) => {
+                    flow.fate = Fate::Drop(cause);
+                    return Err(flow);
+                }
+            }
+        } else if let Some((at, role)) = planned.connection {
+            // One that is dropped, too: when the connection ends it may be let through.
+            flow.connection = Some(at);
+            if passes && role == Role::Initiator {
+                self.add_entries(at, &planned.plan);
+            }
+        }
+        flow.path = self.paths.intern(&planned.plan, now.snapshot);
+        let (path, connection) = (flow.path, flow.connection);
+        match self.keep(key, flow, now.ms) {
+            Ok(handle) => Ok(handle),
+            Err(mut flow) => {
+                self.paths.release(path);
+                // A connection without a flow would never end.
+                if let Some(at) = connection.filter(|_| opens) {
+                    self.end(at, now.ms);
+                    flow.fate = Fate::Drop(DropCause::FlowTableFull);
+                }
+                flow.connection = None;
+                Err(flow)
+            }
+        }
+    }
+
+    /// Opens the connection that a plan wants.
+    fn open(&mut self, planned: &Planned, now: &Now<'_>) -> Result<Handle, DropCause> {
+        let plan = &planned.plan;
+        let (Some(enter), Some(leave)) = (planned.enter, Kind::of(&plan.after.ufid).tuple()) else {
+            return Err(DropCause::Untransposable);
+        };
+        let tcp = planned.begins.flatten();
+        let mut connection = Connection::new(now.direction, [enter, leave], &plan.entries, tcp);
+        (connection.idle_s, connection.rests) = (plan.idle_s, plan.from_ranges);
+        (connection.epoch, connection.last_ms) = (now.epoch, now.ms);
+        let (name, other) = (connection.name(now.direction), connection.name(now.direction.reversed()));
+        let taken = |shard: &Self, direction, name| shard.connections.find(direction, &name).is_some();
+        if taken(self, now.direction, name) || taken(self, now.direction.reversed(), other) {
+            self.stats.name_conflicts += 1;
+            return Err(DropCause::NatExhausted);
+        }
+        for (direction, name) in [(now.direction, &name), (now.direction.reversed(), &other)] {
+            self.openings.opened(self.connections.hash(direction, name));
+        }
+        self.connections.open(connection).or_else(|connection| {
+            self.make_room_small(now.ms);
+            self.connections.open(connection).map_err(|_| {
+                self.stats.table_full += 1;
+                DropCause::FlowTableFull
+            })
+        })
+    }
+
+    /// What an initiator's packet met that the connection does not remember yet.
+    pub(super) fn add_entries(&mut self, at: Handle, plan: &Plan) {
+        let Some(connection) = self.connections.get_mut(at) else { return };
+        let is_new = |entry: &Entry| connection.entry(entry.layer).is_none();
+        if plan.entries.iter().any(is_new) {
+            let kept = connection.entries().filter(|old| plan.entries.iter().all(|new| new.layer != old.layer));
+            let entries: Vec<Entry> = kept.chain(plan.entries.iter().copied()).collect();
+            connection.amend(&entries);
+            connection.idle_s = connection.idle_s.min(plan.idle_s);
+        }
+    }
+
+    /// Puts a flow into the table, among the small ones unless its connection is established.
+    pub(super) fn keep(&mut self, key: &FlowKey<'_>, mut flow: Unified, now_ms: u32) -> Result<Handle, Unified> {
+        let connection = flow.connection.and_then(|at| self.connections.get(at));
+        let established = connection.is_some_and(|connection| connection.established);
+        flow.marks.set(Marks::QUIET, established && connection.is_some_and(|connection| connection.tcp.is_none()));
+        flow.marks.set(Marks::SMALL, !established || !self.room_for_confirmed());
+        if flow.marks.has(Marks::SMALL) {
+            self.make_room(now_ms);
+            // What made room may have been the connection itself.
+            if flow.connection.is_some_and(|at| self.connections.get(at).is_none()) {
+                flow.connection = None;
+                return Err(flow);
+            }
+        }
+        flow.link = connection_flows(self, flow.connection);
+        if flow.connection.is_none() {
+            let direction = if key.scope == scope(Direction::In) { Direction::In } else { Direction::Out };
+            flow.watched = self.watched(direction, Kind::of(key.ufid).tuple());
+        }
+        let (small, at) = (flow.marks.has(Marks::SMALL), flow.connection);
+        let handle = self.flows.insert(key, flow).inspect_err(|_| self.stats.table_full += 1)?;
+        if small {
+            self.small.push_back(handle);
+        } else {
+            self.stats.confirmed += 1;
+        }
+        if let Some(connection) = at.and_then(|at| self.connections.get_mut(at)) {
+            connection.flows = Some(handle);
+            if connection.initiator.is_none() && key.scope == scope(connection.direction) {
+                connection.initiator = Some(handle);
+            }
+        }
+        self.trim_siblings(at);
+        Ok(handle)
+    }
+
+    /// Makes the flow of the answers to an inbound one, if it is not there (VF-21).
+    fn pair(&mut self, handle: Handle, after: &Ufid, now: &Now<'_>) {
+        let answer = after.reversed();
+        let key = self.flows.key(scope(Direction::Out), &answer);
+        if let Some(other) = self.flows.find(&key) {
+            return self.join_pair(handle, other);
+        }
+        let now = Now { direction: Direction::Out, ..*now };
+        let tuple = Kind::of(&answer).tuple();
+        let connection = tuple.and_then(|tuple| self.connections.find(Direction::Out, &tuple));
+        let question = Key { ufid: answer, registers: [0; REGISTERS] };
+        let plan = self.plan(&question, self.membership(connection, false), &now);
+        let makes_state = matches!(connection, Some((_, Role::Initiator))) || plan.transient;
+        if makes_state || plan.outcome != Outcome::Forward {
+            return;
+        }
+        let Ok((Fate::Pass, program)) =
+            layout_of(&answer).ok_or(()).map(|layout| compile(Fate::Pass, &plan, &answer, &layout))
+        else {
+            return;
+        };
+        let mut flow = Unified::new(Fate::Pass, program, &now);
+        flow.connection = connection.map(|(at, _)| at);
+        flow.path = self.paths.intern(&plan, now.snapshot);
+        let path = flow.path;
+        match self.keep(&key, flow, now.ms) {
+            Ok(other) => self.join_pair(handle, other),
+            Err(_) => self.paths.release(path),
+        }
+    }
+
+    /// Finds the flow that an outbound one answers.
+    fn meet_pair(&mut self, handle: Handle, after: &Ufid) {
+        let answer = after.reversed();
+        let key = self.flows.key(scope(Direction::In), &answer);
+        if let Some(other) = self.flows.find(&key) {
+            self.join_pair(handle, other);
+        }
+    }
+
+    fn join_pair(&mut self, one: Handle, other: Handle) {
+        for (one, other) in [(one, other), (other, one)] {
+            if let Some(flow) = self.flows.get_mut(one)
+                && flow.connection.is_none()
+            {
+                flow.link = Some(other);
+            }
+        }
+    }
+
+    /// Asks the controller, unless that was done a moment ago.
+    pub(super) fn ask(&mut self, request: &Request, now_ns: u64, outside: &mut Outside<'_>) {
+        self.stats.waiting += 1;
+        let asked = self.asked.get(request).copied();
+        if asked.is_some_and(|asked| now_ns.saturating_sub(asked) < ASK_AGAIN_NS) {
+            return;
+        }
+        if asked.is_none() && self.asked.len() >= MAX_ASKED {
+            self.asked.retain(|_, asked| now_ns.saturating_sub(*asked) < ASK_AGAIN_NS);
+            if self.asked.len() >= MAX_ASKED {
+                return;
+            }
+        }
+        self.asked.insert(request.clone(), now_ns);
+        outside.tell(Event::Miss { port: self.port, request: request.clone() });
+    }
+
+    fn tell_exhausted(&mut self, plan: &Plan, snapshot: &Snapshot, outside: &mut Outside<'_>) {
+        self.stats.nat_exhausted += 1;
+        let Some(stage) = plan.stages.last() else { return };
+        let Choice::Rule { group, place } = stage.choice else { return };
+        let Some(layer) = snapshot.layers().get(stage.layer) else { return };
+        let Some(group) = layer.groups.get(group) else { return };
+        let Some(rule) = group.group.rules.get(place) else { return };
+        let rule = format!("{}/{}/{}", layer.layer.name, group.group.name, rule.name);
+        outside.tell(Event::NatExhausted { port: self.port, rule });
+    }
+}
+
+fn connection_flows(shard: &Shard, at: Option<Handle>) -> Option<Handle> {
+    shard.connections.get(at?)?.flows
+}
+
+impl Unified {
+    pub(super) fn new(fate: Fate, program: Option<Box<Program>>, now: &Now<'_>) -> Self {
+        Self {
+            epoch: now.epoch,
+            bytes: 0,
+            program,
+            packets: 0,
+            last_ms: now.ms,
+            path: PathId::None,
+            connection: None,
+            link: None,
+            next: None,
+            next_epoch: 0,
+            next_port: PortId::NONE,
+            next_s: 0,
+            fate,
+            marks: Marks::SMALL,
+            watched: Watched::default(),
+        }
+    }
+}
+
+/// The program of a plan. What cannot be compiled is dropped.
+pub(super) fn compile(fate: Fate, plan: &Plan, ufid: &Ufid, layout: &Layout) -> (Fate, Option<Box<Program>>) {
+    if matches!(fate, Fate::Drop(_)) || plan.transposition.is_identity() {
+        return (fate, None);
+    }
+    match plan.transposition.compile(ufid, layout) {
+        Ok(program) => (fate, Some(Box::new(program))),
+        Err(_) => (Fate::Drop(DropCause::Untransposable), None),
+    }
+}
+
+/// How packets of an identity are laid out, as far as compiling wants to know: which headers there are.
+pub(super) fn layout_of(ufid: &Ufid) -> Option<Layout> {
+    let tunnels = [Tunnel::None, Tunnel::Vxlan, Tunnel::Nvgre, Tunnel::Geneve, Tunnel::Gre];
+    let tunnel = tunnels.into_iter().find(|tunnel| *tunnel as u128 == ufid.get(Field::Tunnel))?;
+    let outer = (tunnel != Tunnel::None).then(|| OuterLayout {
+        tunnel,
+        vlan: ufid.get(Field::OuterVlan) != 0,
+        ip: 0,
+        transport: 0,
+        end: 0,
+    });
+    let tags = [Field::Vlan, Field::SecondVlan].into_iter().filter(|field| ufid.get(*field) != 0).count();
+    let there = ufid.get(Field::IpVersion) != 0 || ufid.get(Field::EtherType) == u128::from(EtherType::ARP.0);
+    Some(Layout {
+        outer,
+        ethernet: (tunnel != Tunnel::Gre).then_some(0),
+        vlans: u8::try_from(tags).unwrap_or(2),
+        network: there.then_some(0),
+        transport: there.then_some(0),
+        fragment_header: None,
+        end: 0,
+    })
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Unified flows: what the data path knows of all packets with one identity (VF-18).
+
+use packet::{DropCause, PortId, Program};
+
+use super::path::PathId;
+use crate::flow::Handle;
+
+/// A unified flow.
+#[derive(Debug)]
+pub(super) struct Unified {
+    /// The epoch of its shard in which it was last found right.
+    pub(super) epoch: u32,
+    /// Bytes since they were last given to the rules.
+    pub(super) bytes: u64,
+    /// What is done to headers; `None`: nothing.
+    pub(super) program: Option<Box<Program>>,
+    /// Packets since they were last given to the rules.
+    pub(super) packets: u32,
+    pub(super) last_ms: u32,
+    pub(super) path: PathId,
+    pub(super) connection: Option<Handle>,
+    /// With a connection: the next flow of it. Without: the flow of the other direction.
+    pub(super) link: Option<Handle>,
+    /// The flow that its packets belong to at the port that they go to.
+    pub(super) next: Option<Handle>,
+    /// The forwarder's epoch in which they went there.
+    pub(super) next_epoch: u32,
+    /// That port, and when it was last made sure of, in seconds.
+    pub(super) next_port: PortId,
+    pub(super) next_s: u16,
+    /// Of a flow without a connection: where to see whether one with its name may have begun since it was planned, and
+    /// what stood there then.
+    pub(super) watched: Watched,
+    pub(super) fate: Fate,
+    /// What else there is to know, a bit each.
+    pub(super) marks: Marks,
+}
+
+/// What there is to know about a flow, a bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marks(u8);
+
+impl Marks {
+    /// It is among those that nobody has confirmed.
+    pub(super) const SMALL: Self = Self(1);
+    /// A packet of it was seen: one that was made for its pair has yet to be.
+    pub(super) const SEEN: Self = Self(2);
+    /// Its connection has nothing to learn from its packets any more.
+    pub(super) const QUIET: Self = Self(4);
+    /// It is right for a while only: what the directory denied may come to be.
+    pub(super) const PASSING: Self = Self(8);
+
+    #[inline]
+    pub(super) const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[inline]
+    pub(super) const fn set(&mut self, other: Self, to: bool) {
+        if to {
+            self.0 |= other.0;
+        } else {
+            self.0 &= !other.0;
+        }
+    }
+
+    /// Whether its flow's packets have nothing to tell but that they were there.
+    #[inline]
+    pub(super) const fn is_calm(self) -> bool {
+        self.0 & (Self::SEEN.0 | Self::QUIET.0 | Self::PASSING.0) == Self::SEEN.0 | Self::QUIET.0
+    }
+}
+
+/// A place among the [`Openings`], and what stood there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Watched {
+    place: u16,
+    count: u16,
+}
+
+/// Connections that have begun, counted by hash of their names: so a flow that was planned without one, dropped
+/// perhaps, learns of it without looking for it with every packet.
+#[derive(Debug)]
+pub(super) struct Openings(Box<[u16]>);
+
+impl Openings {
+    /// One more place than there are hashes: that of flows that can have no connection.
+    const PLACES: u16 = 4096;
+
+    pub(super) fn new() -> Self {
+        Self(vec![0; usize::from(Self::PLACES) + 1].into())
+    }
+
+    /// What a flow with this hash of its name is to watch; `None`: it has no name.
+    pub(super) fn watch(&self, hash: Option<u64>) -> Watched {
+        let place = hash.map_or(Self::PLACES, Self::place);
+        Watched { place, count: self.0.get(usize::from(place)).copied().unwrap_or_default() }
+    }
+
+    /// A connection with this hash of a name has begun.
+    pub(super) fn opened(&mut self, hash: u64) {
+        if let Some(count) = self.0.get_mut(usize::from(Self::place(hash))) {
+            *count = count.wrapping_add(1);
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_quiet(&self, watched: Watched) -> bool {
+        self.0.get(usize::from(watched.place)) == Some(&watched.count)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+    const fn place(hash: u64) -> u16 {
+        (hash >> 40) as u16 % Self::PLACES
+    }
+}
+
+/// What becomes of a flow's packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Pass,
+    /// They go to this port, whatever their addresses say.
+    Redirect(PortId),
+    Drop(DropCause),
+}
+
+// A hundred thousand flows are to fit into caches.
+const _: () = assert!(size_of::<Unified>() <= 72);
+
+impl Unified {
+    /// Counts a packet.
+    #[inline]
+    pub(super) fn count(&mut self, bytes: u32, now_ms: u32) {
+        self.packets = self.packets.saturating_add(1);
+        self.bytes = self.bytes.saturating_add(u64::from(bytes));
+        self.last_ms = now_ms;
+        self.marks.set(Marks::SEEN, true);
+    }
+}

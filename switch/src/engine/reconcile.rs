@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Flows and connections after policy changed (VF-20): lazily, with the first packet that comes.
+
+use super::begin::{compile, layout_of};
+use super::flow::{Fate, Marks, Unified};
+use super::shard::{Now, Shard};
+use crate::condition::{Key, REGISTERS};
+use crate::flow::Handle;
+use crate::flow::connection::Entry;
+use crate::flow::tuple::Kind;
+use crate::plan::{Membership, Outcome, Plan};
+
+/// What became of a connection under a new policy.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Goes,
+    Ended,
+    /// An answer is needed first; until then it is what it was.
+    Waits(Plan),
+}
+
+impl Shard {
+    /// Makes a flow right under the present policy. `false`: it is gone, and its packet is a first one.
+    pub(super) fn reconcile(&mut self, handle: Handle, now: &Now<'_>) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if let Some(at) = flow.connection
+            && !matches!(self.reconcile_connection(at, now), Settled::Goes)
+        {
+            return false;
+        }
+        let Some(flow) = self.flows.get_mut(handle) else { return false };
+        if self.paths.holds(flow.path, now.snapshot) {
+            flow.epoch = now.epoch;
+            self.stats.revalidated += 1;
+            return true;
+        }
+        self.replan(handle, now)
+    }
+
+    /// Plans a connection again from its beginning, if policy has changed since.
+    pub(super) fn reconcile_connection(&mut self, at: Handle, now: &Now<'_>) -> Settled {
+        let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };
+        if connection.epoch == now.epoch {
+            return Settled::Goes;
+        }
+        let (first, direction) = (connection.initiator, connection.direction);
+        let path = first.and_then(|first| self.flows.get(first)).and_then(|flow| flow.path);
+        if self.paths.holds(path, now.snapshot) {
+            connection.epoch = now.epoch;
+            return Settled::Goes;
+        }
+        let Some(identity) = first.and_then(|first| self.flows.identity(first)) else {
+            self.end(at, now.ms);
+            return Settled::Ended;
+        };
+        let now = Now { direction, ..*now };
+        let key = Key { ufid: identity.1, registers: [0; REGISTERS] };
+        let plan = match self.connections.get(at) {
+            Some(connection) => {
+                let membership = Membership::Of(connection, connection.role(direction));
+                self.plan(&key, membership, &now)
+            }
+            None => return Settled::Ended,
+        };
+        self.stats.replanned += 1;
+        if matches!(plan.outcome, Outcome::Pending(_)) {
+            return Settled::Waits(plan);
+        }
+        let leave = Kind::of(&plan.after.ufid).tuple();
+        let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };
+        let goes_on = matches!(plan.outcome, Outcome::Forward | Outcome::Hairpin(_))
+            && !plan.entries.is_empty()
+            && leave == Some(connection.leave());
+        if !goes_on {
+            self.stats.ended_by_policy += 1;
+            self.end(at, now.ms);
+            return Settled::Ended;
+        }
+        connection.epoch = now.epoch;
+        connection.idle_s = plan.idle_s;
+        let before: Vec<Entry> = connection.entries().collect();
+        if before != plan.entries {
+            connection.amend(&plan.entries);
+            self.doubt_flows(at);
+        }
+        let Some(first) = first else { return Settled::Ended };
+        let fate = now.fate(&plan.outcome, self.port);
+        self.renew(first, &key, &plan, fate, &now);
+        Settled::Goes
+    }
+
+    /// Plans a flow again. Its connection is right already.
+    fn replan(&mut self, handle: Handle, now: &Now<'_>) -> bool {
+        let (Some((_, ufid)), Some(flow)) = (self.flows.identity(handle), self.flows.get(handle)) else {
+            return false;
+        };
+        let key = Key { ufid, registers: [0; REGISTERS] };
+        let connection = flow.connection.and_then(|at| self.connections.get(at));
+        let membership = match connection {
+            Some(connection) => Membership::Of(connection, connection.role(now.direction)),
+            None => Membership::None,
+        };
+        let plan = self.plan(&key, membership, now);
+        self.stats.replanned += 1;
+        let known = matches!(plan.outcome, Outcome::Forward | Outcome::Hairpin(_) | Outcome::Drop(_));
+        // A flow that would have a connection now begins anew, with the flags of its packet.
+        if !known || plan.transient {
+            self.forget(handle);
+            return false;
+        }
+        if let Some(at) = self.flows.get(handle).and_then(|flow| flow.connection)
+            && matches!(membership_role(self, at, now), Some(crate::flow::connection::Role::Initiator))
+        {
+            self.add_entries(at, &plan);
+        }
+        let fate = now.fate(&plan.outcome, self.port);
+        self.renew(handle, &key, &plan, fate, now);
+        true
+    }
+
+    /// Gives a flow a new plan.
+    fn renew(&mut self, handle: Handle, key: &Key, plan: &Plan, fate: Fate, now: &Now<'_>) {
+        self.fold_flow(handle);
+        let path = self.paths.intern(plan, now.snapshot);
+        let Some(flow) = self.flows.get_mut(handle) else { return self.paths.release(path) };
+        let old = std::mem::replace(&mut flow.path, path);
+        let compiled = layout_of(&key.ufid).map(|layout| compile(fate, plan, &key.ufid, &layout));
+        let (fate, program) = compiled.unwrap_or((fate, None));
+        Unified::renew(flow, fate, program, now);
+        self.paths.release(old);
+    }
+
+    /// The plans of all flows of a connection hold no longer.
+    fn doubt_flows(&mut self, at: Handle) {
+        let mut next = self.connections.get(at).and_then(|connection| connection.flows);
+        while let Some(handle) = next {
+            self.fold_flow(handle);
+            let Some(flow) = self.flows.get_mut(handle) else { return };
+            next = flow.link;
+            flow.epoch = 0;
+            let path = flow.path.take();
+            self.paths.release(path);
+        }
+    }
+}
+
+fn membership_role(shard: &Shard, at: Handle, now: &Now<'_>) -> Option<crate::flow::connection::Role> {
+    Some(shard.connections.get(at)?.role(now.direction))
+}
+
+impl Unified {
+    fn renew(&mut self, fate: Fate, program: Option<Box<packet::Program>>, now: &Now<'_>) {
+        (self.fate, self.program, self.epoch) = (fate, program, now.epoch);
+        self.marks.set(Marks::PASSING, fate == Fate::Drop(packet::DropCause::NoMapping));
+    }
+}

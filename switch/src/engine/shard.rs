@@ -1,0 +1,571 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A port's flows, and what happens to a burst of its packets.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, Program, QuickTcp, Verdict};
+
+use super::batch::{Batch, Member};
+use super::flow::{Fate, Marks, Openings, Unified, Watched};
+use super::fragments::Fragments;
+use super::path::Paths;
+use super::{EngineConfig, Outside, ShardStats, to_ms};
+use crate::Name;
+use crate::compile::Snapshot;
+use crate::flow::connection::Role;
+use crate::flow::connections::Connections;
+use crate::flow::tcp::{self, Progress, Segment};
+use crate::flow::tuple::{Kind, Tuple};
+use crate::flow::{FlowKey, FlowTable, Handle, Scope, Secret};
+use crate::model::Direction;
+use crate::plan::{Outcome, Request};
+
+/// A flow that was silent for so long is looked at closely: its connection's time may be over.
+pub(super) const SILENT_MS: u32 = 1000;
+/// Ways through the layers that the flows of a port may take.
+const MAX_PATHS: usize = 1 << 18;
+
+/// One port's policy and flows.
+#[derive(Debug)]
+pub(super) struct Shard {
+    pub(super) port: PortId,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) config: EngineConfig,
+    pub(super) flows: FlowTable<Unified>,
+    pub(super) connections: Connections,
+    pub(super) fragments: Fragments,
+    pub(super) openings: Openings,
+    pub(super) paths: Paths,
+    /// Flows that nobody has confirmed, oldest first, among them some that are gone or confirmed by now.
+    pub(super) small: VecDeque<Handle>,
+    pub(super) budget: Budget,
+    pub(super) stats: ShardStats,
+    /// Questions that were asked, and when.
+    pub(super) asked: HashMap<Request, u64, foldhash::fast::RandomState>,
+    pub(super) sweep_at: u32,
+    /// Grows with each snapshot: what flows compare.
+    pub(super) epoch: u32,
+    /// Where room for confirmed flows was last looked for.
+    pub(super) hand: u32,
+    batch: Option<Box<Batch>>,
+    /// When the burst came that is dealt with.
+    pub(super) now_ms: u32,
+    /// Room for the handles of a slice.
+    pub(super) swept: Vec<Handle>,
+}
+
+/// A packet of the burst that is to be dealt with.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    pub(super) at: usize,
+    pub(super) len: u32,
+    pub(super) parsed: Parsed,
+    sort: Sort,
+}
+
+/// What a known flow wants to know of its packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet<'a> {
+    at: usize,
+    len: u32,
+    layout: &'a Layout,
+    hash: u64,
+    /// Of what is not TCP nothing.
+    segment: Segment,
+}
+
+/// Packets that are dealt with each in their way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sort {
+    Common,
+    FirstFragment,
+    LaterFragment,
+    IcmpError,
+}
+
+/// The moment, and where packets go.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Now<'a> {
+    pub(super) ns: u64,
+    pub(super) ms: u32,
+    pub(super) direction: Direction,
+    pub(super) snapshot: &'a Snapshot,
+    /// That of the shard.
+    pub(super) epoch: u32,
+    /// What ports are called, by number.
+    pub(super) names: &'a [Option<Name>],
+}
+
+/// How many flows may begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Budget {
+    tokens: u32,
+    filled_ns: u64,
+}
+
+impl Shard {
+    pub(super) fn new(port: PortId, snapshot: Arc<Snapshot>, config: EngineConfig) -> Self {
+        let flows = config.flows.saturating_add(config.small_flows);
+        // What is true of one shard's keys is of no use against another's.
+        let secret = |n: u64| Secret::new(config.seed ^ (u64::from(port.0) << 32 | n));
+        Self {
+            port,
+            snapshot,
+            config,
+            flows: FlowTable::new(flows, secret(1)),
+            connections: Connections::new((config.flows / 2).saturating_add(config.small_flows), secret(2)),
+            fragments: Fragments::default(),
+            openings: Openings::new(),
+            paths: Paths::new(MAX_PATHS),
+            small: VecDeque::new(),
+            budget: Budget { tokens: config.plans_per_second, filled_ns: 0 },
+            stats: ShardStats::default(),
+            asked: HashMap::default(),
+            sweep_at: 0,
+            epoch: 1,
+            hand: 0,
+            batch: Some(Batch::new()),
+            now_ms: 0,
+            swept: Vec::new(),
+        }
+    }
+
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    pub(super) fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
+        // What was missing may be there now: if not, it is asked for again.
+        self.asked.clear();
+        // 0 is nobody's.
+        self.epoch = self.epoch.checked_add(1).unwrap_or(1);
+        std::mem::replace(&mut self.snapshot, snapshot)
+    }
+
+    pub(super) fn flows(&self) -> usize {
+        self.flows.len()
+    }
+
+    pub(super) fn process(&mut self, burst: &mut Burst, direction: Direction, now_ns: u64, outside: &mut Outside<'_>) {
+        if self.snapshot.is_empty() {
+            return;
+        }
+        let snapshot = Arc::clone(&self.snapshot);
+        let now = Now {
+            ns: now_ns,
+            ms: to_ms(now_ns),
+            direction,
+            snapshot: &snapshot,
+            epoch: self.epoch,
+            names: outside.names,
+        };
+        self.now_ms = now.ms;
+        let Some(mut batch) = self.batch.take() else { return };
+        let wanted = match direction {
+            Direction::Out => Verdict::Pending,
+            Direction::In => Verdict::Forward(self.port),
+        };
+        let scope = scope(direction);
+        self.stats.unparsed += batch.read(burst, wanted, &self.flows, scope);
+        batch.find(&self.flows, scope);
+        let mut through = 0_u64;
+        if direction == Direction::Out {
+            outside.trail.start(self.port, burst.len());
+            for i in 0..batch.len() {
+                let leads_on = batch.member(i).is_some_and(|member| {
+                    member.is_plain() && self.leads_on(&member, &now, outside.shards, outside.trail)
+                });
+                through |= u64::from(leads_on) << i;
+            }
+        }
+        let mut hits = 0;
+        for i in 0..batch.len() {
+            let Some(member) = batch.member(i) else { break };
+            if member.is_plain() && self.hit_calm(burst, &member, &now, through >> i & 1 != 0, outside) {
+                hits += 1;
+            } else {
+                self.slow(burst, &batch, i, &member, &now, outside);
+            }
+        }
+        self.stats.hits += hits;
+        self.batch = Some(batch);
+    }
+
+    /// Deals with a packet of a flow that has nothing to learn from it: nearly every packet comes here. `false`: there is
+    /// more to it, and nothing was done.
+    #[inline]
+    fn hit_calm(
+        &mut self,
+        burst: &mut Burst,
+        member: &Member,
+        now: &Now<'_>,
+        leads_on: bool,
+        outside: &mut Outside<'_>,
+    ) -> bool {
+        let Some(handle) = member.handle else { return false };
+        let Some(flow) = self.flows.get_mut(handle) else { return false };
+        let calm = flow.marks.is_calm()
+            && flow.epoch == now.epoch
+            && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
+            && (flow.connection.is_some() || self.openings.is_quiet(flow.watched));
+        if !calm {
+            return false;
+        }
+        flow.count(member.len, now.ms);
+        if flow.apply(burst, member.at, member.quick.layout(), member.hash) {
+            match (leads_on, flow.next) {
+                (true, Some(next)) => {
+                    let next = (flow.next_port, next);
+                    Self::go_through(burst, member, next, now, outside.shards);
+                }
+                _ if now.direction == Direction::Out => outside.trail.note(member.at, handle),
+                _ => self.note_next(member.at, handle, now, outside.shards, outside.trail),
+            }
+        }
+        true
+    }
+
+    /// Deals with a packet that is not plain, or not of a calm flow.
+    #[inline(never)]
+    fn slow(
+        &mut self,
+        burst: &mut Burst,
+        batch: &Batch,
+        i: usize,
+        member: &Member,
+        now: &Now<'_>,
+        outside: &mut Outside<'_>,
+    ) {
+        if member.is_plain()
+            && let Some(handle) = member.handle
+        {
+            let tcp = member.quick.tcp(burst.window(member.at)).map(Segment::from);
+            let (layout, hash) = (member.quick.layout(), member.hash);
+            let packet = Packet { at: member.at, len: member.len, layout, hash, segment: tcp.unwrap_or_default() };
+            if self.hit(burst, &packet, handle, now) {
+                return;
+            }
+        }
+        let Some(place) = member.place(burst, batch.parsed(i)) else { return };
+        let key = FlowKey { scope: scope(now.direction), ufid: &place.parsed.ufid, hash: member.hash };
+        if place.sort != Sort::Common {
+            return self.uncommon(burst, &place, &key, now, outside);
+        }
+        self.common(burst, &place, &key, member.handle, now, outside);
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn uncommon(
+        &mut self,
+        burst: &mut Burst,
+        place: &Place,
+        key: &FlowKey<'_>,
+        now: &Now<'_>,
+        outside: &mut Outside<'_>,
+    ) {
+        match place.sort {
+            Sort::IcmpError => self.error(burst, place, key, now, outside),
+            Sort::LaterFragment => self.later(burst, place, key, now, outside),
+            Sort::FirstFragment if !self.may_begin(&place.parsed, now) => {
+                self.stats.bad_fragments += 1;
+                burst.set_verdict(place.at, Verdict::Drop(DropCause::BadFragment));
+            }
+            Sort::FirstFragment | Sort::Common => {
+                self.common(burst, place, key, None, now, outside);
+                self.note_first(burst, place, now, outside);
+            }
+        }
+    }
+
+    #[inline]
+    fn common(
+        &mut self,
+        burst: &mut Burst,
+        place: &Place,
+        key: &FlowKey<'_>,
+        found: Option<Handle>,
+        now: &Now<'_>,
+        outside: &mut Outside<'_>,
+    ) {
+        // An earlier packet of this burst may have begun the flow, or ended it.
+        let found = found.filter(|handle| self.flows.get(*handle).is_some()).or_else(|| self.flows.find(key));
+        if let Some(handle) = found
+            && self.hit(burst, &place.packet(key.hash), handle, now)
+        {
+            return;
+        }
+        self.stats.misses += 1;
+        self.begin(burst, place, key, now, outside);
+    }
+
+    /// Deals with a packet of a known flow. `false`: it is known no longer, and the packet is as if it were the first.
+    #[inline]
+    fn hit(&mut self, burst: &mut Burst, packet: &Packet<'_>, handle: Handle, now: &Now<'_>) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
+        let strange = flow.epoch != now.epoch
+            || now.ms.wrapping_sub(flow.last_ms) >= SILENT_MS
+            || flow.marks.has(Marks::PASSING)
+            || !flow.marks.has(Marks::SEEN)
+            || flow.connection.is_none() && !self.openings.is_quiet(flow.watched);
+        if strange && !self.examine(handle, now) {
+            return false;
+        }
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if !flow.marks.has(Marks::QUIET) && !self.watch(handle, packet.segment, now) {
+            return false;
+        }
+        let Some(flow) = self.flows.get_mut(handle) else { return false };
+        self.stats.hits += 1;
+        flow.count(packet.len, now.ms);
+        flow.apply(burst, packet.at, packet.layout, packet.hash);
+        true
+    }
+
+    /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
+    fn watch(&mut self, handle: Handle, segment: Segment, now: &Now<'_>) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if matches!(flow.fate, Fate::Drop(_)) {
+            return true;
+        }
+        let Some(at) = flow.connection else {
+            // Without a connection it is the pair that confirms a flow.
+            let pair = flow.link.and_then(|pair| self.flows.get(pair));
+            if pair.is_some_and(|pair| pair.marks.has(Marks::SEEN)) {
+                self.confirm_pair(handle);
+            }
+            return true;
+        };
+        let role = match self.connections.get(at) {
+            Some(connection) => connection.role(now.direction),
+            None => return false,
+        };
+        match self.track(at, role, segment) {
+            Tracked::Goes => true,
+            Tracked::Over => {
+                self.end(at, now.ms);
+                false
+            }
+        }
+    }
+
+    /// Takes a packet into account that belongs to a connection.
+    pub(super) fn track(&mut self, at: Handle, role: Role, segment: Segment) -> Tracked {
+        let Some(connection) = self.connections.get_mut(at) else { return Tracked::Over };
+        let Some(tcp) = &mut connection.tcp else {
+            connection.answered |= role == Role::Responder;
+            if connection.answered && !connection.established {
+                self.establish(at);
+            }
+            return Tracked::Goes;
+        };
+        match tcp.track(role.side(), segment) {
+            Progress::Unchanged => {}
+            Progress::Became(tcp::State::Established) => self.establish(at),
+            Progress::Became(_) => {}
+            Progress::Reopened => return Tracked::Over,
+            Progress::Implausible => self.stats.implausible += 1,
+        }
+        Tracked::Goes
+    }
+
+    pub(super) fn watched(&self, direction: Direction, tuple: Option<Tuple>) -> Watched {
+        self.openings.watch(tuple.map(|tuple| self.connections.hash(direction, &tuple)))
+    }
+
+    /// Whether a flow may be used that was silent, made before policy changed, or never used yet.
+    #[cold]
+    #[inline(never)]
+    fn examine(&mut self, handle: Handle, now: &Now<'_>) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if let Some(at) = flow.connection {
+            self.hear_from_flows(at);
+            if self.connections.get(at).is_none_or(|connection| connection.is_over(now.ms)) {
+                self.stats.expired += 1;
+                self.end(at, now.ms);
+                return false;
+            }
+        }
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if flow.connection.is_none() && !self.openings.is_quiet(flow.watched) {
+            let tuple = self.flows.identity(handle).and_then(|(_, ufid)| Kind::of(&ufid).tuple());
+            if tuple.is_some_and(|tuple| self.connections.find(now.direction, &tuple).is_some()) {
+                self.forget(handle);
+                return false;
+            }
+            let watched = self.watched(now.direction, tuple);
+            if let Some(flow) = self.flows.get_mut(handle) {
+                flow.watched = watched;
+            }
+        }
+        let Some(flow) = self.flows.get(handle) else { return false };
+        if flow.epoch != now.epoch {
+            return self.reconcile(handle, now);
+        }
+        if flow.marks.has(Marks::PASSING) && now.ns >= self.paths.until_ns(flow.path) {
+            self.forget(handle);
+            return false;
+        }
+        true
+    }
+}
+
+impl Sort {
+    #[inline]
+    fn of(parsed: &Parsed) -> Self {
+        let fragment = parsed.ufid.get(Field::Fragment);
+        if fragment == Fragment::Later as u128 {
+            Self::LaterFragment
+        } else if fragment != 0 {
+            Self::FirstFragment
+        } else if packet::icmp::is_error(&parsed.ufid) {
+            Self::IcmpError
+        } else {
+            Self::Common
+        }
+    }
+}
+
+/// What became of a connection with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tracked {
+    Goes,
+    /// Another one of the same ends begins.
+    Over,
+}
+
+impl Now<'_> {
+    /// About a second, round and round.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "it goes round")]
+    pub(super) const fn seconds(&self) -> u16 {
+        (self.ms >> 10) as u16
+    }
+
+    /// What an outcome means for a flow of a port.
+    pub(super) fn fate(&self, outcome: &Outcome, own: PortId) -> Fate {
+        match outcome {
+            Outcome::Forward => Fate::Pass,
+            Outcome::Hairpin(None) => Fate::Redirect(own),
+            Outcome::Hairpin(Some(name)) => {
+                let at = self.names.iter().position(|known| known.as_ref() == Some(name));
+                let port = at.and_then(|at| u16::try_from(at).ok()).map(PortId);
+                port.map_or(Fate::Drop(DropCause::UnknownPort), Fate::Redirect)
+            }
+            Outcome::Drop(cause) => Fate::Drop(*cause),
+            Outcome::Ended => Fate::Drop(DropCause::NoConnection),
+            Outcome::Pending(_) => Fate::Drop(DropCause::Unresolved),
+        }
+    }
+}
+
+impl Budget {
+    /// Takes leave to plan, if there is any left.
+    pub(super) fn take(&mut self, now_ns: u64, per_second: u32) -> bool {
+        if self.tokens == 0 {
+            let elapsed = now_ns.saturating_sub(self.filled_ns);
+            let earned = u128::from(elapsed) * u128::from(per_second) / 1_000_000_000;
+            // Half a second's worth at once, at most.
+            self.tokens = u32::try_from(earned).unwrap_or(u32::MAX).min((per_second / 2).max(1));
+            if self.tokens == 0 {
+                return false;
+            }
+            self.filled_ns = now_ns;
+        }
+        self.tokens -= 1;
+        true
+    }
+}
+
+impl Unified {
+    #[inline]
+    /// Does to a packet what is done to the flow's. `true`: it passes.
+    pub(super) fn apply(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) -> bool {
+        if self.fate != Fate::Pass {
+            self.apply_fate(burst, at, layout, hash);
+            return false;
+        }
+        match &self.program {
+            Some(program) => self.apply_program(program, burst, at, layout, hash),
+            None => true,
+        }
+    }
+
+    #[inline]
+    pub(super) fn apply_program(
+        &self,
+        program: &Program,
+        burst: &mut Burst,
+        at: usize,
+        layout: &Layout,
+        hash: u64,
+    ) -> bool {
+        match program.apply(burst, at, layout, flow_hash(hash)) {
+            Ok(()) => true,
+            Err(cause) => {
+                burst.set_verdict(at, Verdict::Drop(cause));
+                false
+            }
+        }
+    }
+
+    #[cold]
+    fn apply_fate(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) {
+        let changed = self.program.as_ref().map(|program| program.apply(burst, at, layout, flow_hash(hash)));
+        let verdict = match (self.fate, changed) {
+            (Fate::Drop(cause), _) | (_, Some(Err(cause))) => Verdict::Drop(cause),
+            (Fate::Redirect(port), _) => Verdict::Forward(port),
+            (Fate::Pass, _) => return,
+        };
+        burst.set_verdict(at, verdict);
+    }
+}
+
+impl From<QuickTcp> for Segment {
+    fn from(tcp: QuickTcp) -> Self {
+        Self { flags: tcp.flags, seq: tcp.seq, ack: tcp.ack, len: tcp.payload_len }
+    }
+}
+
+/// The low half of a flow's hash; the high one is what the index compares.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low half")]
+const fn flow_hash(hash: u64) -> u32 {
+    hash as u32
+}
+
+impl Place {
+    pub(super) fn new(at: usize, len: u32, parsed: Parsed) -> Self {
+        Self { at, len, sort: Sort::of(&parsed), parsed }
+    }
+
+    pub(super) fn packet(&self, hash: u64) -> Packet<'_> {
+        Packet { at: self.at, len: self.len, layout: &self.parsed.layout, hash, segment: segment(&self.parsed) }
+    }
+}
+
+pub(super) const fn scope(direction: Direction) -> Scope {
+    Scope(direction as u8)
+}
+
+/// What TCP tracking wants to know.
+pub(super) fn segment(parsed: &Parsed) -> Segment {
+    let transient = &parsed.transient;
+    Segment {
+        flags: transient.tcp_flags,
+        seq: transient.tcp_seq,
+        ack: transient.tcp_ack,
+        len: transient.l4_payload_len,
+    }
+}
+
+/// Whether a packet that belongs to no connection may begin one; TCP with what is then known of it.
+#[expect(clippy::option_option, reason = "none, one without a state, or one of TCP")]
+pub(super) fn beginning(parsed: &Parsed) -> Option<Option<tcp::Connection>> {
+    let tuple = Kind::of(&parsed.ufid).tuple()?;
+    if tuple.protocol != crate::flow::tuple::TCP {
+        return Some(None);
+    }
+    tcp::Connection::begin(segment(parsed)).map(Some)
+}

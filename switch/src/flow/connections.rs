@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The connections of a port, by their names.
+//!
+//! A name that was taken from a list of ports rests for a while when its connection ends: what is still on
+//! its way to the old one must not reach a new one.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::connection::{Connection, Role};
+use super::index::Index;
+use super::slab::{Handle, Slab};
+use super::table::Secret;
+use super::tuple::Tuple;
+use crate::model::Direction;
+
+/// How long a name rests, in milliseconds.
+const REST_MS: u32 = 30_000;
+/// Most names that rest at a time; the ones that rest longest give way.
+const MAX_RESTING: usize = 65_536;
+
+/// A bounded table.
+#[derive(Debug)]
+pub(crate) struct Connections {
+    index: Index,
+    slab: Slab<Connection>,
+    secret: Secret,
+    resting: HashMap<u64, u32, foldhash::fast::RandomState>,
+    queue: VecDeque<(u32, u64)>,
+}
+
+impl Connections {
+    /// Room for `capacity` connections.
+    pub(crate) fn new(capacity: usize, secret: Secret) -> Self {
+        Self {
+            index: Index::new(capacity.saturating_mul(2)),
+            slab: Slab::new(capacity),
+            secret,
+            resting: HashMap::default(),
+            queue: VecDeque::new(),
+        }
+    }
+
+    /// Number of connections.
+    pub(crate) const fn len(&self) -> usize {
+        self.slab.len()
+    }
+
+    /// Names that rest.
+    pub(crate) fn resting(&self) -> usize {
+        self.resting.len()
+    }
+
+    /// The connection that a packet with this tuple at the entry belongs to.
+    pub(crate) fn find(&self, direction: Direction, tuple: &Tuple) -> Option<(Handle, Role)> {
+        let is_meant = |place| self.slab.at(place).is_some_and(|(_, held)| held.name(direction) == *tuple);
+        let place = self.index.find(self.hash(direction, tuple), is_meant)?;
+        let (handle, connection) = self.slab.at(place)?;
+        Some((handle, connection.role(direction)))
+    }
+
+    /// Whether no connection has this name, and it does not rest either.
+    pub(crate) fn is_free(&self, direction: Direction, tuple: &Tuple, now_ms: u32) -> bool {
+        let hash = self.hash(direction, tuple);
+        let is_meant = |place| self.slab.at(place).is_some_and(|(_, held)| held.name(direction) == *tuple);
+        let rests = self.resting.get(&hash).is_some_and(|since| now_ms.wrapping_sub(*since) < REST_MS);
+        !rests && self.index.find(hash, is_meant).is_none()
+    }
+
+    /// Adds one.
+    ///
+    /// # Errors
+    /// There is no room, or one of its names is taken; it comes back.
+    #[expect(clippy::result_large_err, reason = "it comes back as it came")]
+    pub(crate) fn open(&mut self, connection: Connection) -> Result<Handle, Connection> {
+        let directions = [Direction::In, Direction::Out];
+        if directions.iter().any(|direction| self.find(*direction, &connection.name(*direction)).is_some()) {
+            return Err(connection);
+        }
+        let hashes = directions.map(|direction| self.hash(direction, &connection.name(direction)));
+        let handle = self.slab.insert(connection)?;
+        let Self { index, slab, secret, .. } = self;
+        let rehash = |place: u32, high: u32| {
+            let (_, held) = slab.at(place)?;
+            let hashes = directions.map(|direction| hash_of(secret, direction, &held.name(direction)));
+            hashes.into_iter().find(|hash| hash >> 32 == u64::from(high))
+        };
+        let [first, second] = hashes.map(|hash| index.insert(hash, handle.place(), rehash));
+        if first && second {
+            return Ok(handle);
+        }
+        for (hash, there) in hashes.into_iter().zip([first, second]) {
+            if there {
+                self.index.remove(hash, handle.place());
+            }
+        }
+        self.slab.remove(handle).map_or(Ok(handle), Err)
+    }
+
+    /// Forgets one.
+    pub(crate) fn close(&mut self, handle: Handle, now_ms: u32) -> Option<Connection> {
+        let connection = self.slab.remove(handle)?;
+        for direction in [Direction::In, Direction::Out] {
+            let hash = self.hash(direction, &connection.name(direction));
+            self.index.remove(hash, handle.place());
+            if connection.rests && direction != connection.direction {
+                self.rest(hash, now_ms);
+            }
+        }
+        Some(connection)
+    }
+
+    #[inline]
+    pub(crate) fn get(&self, handle: Handle) -> Option<&Connection> {
+        self.slab.get(handle)
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Connection> {
+        self.slab.get_mut(handle)
+    }
+
+    /// Ends the rest of names whose time is over.
+    pub(crate) fn wake(&mut self, now_ms: u32) {
+        while let Some((since, hash)) = self.queue.front().copied() {
+            if now_ms.wrapping_sub(since) < REST_MS && self.queue.len() <= MAX_RESTING {
+                break;
+            }
+            self.queue.pop_front();
+            if self.resting.get(&hash) == Some(&since) {
+                self.resting.remove(&hash);
+            }
+        }
+    }
+
+    /// Bytes that the table holds, room for more included.
+    pub(crate) fn memory(&self) -> usize {
+        self.index.memory() + self.slab.memory() + self.slab.iter().map(|(_, held)| held.heap()).sum::<usize>()
+    }
+
+    fn rest(&mut self, hash: u64, now_ms: u32) {
+        self.resting.insert(hash, now_ms);
+        self.queue.push_back((now_ms, hash));
+        self.wake(now_ms);
+    }
+
+    pub(crate) fn hash(&self, direction: Direction, tuple: &Tuple) -> u64 {
+        hash_of(&self.secret, direction, tuple)
+    }
+}
+
+fn hash_of(secret: &Secret, direction: Direction, tuple: &Tuple) -> u64 {
+    secret.hash_tuple(direction == Direction::In, tuple)
+}
