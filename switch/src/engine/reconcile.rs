@@ -20,6 +20,10 @@ impl Shard {
             return false;
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
+        // Its connection began with it, and both were planned again.
+        if flow.epoch == now.snapshot.epoch() {
+            return true;
+        }
         if self.paths.holds(flow.path, now.snapshot) {
             flow.epoch = now.snapshot.epoch();
             self.stats.revalidated += 1;
