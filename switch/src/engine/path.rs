@@ -13,10 +13,10 @@ use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
 use crate::action::Lookup;
-use crate::compile::{Snapshot, Stamp};
+use crate::compile::{CompiledLayer, Snapshot, Stamp};
 use crate::flow::Handle;
 use crate::flow::Slab;
-use crate::model::{Answer, Content};
+use crate::model::{Answer, Content, Resource, ResourceKind};
 use crate::plan::{Choice, Plan};
 use crate::tally::Tally;
 
@@ -53,6 +53,8 @@ struct Part {
     shape: Option<Stamp>,
     groups: Box<[(u16, Stamp)]>,
     lookup: Option<Lookup>,
+    /// What its rule gives from; held, so that no other list can be taken for it.
+    ranges: Option<Arc<Resource>>,
     tally: Option<Arc<Tally>>,
     grown: i32,
 }
@@ -147,6 +149,9 @@ impl Paths {
                 let hash = |seed| Fixed(seed).hash_one(lookup);
                 self.words.extend([hash(1), hash(2)]);
             }
+            if let Some(ranges) = ranges_of(stage.choice, layer, snapshot) {
+                self.words.push(Arc::as_ptr(ranges).addr() as u64);
+            }
         }
     }
 }
@@ -171,7 +176,8 @@ impl Path {
                 }
             };
             let (tally, lookup) = (tally.cloned(), stage.lookup.clone());
-            Some(Part { layer: stage.layer, shape, groups, lookup, tally, grown: stage.grown })
+            let ranges = ranges_of(stage.choice, layer, snapshot).cloned();
+            Some(Part { layer: stage.layer, shape, groups, lookup, ranges, tally, grown: stage.grown })
         });
         let stages = parts.collect();
         Self { words, shape: snapshot.shape(), stages, users: 1, checked: snapshot.epoch(), holds: true, until_ns }
@@ -190,7 +196,10 @@ impl Part {
                 .groups
                 .iter()
                 .all(|(at, stamp)| layer.groups.get(usize::from(*at)).is_some_and(|group| group.stamp == *stamp));
-        same_rules && self.lookup.as_ref().is_none_or(|lookup| answer_of(lookup, snapshot) == lookup.answer)
+        let same = |ranges: &Arc<Resource>| snapshot.resource(&ranges.name).is_some_and(|now| Arc::ptr_eq(now, ranges));
+        same_rules
+            && self.lookup.as_ref().is_none_or(|lookup| answer_of(lookup, snapshot) == lookup.answer)
+            && self.ranges.as_ref().is_none_or(same)
     }
 
     /// Bytes as they were in front of the layer.
@@ -204,6 +213,13 @@ fn answer_of(lookup: &Lookup, snapshot: &Snapshot) -> Option<Answer> {
         Content::Map(map) => map.get(lookup.address).copied(),
         Content::Ranges(_) => None,
     }
+}
+
+/// The range list that a stage's rule gives from.
+fn ranges_of<'a>(choice: Choice, layer: &CompiledLayer, snapshot: &'a Snapshot) -> Option<&'a Arc<Resource>> {
+    let Choice::Rule { group, place } = choice else { return None };
+    let (name, kind) = layer.groups.get(group)?.group.rules.get(place)?.action.resource()?;
+    if kind == ResourceKind::Range { snapshot.resource(name) } else { None }
 }
 
 /// A hash that is the same whenever it is asked.
