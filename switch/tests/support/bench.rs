@@ -6,9 +6,9 @@ use std::sync::Arc;
 use packet::{Burst, MAX_BURST, Offload, PortId, Verdict};
 use switch::compile::{Snapshot, commit};
 use switch::engine::{Engine, EngineConfig, PortReport};
-use switch::model::{Controller, Default, Direction, Edit, Group, PortPolicy, Rule, Transaction};
+use switch::model::{Default, Direction, Edit, Group, PortPolicy, Rule};
 
-use super::policy::{group, name};
+use super::policy::{group, name, transaction};
 use super::{Packet, Whole};
 
 pub(crate) const PORT: PortId = PortId(1);
@@ -41,9 +41,8 @@ impl Bench {
     /// A transaction; nothing but the version may change.
     #[track_caller]
     pub(crate) fn edit(&mut self, edits: Vec<Edit>) {
-        let controller = Controller { name: name("test"), order: [0, 100] };
-        let transaction = Transaction { controller, preconditions: Vec::new(), edits };
-        let (policy, snapshot) = commit(&self.policy, &self.snapshot, &transaction, 1).expect("a transaction");
+        let next = commit(&self.policy, &self.snapshot, &transaction(edits), 1);
+        let (policy, snapshot) = next.expect("a transaction");
         (self.policy, self.snapshot) = (policy, Arc::new(snapshot));
         self.engine.set_policy(PORT, Arc::clone(&self.snapshot));
         self.state.forget_all_but(&self.snapshot);

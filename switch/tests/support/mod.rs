@@ -4,11 +4,13 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 mod bench;
+mod crowd;
 mod frames;
 mod policy;
 mod state;
 
 pub(crate) use bench::{Bench, PASS, PORT, SECOND};
+pub(crate) use crowd::{Crowd, Flood, GUEST, SERVICE};
 pub(crate) use frames::{ACK, End, FIN, Packet, RST, SYN, What};
-pub(crate) use policy::{allow, block, group, idle, name, pool, rule, stateful};
+pub(crate) use policy::{allow, block, group, idle, layer, name, pool, rule, snapshot, stateful};
 pub(crate) use state::Whole;

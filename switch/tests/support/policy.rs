@@ -7,8 +7,12 @@ use std::sync::Arc;
 
 use packet::DropCause;
 use switch::Name;
+use switch::compile::{Snapshot, commit};
 use switch::condition::{Condition, Conditions};
-use switch::model::{Action, Content, Direction, Edit, Group, PortRange, Resource, Rule, Stateful};
+use switch::model::{
+    Action, Content, Controller, Default, Direction, Edit, Group, PortPolicy, PortRange, Resource, Rule, Stateful,
+    Transaction,
+};
 
 pub(crate) fn name(text: &str) -> Name {
     Name::new(text).expect("a name")
@@ -46,4 +50,20 @@ pub(crate) const fn block() -> Action {
 pub(crate) fn pool(text: &str, address: [u8; 4], first: u16, last: u16) -> Edit {
     let ranges = Content::Ranges([PortRange { address: IpAddr::from(address), first, last }].into());
     Edit::PutResource { resource: Arc::new(Resource { name: name(text), controller: name("test"), content: ranges }) }
+}
+
+/// A layer of one group, `g`.
+pub(crate) fn layer(text: &str, order: u32, default: Default, rules: Vec<Rule>) -> [Edit; 2] {
+    let group = Arc::new(group("g", rules));
+    [Edit::PutLayer { name: name(text), order, default }, Edit::PutGroup { layer: name(text), group }]
+}
+
+pub(crate) fn transaction(edits: Vec<Edit>) -> Transaction {
+    Transaction { controller: Controller { name: name("test"), order: [0, 100] }, preconditions: Vec::new(), edits }
+}
+
+/// A policy of these edits.
+pub(crate) fn snapshot(edits: Vec<Edit>) -> Arc<Snapshot> {
+    let next = commit(&PortPolicy::empty(), &Snapshot::empty(), &transaction(edits), 1);
+    Arc::new(next.expect("a transaction").1)
 }
