@@ -10,7 +10,7 @@ mod policy;
 mod state;
 
 pub(crate) use bench::{Bench, PASS, PORT, SECOND};
-pub(crate) use crowd::{Crowd, Flood, GUEST, SERVICE};
+pub(crate) use crowd::{Crowd, Flood, GUEST, SERVICE, assert_passed};
 pub(crate) use frames::{ACK, End, FIN, Packet, RST, SYN, What};
 pub(crate) use policy::{allow, block, group, idle, layer, name, pool, rule, snapshot, stateful};
 pub(crate) use state::Whole;
