@@ -13,7 +13,7 @@
 //! | [`offload`] | [`Offload`]: what the sender left for others to do (checksum, segmentation) |
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
-//! | [`segment`] | [`Segmenter`]: one oversized TCP frame cut into finished ones |
+//! | [`segment`] | [`Segmenter`]: one oversized TCP or UDP frame, tunnelled or not, cut into finished ones |
 //! | [`icmp`] | ICMP errors: the packets that they quote, found and rewritten; "packet too big" built |
 //! | [`mss`] | the maximum segment size that a TCP SYN announces, lowered |
 //! | [`neighbor`] | ARP and IPv6 neighbour discovery: who has an address |
@@ -52,7 +52,7 @@ pub mod verdict;
 pub use burst::{Burst, HEADROOM, MAX_BURST, WINDOW};
 pub use ethernet::{EtherType, EthernetHeader, MacAddr};
 pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
-pub use parse::{Layout, OuterLayout, ParseError, Parsed, Transient};
+pub use parse::{Layout, OuterLayout, ParseError, Parsed, Quick, QuickTcp, Transient};
 pub use port::PortId;
 pub use segment::{SegmentError, Segmenter};
 pub use transpose::{Program, Transposition};

@@ -36,7 +36,7 @@ pub enum Checksum {
 pub struct Segmentation {
     /// What the frame carries.
     pub kind: GsoKind,
-    /// Whether the sender says that the frame's CWR flag is for the first segment only (RFC 3168).
+    /// Whether the sender says that the frame's CWR flag is for the first segment only (RFC 3168); TCP only.
     /// Segmentation in software treats it so in any case.
     pub ecn: bool,
     /// Transport payload of each segment in bytes; only the last may be shorter.
@@ -52,6 +52,8 @@ pub enum GsoKind {
     TcpV4,
     /// TCP over IPv6.
     TcpV6,
+    /// UDP over either, to be cut into datagrams (virtio's `GSO_UDP_L4`).
+    Udp,
 }
 
 /// Offload metadata that contradicts its frame.

@@ -13,6 +13,8 @@ pub enum Verdict {
     Pending,
     /// Deliver to this port.
     Forward(PortId),
+    /// Deliver to this port, whose policy has been applied already.
+    Deliver(PortId),
     /// Deliver to every bridged port but the one it came from.
     Flood,
     /// Deliver to nobody, and count it under this cause.

@@ -200,8 +200,17 @@ impl Snapshot {
 
     /// A resource by its name.
     pub(crate) fn resource(&self, name: &Name) -> Option<&Arc<Resource>> {
+        self.versioned(name).map(|held| &held.resource)
+    }
+
+    /// Under which version a resource was last changed.
+    pub(crate) fn resource_version(&self, name: &Name) -> Option<u64> {
+        self.versioned(name).map(|held| held.version)
+    }
+
+    fn versioned(&self, name: &Name) -> Option<&VersionedResource> {
         let at = self.resources.binary_search_by(|held| held.resource.name.cmp(name)).ok()?;
-        self.resources.get(at).map(|held| &held.resource)
+        self.resources.get(at)
     }
 }
 
@@ -357,9 +366,6 @@ impl Half {
 }
 
 impl Stamp {
-    /// Nobody's.
-    pub(crate) const NONE: Self = Self(0);
-
     fn next() -> Self {
         Self(STAMP.fetch_add(1, Ordering::Relaxed))
     }

@@ -351,7 +351,7 @@ impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Field(field) => f.write_str(field.label()),
-            Self::Register(register) => write!(f, "register {register}"),
+            Self::Register(register) => write!(f, "meta{register}"),
         }
     }
 }
@@ -504,7 +504,7 @@ mod tests {
         );
         assert_eq!(message(SRC, vec![prefix(IpVersion::V6, 1, 127)]), "src_ip: 0x1/127 has bits set beyond its length");
         let register = Subject::Register(8);
-        assert_eq!(message(register, vec![Value::Exact(0)]), "register 8: there are 8 registers, counted from 0");
+        assert_eq!(message(register, vec![Value::Exact(0)]), "meta8: there are 8 registers, counted from 0");
         let condition = Condition::new(PORT, vec![Value::Exact(1)]).unwrap();
         let twice = Conditions::new(vec![condition.clone(), condition]).unwrap_err();
         assert_eq!(twice.to_string(), "dst_port: there is more than one condition on it");

@@ -15,6 +15,7 @@
 //! | [`engine`] | [`Engine`](engine::Engine): policy on bursts |
 //! | [`tally`] | counters of rules |
 //! | `action` | what rules do, a file each |
+//! | [`document`] | policy as controllers write it: TOML and JSON |
 //! | [`text`] | conditions as people write them |
 //! | [`flow`] | what is remembered about connections |
 //! | [`condition`] | [`Conditions`]: what a rule matches; [`Key`]: what is matched |
@@ -31,6 +32,7 @@ pub mod bridge;
 pub mod classify;
 pub mod compile;
 pub mod condition;
+pub mod document;
 pub mod engine;
 pub mod flow;
 pub mod forwarder;

@@ -3,11 +3,13 @@
 //!
 //! | subject | a value is | examples |
 //! |---|---|---|
-//! | IP addresses | an address, a prefix, a range; `arp` before those that ARP speaks of | `10.0.0.1`, `fd00::/8`, `10.0.0.1-10.0.0.9`, `arp 10.0.0.0/8` |
+//! | IP addresses | an address, a prefix, a range; `arp` before those that ARP speaks of; a bare number of any kind of packet | `10.0.0.1`, `fd00::/8`, `10.0.0.1-10.0.0.9`, `arp 10.0.0.0/8`, `0x0a000001` |
 //! | MAC addresses | an address, a range | `52:54:00:00:00:01` |
-//! | `vlan`, `second_vlan`, `outer_vlan` | a VLAN id of any priority, a range, `none` | `100`, `100-199` |
+//! | `vlan`, `second_vlan`, `outer_vlan` | a VLAN id of any priority, a range, `none`; the field itself | `100`, `100-199`, `tag:0x3064` |
 //! | `ip_proto`, `ether_type`, `tunnel`, `fragment` | a name, a number, a range | `tcp`, `17`, `arp`, `0x86dd`, `vxlan`, `later` |
 //! | all others, `meta0` to `meta7` | a number, a range | `80`, `0x50`, `1000-2000` |
+//!
+//! Whatever a [`Condition`] says has a text, and the text says the same ([`Condition::to_text`]).
 //!
 //! `10.0.0.1` is the address of an IPv4 packet, `arp 10.0.0.1` the sender (`src_ip`) or target (`dst_ip`)
 //! of an ARP packet. In a rule with `ether_type = ["arp"]` the word may be left out.
@@ -81,6 +83,115 @@ impl Condition {
         Ok(if spans { condition.spanning() } else { condition })
     }
 }
+
+impl Condition {
+    /// Texts that [`Condition::from_text`] reads as exactly these values.
+    #[must_use]
+    pub fn to_text(&self) -> Vec<String> {
+        let (subject, mut values) = (self.subject(), self.values());
+        let mut texts = Vec::with_capacity(values.len());
+        while let Some((first, rest)) = values.split_first() {
+            match form(subject) {
+                Form::Vlan => match vlan_ids(values) {
+                    Some((text, rest)) => {
+                        texts.push(text);
+                        values = rest;
+                        continue;
+                    }
+                    None => texts.push(write_span(*first, |tag| format!("{TAG}{tag:#x}"), |tag| format!("{tag:#x}"))),
+                },
+                Form::Address => {
+                    let (text, left) = if self.spans() { write_span_of_addresses(values) } else { None }
+                        .unwrap_or_else(|| (write_address(*first), rest));
+                    texts.push(text);
+                    values = left;
+                    continue;
+                }
+                Form::Mac => texts.push(write_span(*first, write_mac, write_mac)),
+                Form::Named(names) => {
+                    let name = |number| match names.iter().find(|(_, value)| *value == number) {
+                        Some((name, _)) => (*name).to_owned(),
+                        None => number.to_string(),
+                    };
+                    texts.push(write_span(*first, name, name));
+                }
+                Form::Number => texts.push(write_span(*first, |n| n.to_string(), |n| n.to_string())),
+            }
+            values = rest;
+        }
+        texts
+    }
+}
+
+/// A value, or two with a dash between them; `first` writes the one or the lower of two.
+fn write_span(value: Value, first: impl Fn(u128) -> String, second: impl Fn(u128) -> String) -> String {
+    match value {
+        Value::Exact(value) => first(value),
+        Value::Range { lo, hi } => format!("{}-{}", first(lo), second(hi)),
+        // Of addresses only, which are written elsewhere.
+        Value::Prefix { .. } => write_address(value),
+    }
+}
+
+fn write_mac(value: u128) -> String {
+    let [.., a, b, c, d, e, f] = value.to_be_bytes();
+    MacAddr([a, b, c, d, e, f]).to_string()
+}
+
+fn write_address(value: Value) -> String {
+    match value {
+        Value::Prefix { version, value, len } => {
+            let (arp, address) = (arp_word(version), ip_address(version, value));
+            if u32::from(len) == version.bits() { format!("{arp}{address}") } else { format!("{arp}{address}/{len}") }
+        }
+        bare => write_span(bare, |value| format!("{value:#x}"), |value| format!("{value:#x}")),
+    }
+}
+
+/// The text of the longest range, of at least two prefixes, that `values` begins with, and the values behind it.
+fn write_span_of_addresses(values: &[Value]) -> Option<(String, &[Value])> {
+    let Value::Prefix { version, value: lo, .. } = *values.first()? else { return None };
+    let ends = (2..=values.len()).rev().find_map(|count| {
+        let (all, rest) = values.split_at_checked(count)?;
+        let Value::Prefix { version: last, value, len } = *all.last()? else { return None };
+        let hi = value | ones(version.bits().saturating_sub(len.into()));
+        (last == version && lo <= hi && prefixes(version, lo, hi) == all).then_some((hi, rest))
+    });
+    let (hi, rest) = ends?;
+    let text = format!("{}{}-{}", arp_word(version), ip_address(version, lo), ip_address(version, hi));
+    Some((text, rest))
+}
+
+const fn arp_word(version: IpVersion) -> &'static str {
+    match version {
+        IpVersion::Arp => "arp ",
+        IpVersion::V4 | IpVersion::V6 => "",
+    }
+}
+
+fn ip_address(version: IpVersion, value: u128) -> IpAddr {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to have 32 bits")]
+    match version {
+        IpVersion::V4 | IpVersion::Arp => IpAddr::from((value as u32).to_be_bytes()),
+        IpVersion::V6 => IpAddr::from(value.to_be_bytes()),
+    }
+}
+
+/// The text of VLAN ids of any priority that `values` begins with, and the values behind them.
+fn vlan_ids(values: &[Value]) -> Option<(String, &[Value])> {
+    let id = |tag: u128| tag & 0x0fff;
+    let (lo, hi) = match *values.first()? {
+        Value::Exact(0) => return Some(("none".to_owned(), values.get(1..)?)),
+        Value::Range { lo, hi } => (id(lo), id(hi)),
+        _ => return None,
+    };
+    let text = if lo == hi { lo.to_string() } else { format!("{lo}-{hi}") };
+    let (all, rest) = values.split_at_checked(8)?;
+    (vlans(&text)? == all).then_some((text, rest))
+}
+
+/// Begins the value of a VLAN field as it is, priority and all.
+const TAG: &str = "tag:";
 
 /// How a value is read.
 enum Form {
@@ -162,6 +273,9 @@ fn vlans(text: &str) -> Option<Vec<Value>> {
     if text == "none" {
         return Some(vec![Value::Exact(0)]);
     }
+    if let Some(tag) = text.strip_prefix(TAG) {
+        return span(tag, number);
+    }
     let (lo, hi) = text.split_once('-').unwrap_or((text, text));
     let id = |text: &str| number(text.trim()).filter(|id| *id < 4096);
     let (lo, hi) = (id(lo)?, id(hi)?);
@@ -181,6 +295,9 @@ fn addresses(text: &str) -> Option<Vec<Value>> {
         let (version, value) = read(address.trim())?;
         let len = number(len.trim())?.try_into().ok()?;
         return Some(vec![Value::Prefix { version, value, len }]);
+    }
+    if text.starts_with("0x") {
+        return span(text, number);
     }
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (version, lo) = read(first.trim())?;
@@ -224,7 +341,7 @@ const fn ones(bits: u32) -> u128 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use packet::Ufid;
     use proptest::prelude::*;
 
@@ -302,6 +419,78 @@ mod tests {
         }
     }
 
+    /// Any value that a condition on the subject may have.
+    fn value(subject: Subject) -> BoxedStrategy<Value> {
+        let most = if subject.bits() == 128 { u128::MAX } else { (1 << subject.bits()) - 1 };
+        let number = prop_oneof![0..=most.min(300), 0..=most];
+        let span = (number.clone(), number.clone()).prop_map(|(a, b)| Value::Range { lo: a.min(b), hi: a.max(b) });
+        let spans = prop_oneof![number.prop_map(Value::Exact), span];
+        if subject.ip_version().is_none() {
+            return spans.boxed();
+        }
+        let arp = matches!(subject, Subject::Field(Field::IpSrc | Field::IpDst));
+        let prefix = (0..3_u8, any::<u128>(), 0..=128_u8).prop_map(move |(kind, value, len)| {
+            let (version, len) = match kind {
+                0 => (IpVersion::V4, len % 33),
+                1 if arp => (IpVersion::Arp, len % 33),
+                _ => (IpVersion::V6, len),
+            };
+            Value::Prefix { version, value: value & version.prefix_mask(len), len }
+        });
+        prop_oneof![spans, prefix].boxed()
+    }
+
+    /// Subjects with values as people write them mixed with values that only machines would choose.
+    pub(crate) fn condition() -> impl Strategy<Value = Condition> {
+        let fields = Field::ALL.into_iter().map(Subject::Field);
+        let subjects: Vec<_> = fields.chain((0..8).map(Subject::Register)).collect();
+        prop::sample::select(subjects).prop_flat_map(|subject| {
+            let some = prop::collection::vec(value(subject), 1..4);
+            let vlans = prop_oneof![Just("none".to_owned()), (0..4096_u128).prop_map(|id| id.to_string())];
+            let range = (any::<u8>(), any::<u8>(), any::<bool>());
+            (some, prop::collection::vec(vlans, 0..3), range).prop_map(move |(mut values, ids, (a, b, spans))| {
+                match form(subject) {
+                    Form::Vlan => drop(values.splice(1..1, ids.iter().filter_map(|id| super::vlans(id)).flatten())),
+                    Form::Address if spans => {
+                        let (lo, hi) = (u128::from(a.min(b)), u128::from(a.max(b)).max(u128::from(a.min(b)) + 4));
+                        let range = prefixes(IpVersion::V4, lo + 1, hi);
+                        let spans = range.len() > 1;
+                        values.splice(1..1, range);
+                        let condition = Condition::new(subject, values).unwrap();
+                        return if spans { condition.spanning() } else { condition };
+                    }
+                    _ => {}
+                }
+                Condition::new(subject, values).unwrap()
+            })
+        })
+    }
+
+    #[test]
+    fn texts_are_those_that_people_write() {
+        for (name, text) in [
+            ("dst_port", "80"),
+            ("src_port", "1000-2000"),
+            ("ip_proto", "tcp"),
+            ("ether_type", "arp"),
+            ("eth_src", "52:54:00:12:34:56"),
+            ("vlan", "100"),
+            ("vlan", "100-199"),
+            ("vlan", "none"),
+            ("vlan", "tag:0x3064"),
+            ("src_ip", "10.0.0.0/8"),
+            ("src_ip", "10.0.0.1"),
+            ("src_ip", "fd00::/8"),
+            ("src_ip", "0xa000001"),
+            ("src_ip", "arp 10.0.0.0/8"),
+            ("src_ip", "10.0.0.1-10.0.0.9"),
+            ("dst_ip", "arp 10.0.0.1-10.0.0.9"),
+            ("meta3", "7"),
+        ] {
+            assert_eq!(Condition::from_text(name, [text]).unwrap().to_text(), [text], "{name}");
+        }
+    }
+
     #[test]
     fn only_ranges_of_several_prefixes_span() {
         let spans = |name, values: &[&str]| Condition::from_text(name, values.iter().copied()).unwrap().spans();
@@ -311,6 +500,14 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_written_reads_as_the_same(condition in condition()) {
+            let texts = condition.to_text();
+            let name = condition.subject().to_string();
+            let read = Condition::from_text(&name, texts.iter().map(String::as_str));
+            prop_assert_eq!(read, Ok(condition), "{:?}", texts);
+        }
+
         #[test]
         fn a_range_of_addresses_is_its_prefixes(a in any::<u32>(), b in any::<u32>(), probe in any::<u32>()) {
             let (lo, hi) = (a.min(b), a.max(b));

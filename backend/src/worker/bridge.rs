@@ -69,7 +69,9 @@ impl Worker {
         now: u64,
         waits_since: Option<u64>,
     ) {
-        let Self { txs, rxs, burst, bridge, police, routes, outbound, topology, counters, clock, index, .. } = self;
+        let Self {
+            txs, rxs, burst, bridge, police, routes, outbound, topology, counters, clock, index, changes, ..
+        } = self;
         let payload = match source {
             Source::None => Payload::None,
             Source::Queue(index) => txs.get(index).map_or(Payload::None, |slot| Payload::Queue(&slot.queue)),
@@ -79,6 +81,9 @@ impl Worker {
         let ingress = burst.ingress(0);
         let waiting = Waiting { payload, pair, since_ns: waits_since.unwrap_or(now_ns) };
         let mut far = None;
+        if routes.any_policy() {
+            police.engine.begin_burst(bridge.stats().changes().wrapping_add(*changes));
+        }
         if direction == Direction::Out {
             match routes.home(ingress) {
                 Some(home) if home == *index => police.outbound(burst, ingress, now_ns, &waiting),
@@ -211,7 +216,7 @@ impl Egress<'_> {
             // Runs of one verdict are the rule: one guest talks to one other for a while.
             let run = verdicts.iter().skip(at).take_while(|&&next| next == verdict).count();
             match verdict {
-                Verdict::Forward(port) => self.deliver_run(port, at, run),
+                Verdict::Forward(port) | Verdict::Deliver(port) => self.deliver_run(port, at, run),
                 Verdict::Flood => self.flood(at, run),
                 Verdict::Drop(cause) => self.count_drop(cause, run),
                 Verdict::Pending => self.count_drop(DropCause::NoDestination, run),

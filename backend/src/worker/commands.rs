@@ -158,6 +158,7 @@ impl Worker {
             let id = QueueId { port, pair, side: Side::Receive };
             rxs.iter().position(|slot| slot.common.id == id && slot.common.usable())
         };
+        self.changes += 1;
         self.routes = Routes::compile(&self.topology, self.index, local);
     }
 }

@@ -92,6 +92,8 @@ pub(crate) struct Worker {
     rxs: Vec<RxSlot>,
     topology: Arc<Topology>,
     routes: Routes,
+    /// How often the routes were compiled.
+    changes: u64,
     bridge: Bridge,
     police: Police,
     events: SyncSender<Event>,
@@ -124,6 +126,7 @@ impl Worker {
             rxs: Vec::new(),
             topology: Arc::default(),
             routes: Routes::default(),
+            changes: 0,
             bridge: Bridge::new(bridge),
             police: Police::new(Engine::new(engine)),
             events,

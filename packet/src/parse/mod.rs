@@ -28,6 +28,7 @@ mod ipv6;
 mod layout;
 mod link;
 mod network;
+mod quick;
 mod quoted;
 mod reverse;
 #[cfg(test)]
@@ -37,6 +38,7 @@ mod tunnel;
 
 pub use error::{Header, ParseError};
 pub use layout::{Layout, OuterLayout};
+pub use quick::{Quick, QuickTcp};
 pub(crate) use quoted::quoted;
 
 use self::{

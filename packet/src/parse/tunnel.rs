@@ -83,7 +83,7 @@ pub(super) fn is_possible(packet: Packet<'_>, link: &Link, network: &Network) ->
 }
 
 #[inline]
-fn is_port(port: [u8; 2]) -> bool {
+pub(super) fn is_port(port: [u8; 2]) -> bool {
     matches!(u16::from_be_bytes(port), VXLAN_PORT | GENEVE_PORT)
 }
 

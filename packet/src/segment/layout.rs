@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Where the headers of a TCP frame lie.
+//! Where the headers of an oversized frame lie.
 
-use super::SegmentError;
-use crate::{EtherType, EthernetHeader, GsoKind};
-
-/// IP protocol number of TCP.
-pub(super) const TCP: u8 = 6;
+use super::{SegmentError, tunnel};
+use crate::{
+    EtherType, EthernetHeader, GsoKind,
+    parse::transport::{TCP, UDP},
+};
 
 /// Extension headers looked at before giving up: more than any sender has a use for.
 const MAX_EXTENSIONS: usize = 8;
@@ -16,79 +16,159 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const DESTINATION: u8 = 60;
 
+/// Least length of the transport headers: a checksum that starts beyond it is that of a packet inside.
+const TRANSPORT: usize = 8;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum IpVersion {
     V4,
     V6,
 }
 
+/// What is cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Transport {
+    Tcp,
+    Udp,
+}
+
 /// Offsets in bytes from the start of the frame, each at most its length.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
+    /// What is around the packet, if it is in a tunnel.
+    pub(super) outer: Option<Outer>,
     pub(super) version: IpVersion,
     /// The IP header.
     pub(super) l3: usize,
-    /// The TCP header.
+    pub(super) transport: Transport,
+    /// The transport header.
     pub(super) l4: usize,
-    /// The TCP payload.
+    /// The payload.
     pub(super) payload: usize,
-    /// The end of the TCP payload; what lies beyond is padding.
+    /// The end of the payload; what lies beyond is padding.
     pub(super) end: usize,
 }
 
+/// The outer headers. Their fixed parts lie before the inner IP header.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outer {
+    pub(super) version: IpVersion,
+    /// The IP header.
+    pub(super) l3: usize,
+    /// The UDP or GRE header.
+    pub(super) l4: usize,
+    pub(super) shim: Shim,
+}
+
+/// What carries the inner packet, and what of it must follow its content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shim {
+    /// A length and, if it is not 0, a checksum.
+    Udp,
+    /// The checksum, if there is one.
+    Gre { has_checksum: bool },
+}
+
+/// An IP packet in the frame.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ip {
+    version: IpVersion,
+    l3: usize,
+    pub(super) protocol: u8,
+    pub(super) l4: usize,
+    end: usize,
+}
+
 impl Layout {
-    pub(super) fn parse(frame: &[u8], kind: GsoKind) -> Result<Self, SegmentError> {
-        let (l3, ether_type) = network_layer(frame)?;
-        let (version, expected) = match kind {
-            GsoKind::TcpV4 => (IpVersion::V4, EtherType::IPV4),
-            GsoKind::TcpV6 => (IpVersion::V6, EtherType::IPV6),
+    /// `start` is where the unfinished checksum starts, which is that of the innermost packet.
+    pub(super) fn parse(frame: &[u8], kind: GsoKind, start: usize) -> Result<Self, SegmentError> {
+        let (transport, wanted) = match kind {
+            GsoKind::TcpV4 | GsoKind::TcpV6 => (Transport::Tcp, TCP),
+            GsoKind::Udp => (Transport::Udp, UDP),
         };
-        if ether_type != expected {
+        let (l3, ether_type) = network_layer(frame, 0)?;
+        let ip = Ip::parse(frame, l3, ether_type, kind)?;
+        let (outer, ip, ether_type) = if ip.protocol != TCP && start >= ip.l4.saturating_add(TRANSPORT) {
+            let content = frame.get(..ip.end).ok_or(SegmentError::Truncated { need: ip.end, have: frame.len() })?;
+            let (shim, l3, ether_type) = tunnel::inside(content, &ip)?;
+            let inner = Ip::parse(content, l3, ether_type, kind)?;
+            if inner.l4 != start {
+                return Err(SegmentError::WrongStart { start, l4: inner.l4 });
+            }
+            (Some(Outer { version: ip.version, l3: ip.l3, l4: ip.l4, shim }), inner, ether_type)
+        } else {
+            (None, ip, ether_type)
+        };
+        let expected = match kind {
+            GsoKind::TcpV4 => Some(IpVersion::V4),
+            GsoKind::TcpV6 => Some(IpVersion::V6),
+            GsoKind::Udp => None,
+        };
+        if expected.is_some_and(|version| version != ip.version) {
             return Err(SegmentError::WrongEtherType { ether_type, kind });
         }
-        let found = byte(frame, l3)? >> 4;
-        let (l4, end) = match version {
-            IpVersion::V4 if found == 4 => ipv4(frame, l3)?,
-            IpVersion::V6 if found == 6 => ipv6(frame, l3)?,
-            _ => {
-                return Err(SegmentError::WrongVersion { version: found, kind });
-            }
-        };
-        let payload = tcp(frame, l4)?;
-        if payload > end || end > frame.len() {
-            return Err(SegmentError::Truncated { need: payload.max(end), have: frame.len().min(end) });
+        if ip.protocol != wanted {
+            return Err(SegmentError::WrongProtocol { protocol: ip.protocol });
         }
-        Ok(Self { version, l3, l4, payload, end })
+        let payload = match transport {
+            Transport::Tcp => tcp(frame, ip.l4)?,
+            Transport::Udp => ip.l4.saturating_add(TRANSPORT),
+        };
+        if payload > ip.end || ip.end > frame.len() {
+            return Err(SegmentError::Truncated { need: payload.max(ip.end), have: frame.len().min(ip.end) });
+        }
+        Ok(Self { outer, version: ip.version, l3: ip.l3, transport, l4: ip.l4, payload, end: ip.end })
     }
 
-    /// Source and destination address, which lie side by side in both versions.
-    pub(super) fn addresses<'a>(&self, frame: &'a [u8]) -> Option<&'a [u8]> {
-        let (at, len) = match self.version {
-            IpVersion::V4 => (12, 8),
-            IpVersion::V6 => (8, 32),
-        };
-        frame.get(self.l3.checked_add(at)?..)?.get(..len)
+    /// Where the outermost IP header lies.
+    pub(super) fn first_ip(&self) -> usize {
+        self.outer.map_or(self.l3, |outer| outer.l3)
     }
 }
 
-/// Start and type of what follows the Ethernet header and its VLAN tags.
-fn network_layer(frame: &[u8]) -> Result<(usize, EtherType), SegmentError> {
-    let header =
-        EthernetHeader::parse(frame).ok_or(SegmentError::Truncated { need: EthernetHeader::LEN, have: frame.len() })?;
-    let mut at = EthernetHeader::LEN;
-    let mut ether_type = header.ether_type();
+impl IpVersion {
+    /// Source and destination address of a header, which lie side by side in both versions.
+    pub(super) fn addresses(self, header: &[u8]) -> Option<&[u8]> {
+        let (at, len) = match self {
+            Self::V4 => (12, 8),
+            Self::V6 => (8, 32),
+        };
+        header.get(at..)?.get(..len)
+    }
+}
+
+impl Ip {
+    fn parse(frame: &[u8], l3: usize, ether_type: EtherType, kind: GsoKind) -> Result<Self, SegmentError> {
+        let version = match ether_type {
+            EtherType::IPV4 => IpVersion::V4,
+            EtherType::IPV6 => IpVersion::V6,
+            _ => return Err(SegmentError::WrongEtherType { ether_type, kind }),
+        };
+        let (protocol, l4, end) = match (version, byte(frame, l3)? >> 4) {
+            (IpVersion::V4, 4) => ipv4(frame, l3)?,
+            (IpVersion::V6, 6) => ipv6(frame, l3)?,
+            (_, version) => return Err(SegmentError::WrongVersion { version, kind }),
+        };
+        Ok(Self { version, l3, protocol, l4, end })
+    }
+}
+
+/// Start and type of what follows an Ethernet header and its VLAN tags.
+pub(super) fn network_layer(frame: &[u8], at: usize) -> Result<(usize, EtherType), SegmentError> {
+    let mut next = at.saturating_add(EthernetHeader::LEN);
+    let mut ether_type = EtherType(half(frame, next.saturating_sub(2))?);
     for _ in 0..MAX_VLANS {
         if !ether_type.is_vlan() {
             break;
         }
-        ether_type = EtherType(half(frame, at.saturating_add(2))?);
-        at = at.saturating_add(4);
+        ether_type = EtherType(half(frame, next.saturating_add(2))?);
+        next = next.saturating_add(4);
     }
-    Ok((at, ether_type))
+    Ok((next, ether_type))
 }
 
-/// Start of the TCP header, and end of the packet.
-fn ipv4(frame: &[u8], l3: usize) -> Result<(usize, usize), SegmentError> {
+/// Protocol, start of what it carries, and end of the packet.
+fn ipv4(frame: &[u8], l3: usize) -> Result<(u8, usize, usize), SegmentError> {
     let header_len = usize::from(byte(frame, l3)? & 0x0f).saturating_mul(4);
     if header_len < 20 {
         return Err(SegmentError::HeaderLength { at: l3, len: header_len });
@@ -98,22 +178,18 @@ fn ipv4(frame: &[u8], l3: usize) -> Result<(usize, usize), SegmentError> {
         return Err(SegmentError::Fragment);
     }
     let protocol = byte(frame, l3.saturating_add(9))?;
-    if protocol != TCP {
-        return Err(SegmentError::WrongProtocol { protocol });
-    }
     let total = usize::from(half(frame, l3.saturating_add(2))?);
-    Ok((l3.saturating_add(header_len), end(frame, l3, total)))
+    Ok((protocol, l3.saturating_add(header_len), end(frame, l3, total)))
 }
 
-/// Start of the TCP header, and end of the packet.
-fn ipv6(frame: &[u8], l3: usize) -> Result<(usize, usize), SegmentError> {
+/// Protocol, start of what it carries behind all extension headers, and end of the packet.
+fn ipv6(frame: &[u8], l3: usize) -> Result<(u8, usize, usize), SegmentError> {
     let payload_len = usize::from(half(frame, l3.saturating_add(4))?);
     let mut next = byte(frame, l3.saturating_add(6))?;
     let mut at = l3.saturating_add(40);
     let end = end(frame, at, payload_len);
     for _ in 0..=MAX_EXTENSIONS {
         match next {
-            TCP => return Ok((at, end)),
             FRAGMENT => return Err(SegmentError::Fragment),
             ROUTING if byte(frame, at.saturating_add(3))? != 0 => {
                 return Err(SegmentError::SourceRouted);
@@ -123,7 +199,7 @@ fn ipv6(frame: &[u8], l3: usize) -> Result<(usize, usize), SegmentError> {
                 let units = usize::from(byte(frame, at.saturating_add(1))?);
                 at = at.saturating_add(units.saturating_add(1).saturating_mul(8));
             }
-            protocol => return Err(SegmentError::WrongProtocol { protocol }),
+            protocol => return Ok((protocol, at, end)),
         }
     }
     Err(SegmentError::TooManyExtensions { max: MAX_EXTENSIONS })
@@ -147,14 +223,14 @@ fn tcp(frame: &[u8], l4: usize) -> Result<usize, SegmentError> {
     Ok(l4.saturating_add(header_len))
 }
 
-fn byte(frame: &[u8], at: usize) -> Result<u8, SegmentError> {
+pub(super) fn byte(frame: &[u8], at: usize) -> Result<u8, SegmentError> {
     match frame.get(at) {
         Some(byte) => Ok(*byte),
         None => Err(SegmentError::Truncated { need: at.saturating_add(1), have: frame.len() }),
     }
 }
 
-fn half(frame: &[u8], at: usize) -> Result<u16, SegmentError> {
+pub(super) fn half(frame: &[u8], at: usize) -> Result<u16, SegmentError> {
     match frame.get(at..).and_then(<[u8]>::first_chunk) {
         Some(octets) => Ok(u16::from_be_bytes(*octets)),
         None => Err(SegmentError::Truncated { need: at.saturating_add(2), have: frame.len() }),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! TCP segmentation in software.
+//! Segmentation in software.
 //!
 //! A guest that negotiated HOST_TSO sends frames of up to 64 KiB and leaves the cutting to others. A
 //! destination that did not negotiate GUEST_TSO gets what the guest's own TCP would have sent:
@@ -12,19 +12,28 @@
 //! | TCP sequence number | as given | + payload before | + payload before |
 //! | CWR | as given | off | off |
 //! | FIN, PSH | off | off | as given |
-//! | IPv4 and TCP checksums | whole | whole | whole |
+//! | UDP length | own | own | own |
+//! | IPv4, TCP and UDP checksums | whole | whole | whole |
+//!
+//! UDP is cut into datagrams of equal size (UDP segmentation offload, not fragmentation).
 //!
 //! The headers are found by reading them; the sender's `header_len` is not believed. They may contain
-//! VLAN tags, IPv4 options, IPv6 extension headers and TCP options, but no tunnel.
+//! VLAN tags, IPv4 options, IPv6 extension headers and TCP options.
+//!
+//! **Tunnels.** A kernel tunnel hands out frames with the tunnel's headers on, of which the unfinished
+//! checksum is the inner packet's. Each segment then gets its own outer lengths, IPv4 identification and
+//! checksums too; an outer UDP checksum of 0 stays 0.
 
 mod layout;
+mod tunnel;
 
 use crate::{
-    DropCause, EtherType, GsoKind, Offload, Segmentation,
+    Checksum, DropCause, EtherType, GsoKind, Offload, Segmentation,
     checksum::{Sum, checksum},
+    parse::transport::{TCP, UDP},
 };
 
-use self::layout::{IpVersion, Layout};
+use self::layout::{IpVersion, Layout, Outer, Shim, Transport};
 
 /// Least payload per segment. What remains of the least sending MSS that Linux uses (48) when all
 /// TCP options are in use (40); below it a frame would only be a way to multiply packets.
@@ -60,7 +69,7 @@ pub enum SegmentError {
         /// Length of the buffer.
         have: usize,
     },
-    /// The frame is an IP fragment, whose payload is not a TCP segment's.
+    /// The frame is an IP fragment, whose payload is not a transport segment's.
     #[error("an IP fragment cannot be segmented")]
     Fragment,
     /// A header's own length field contradicts its format.
@@ -83,7 +92,7 @@ pub enum SegmentError {
         /// Payload per segment.
         size: u16,
     },
-    /// An IPv6 routing header with segments left: the TCP checksum is over an address not yet in
+    /// An IPv6 routing header with segments left: the transport checksum is over an address not yet in
     /// the destination field.
     #[error("a source-routed packet cannot be segmented")]
     SourceRouted,
@@ -101,6 +110,12 @@ pub enum SegmentError {
         /// Where it ends.
         have: usize,
     },
+    /// The checksum to be finished lies in a packet inside a tunnel that is not understood.
+    #[error("the tunnel header at byte {at} is not understood")]
+    UnknownTunnel {
+        /// Where the header starts.
+        at: usize,
+    },
     /// The offload metadata asks for no segmentation.
     #[error("no segmentation is asked for")]
     Unasked,
@@ -112,11 +127,19 @@ pub enum SegmentError {
         /// What was announced.
         kind: GsoKind,
     },
-    /// The IP packet does not carry TCP.
-    #[error("IP protocol {protocol} where TCP was announced")]
+    /// The IP packet does not carry what was announced.
+    #[error("IP protocol {protocol}, which was not announced")]
     WrongProtocol {
         /// What was found.
         protocol: u8,
+    },
+    /// The checksum to be finished is not that of the packet in the tunnel.
+    #[error("the checksum starts at byte {start}, but the inner transport header at {l4}")]
+    WrongStart {
+        /// Where it starts.
+        start: usize,
+        /// Where the header starts.
+        l4: usize,
     },
     /// The IP header has the wrong version.
     #[error("IP version {version} where {kind:?} was announced")]
@@ -151,17 +174,22 @@ impl<'a> Segmenter<'a> {
         if size < MIN_SIZE {
             return Err(SegmentError::SizeTooSmall { size });
         }
-        let layout = Layout::parse(frame, kind)?;
+        let start = match offload.checksum {
+            Checksum::Unfinished { start, .. } => usize::from(start),
+            Checksum::Unknown | Checksum::Verified => 0,
+        };
+        let layout = Layout::parse(frame, kind, start)?;
         let truncated = SegmentError::Truncated { need: layout.end, have: frame.len() };
         let (headers, rest) = frame.split_at_checked(layout.payload).ok_or(truncated)?;
         let payload = rest.get(..layout.end.saturating_sub(layout.payload)).ok_or(truncated)?;
-        let longest = headers.len().saturating_sub(layout.l3).saturating_add(usize::from(size));
+        let longest = headers.len().saturating_sub(layout.first_ip()).saturating_add(usize::from(size));
         if longest > usize::from(u16::MAX) {
             return Err(SegmentError::SizeTooBig { size });
         }
         let mut pseudo = Sum::new();
-        pseudo.add(layout.addresses(frame).ok_or(truncated)?);
-        pseudo.add_value(u16::from(layout::TCP));
+        let ip = headers.get(layout.l3..).ok_or(truncated)?;
+        pseudo.add(layout.version.addresses(ip).ok_or(truncated)?);
+        pseudo.add_value(u16::from(if layout.transport == Transport::Tcp { TCP } else { UDP }));
         Ok(Self { headers, payload, layout, pseudo, size: usize::from(size), sent: 0, index: 0 })
     }
 
@@ -205,17 +233,32 @@ impl<'a> Segmenter<'a> {
         let from = self.payload.get(self.sent..)?.get(..payload.len())?;
         payload.copy_from_slice(from);
 
-        let (below, tcp) = headers.split_at_mut_checked(self.layout.l4)?;
-        let tcp_len = u16::try_from(tcp.len().checked_add(payload.len())?).ok()?;
-        let ip = below.get_mut(self.layout.l3..)?;
-        match self.layout.version {
-            IpVersion::V4 => self.finish_ipv4(ip, tcp_len)?,
-            IpVersion::V6 => {
-                let extensions = u16::try_from(ip.len().checked_sub(40)?).ok()?;
-                put(ip, 4, extensions.checked_add(tcp_len)?.to_be_bytes())?;
+        let (below, transport) = headers.split_at_mut_checked(self.layout.l4)?;
+        let len = u16::try_from(transport.len().checked_add(payload.len())?).ok()?;
+        self.finish_ip(self.layout.version, below.get_mut(self.layout.l3..)?, len)?;
+        let mut sum = self.pseudo;
+        sum.add_value(len);
+        let check_at = match self.layout.transport {
+            Transport::Tcp => {
+                self.write_tcp(transport, is_first, is_last)?;
+                16
             }
+            Transport::Udp => {
+                put(transport, 4, len.to_be_bytes())?;
+                6
+            }
+        };
+        put(transport, check_at, [0, 0])?;
+        sum.add(transport);
+        sum.add(payload);
+        put(transport, check_at, sum.transport_checksum().to_be_bytes())?;
+        match &self.layout.outer {
+            Some(outer) => self.finish_outer(outer, segment),
+            None => Some(()),
         }
+    }
 
+    fn write_tcp(&self, tcp: &mut [u8], is_first: bool, is_last: bool) -> Option<()> {
         let sequence = u32::from_be_bytes(*tcp.get(4..)?.first_chunk()?);
         // Sequence numbers wrap.
         let sequence = sequence.wrapping_add(u32::try_from(self.sent).ok()?);
@@ -227,16 +270,52 @@ impl<'a> Segmenter<'a> {
         if !is_last {
             *flags &= !FIN_PSH;
         }
-        put(tcp, 16, [0, 0])?;
-        let mut sum = self.pseudo;
-        sum.add_value(tcp_len);
-        sum.add(tcp);
-        sum.add(payload);
-        put(tcp, 16, sum.transport_checksum().to_be_bytes())
+        Some(())
     }
 
-    fn finish_ipv4(&self, ip: &mut [u8], tcp_len: u16) -> Option<()> {
-        let total = u16::try_from(ip.len()).ok()?.checked_add(tcp_len)?;
+    /// The headers around a segment that is complete.
+    fn finish_outer(&self, outer: &Outer, segment: &mut [u8]) -> Option<()> {
+        let (below, carrier) = segment.split_at_mut_checked(outer.l4)?;
+        let ip = below.get_mut(outer.l3..)?;
+        let len = u16::try_from(carrier.len()).ok()?;
+        self.finish_ip(outer.version, ip, len)?;
+        match outer.shim {
+            Shim::Udp => {
+                put(carrier, 4, len.to_be_bytes())?;
+                if carrier.get(6..8)? == [0, 0] {
+                    return Some(());
+                }
+                put(carrier, 6, [0, 0])?;
+                let mut sum = Sum::new();
+                sum.add(outer.version.addresses(ip)?);
+                sum.add_value(UDP.into());
+                sum.add_value(len);
+                sum.add(carrier);
+                put(carrier, 6, sum.transport_checksum().to_be_bytes())
+            }
+            Shim::Gre { has_checksum: true } => {
+                put(carrier, 4, [0, 0])?;
+                let sum = checksum(carrier);
+                put(carrier, 4, sum.to_be_bytes())
+            }
+            Shim::Gre { has_checksum: false } => Some(()),
+        }
+    }
+
+    /// Lengths, and of IPv4 identification and checksum, of a header with its options or extensions before
+    /// `len` bytes.
+    fn finish_ip(&self, version: IpVersion, ip: &mut [u8], len: u16) -> Option<()> {
+        match version {
+            IpVersion::V4 => self.finish_ipv4(ip, len),
+            IpVersion::V6 => {
+                let extensions = u16::try_from(ip.len().checked_sub(40)?).ok()?;
+                put(ip, 4, extensions.checked_add(len)?.to_be_bytes())
+            }
+        }
+    }
+
+    fn finish_ipv4(&self, ip: &mut [u8], len: u16) -> Option<()> {
+        let total = u16::try_from(ip.len()).ok()?.checked_add(len)?;
         put(ip, 2, total.to_be_bytes())?;
         let id = u16::from_be_bytes(*ip.get(4..)?.first_chunk()?);
         // A frame has at most 65535 / MIN_SIZE segments, and identifications wrap.

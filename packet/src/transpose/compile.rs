@@ -3,10 +3,11 @@
 
 use super::{
     Ecn, Encap, Outer, OuterEdit, Program, TransposeError, Transposition,
-    front::{Front, PushedHeader},
-    header::{EcnMap, IpEdit},
+    ends::{Ends, Kind, TransportEdit},
+    front::{Front, Place, PushedHeader},
+    header::{EcnEdit, EcnMap, IpEdit, KEEP_DSCP},
     needs,
-    program::{Base, OuterProgram, TransportEdit},
+    program::{Base, Group, INLINE, OuterProgram, Rest},
     reverse::tag_of,
 };
 use crate::{EtherType, Field, Fragment, Layout, Tunnel, Ufid, checksum::Sum, ufid::VLAN_PRESENT};
@@ -28,36 +29,41 @@ impl Transposition {
         let transport = flow.store_transport(&mut stores, addresses);
 
         let (inner, outer) = (flow.version(Field::IpVersion), flow.version(Field::OuterIpVersion));
-        let ecn = |ecn: &Ecn| EcnMap::new(ecn, inner != 0, outer != 0);
-        let sets_ecn = inner != 0 && ecn(&self.ecn) != ecn(&Ecn::inner());
         let mut ip = IpEdit {
-            ecn: ecn(&self.ecn),
-            addresses: if inner == 4 { addresses } else { 0 },
+            addresses,
             version: inner,
-            dscp: flow.changed(Field::Dscp).then(|| flow.dscp(Field::Dscp)),
+            dscp: if flow.changed(Field::Dscp) { flow.dscp(Field::Dscp) } else { KEEP_DSCP },
             ttl: self.ttl,
-            sets_ecn,
+            ecn: if inner == 0 { EcnEdit::Keep } else { flow.ecn_edit(&self.ecn, &Ecn::inner()) },
         };
-        if ip.addresses == 0 && ip.dscp.is_none() && ip.ttl.is_none() && !sets_ecn {
+        let ends = stores.ends;
+        if ip.is_only_addresses() && ends.set & (Ends::SOURCE | Ends::DESTINATION) == 0 {
             ip.version = 0;
         }
-        let outer_program = match &self.outer {
+        let group = match &self.outer {
             Outer::Ignore if outer != 0 && !self.is_identity() => {
-                Some(self.kept_outer(&flow, &OuterEdit::default(), &mut stores, ecn))
+                Group::Kept(self.kept_outer(&flow, &OuterEdit::default(), &mut stores))
             }
-            Outer::Modify(edit) => Some(self.kept_outer(&flow, edit, &mut stores, ecn)),
-            _ => None,
+            Outer::Modify(edit) => Group::Kept(self.kept_outer(&flow, edit, &mut stores)),
+            Outer::Push(encap) | Outer::Replace(encap) => Group::Pushed(flow.pushed(encap)),
+            Outer::Ignore | Outer::Pop => Group::None,
         };
-        let per_packet = ip.ttl.is_some() || sets_ecn || self.outer != Outer::Ignore;
+        let per_packet = ip.ttl.is_some() || ip.ecn != EcnEdit::Keep || self.outer != Outer::Ignore;
         let read = per_packet || needs.inner_ttl != 0 || needs.outer_ttl != 0;
+        let (front, front_bytes) = self.front(&flow).ok_or(TransposeError::Layout)?;
+        let (stores_len, bytes, long) = laid_out(&stores.bytes, &front_bytes).ok_or(TransposeError::Layout)?;
+        let is_simple = matches!(group, Group::None) && long.is_empty() && ip.ecn != EcnEdit::Table;
+        let rest = || Box::new(Rest { bytes: long.into_boxed_slice(), ecn: flow.ecn(&self.ecn), group });
         Ok(Program {
-            stores: stores.bytes.into_boxed_slice(),
-            front: self.front(&flow, ecn).map(Box::new),
-            outer: outer_program.map(Box::new),
+            rest: if is_simple { None } else { Some(rest()) },
             ip,
             transport,
+            front,
             reads: if read { (inner, outer) } else { (0, 0) },
             guards: (needs.inner_ttl, needs.outer_ttl),
+            ends,
+            stores_len,
+            bytes,
         })
     }
 
@@ -72,13 +78,7 @@ impl Transposition {
     }
 
     /// What the stores do not do to an outer group that stays.
-    fn kept_outer(
-        &self,
-        flow: &Flow<'_>,
-        edit: &OuterEdit,
-        stores: &mut Stores,
-        ecn: impl Fn(&Ecn) -> EcnMap,
-    ) -> OuterProgram {
+    fn kept_outer(&self, flow: &Flow<'_>, edit: &OuterEdit, stores: &mut Stores) -> OuterProgram {
         flow.store_macs(stores, Base::Front, [Field::OuterEthDst, Field::OuterEthSrc]);
         if edit.fields.contains_key(&Field::OuterVlan) {
             stores.push(Base::Front, 14, &tci(flow.after.get(Field::OuterVlan)));
@@ -90,37 +90,51 @@ impl Transposition {
             let (base, offset) = if nvgre { (Base::GreKey, 0) } else { (Base::OuterTransport, 12) };
             stores.push(base, offset, &flow.key());
         }
-        let version = flow.version(Field::OuterIpVersion);
         let ip = IpEdit {
-            ecn: ecn(&edit.ecn),
-            addresses: if version == 4 { addresses } else { 0 },
-            version,
-            dscp: flow.changed(Field::OuterDscp).then(|| flow.dscp(Field::OuterDscp)),
+            addresses,
+            version: flow.version(Field::OuterIpVersion),
+            dscp: if flow.changed(Field::OuterDscp) { flow.dscp(Field::OuterDscp) } else { KEEP_DSCP },
             ttl: edit.ttl,
-            sets_ecn: ecn(&edit.ecn) != ecn(&Ecn::outer()),
+            ecn: flow.ecn_edit(&edit.ecn, &Ecn::outer()),
         };
         let grown = i16::try_from(self.vlans.net()).unwrap_or(0).saturating_mul(4);
-        OuterProgram { ip, addresses, grown }
+        OuterProgram { ip, ecn: flow.ecn(&edit.ecn), grown }
     }
 
-    fn front(&self, flow: &Flow<'_>, ecn: impl Fn(&Ecn) -> EcnMap) -> Option<Front> {
-        let (keep, encap) = match &self.outer {
-            Outer::Ignore | Outer::Modify(_) => (true, None),
-            Outer::Pop => (false, None),
-            Outer::Push(encap) | Outer::Replace(encap) => (false, Some(encap)),
+    /// How the front moves, and what is put on. `None` only if that is too long, which nothing is.
+    fn front(&self, flow: &Flow<'_>) -> Option<(Front, Vec<u8>)> {
+        let (place, encap) = match &self.outer {
+            Outer::Ignore | Outer::Modify(_) => (Place::Kept, None),
+            Outer::Pop => (Place::Inner, None),
+            Outer::Push(encap) | Outer::Replace(encap) => (Place::Inner, Some(encap)),
         };
-        if keep && self.vlans.pops == 0 && self.vlans.pushes.is_empty() {
-            return None;
-        }
+        let moves = place == Place::Inner || self.vlans.pops != 0 || !self.vlans.pushes.is_empty();
         let tags = self.vlans.pushes.iter().rev();
         let tags = tags.flat_map(|tag| tag.tpid.0.to_be_bytes().into_iter().chain(tci(tag_of(tag.tci, flow.before))));
-        Some(Front {
-            keep,
-            popped: usize::from(self.vlans.pops).saturating_mul(4),
-            tags: tags.collect(),
-            header: encap.map(|encap| flow.pushed(encap, ecn(&encap.ecn))),
-        })
+        let mut bytes: Vec<u8> = tags.collect();
+        let tags = u8::try_from(bytes.len()).ok()?;
+        bytes.extend(encap.map(|encap| flow.pushed_bytes(encap)).unwrap_or_default());
+        let header = u8::try_from(bytes.len()).ok()?.checked_sub(tags)?;
+        let popped = self.vlans.pops.checked_mul(4)?;
+        Some((Front { place: if moves { place } else { Place::Nowhere }, popped, tags, header }, bytes))
     }
+}
+
+/// A program's bytes: how many are stores, what fits into the program, and what does not.
+fn laid_out(stores: &[u8], front: &[u8]) -> Option<(u8, [u8; INLINE], Vec<u8>)> {
+    let mut inline = [0; INLINE];
+    let mut long = Vec::new();
+    if let Some((to, after)) = inline.split_at_mut_checked(stores.len()) {
+        to.copy_from_slice(stores);
+        match after.get_mut(..front.len()) {
+            Some(to) => to.copy_from_slice(front),
+            None => long.extend(front),
+        }
+    } else {
+        long.extend(stores);
+        long.extend(front);
+    }
+    Some((u8::try_from(stores.len()).ok()?, inline, long))
 }
 
 /// A flow's identity before and after.
@@ -153,6 +167,20 @@ impl Flow<'_> {
         u8::try_from(self.after.get(field)).unwrap_or(0)
     }
 
+    fn has_both(&self) -> (bool, bool) {
+        (self.version(Field::IpVersion) != 0, self.version(Field::OuterIpVersion) != 0)
+    }
+
+    fn ecn(&self, ecn: &Ecn) -> EcnMap {
+        let (inner, outer) = self.has_both();
+        EcnMap::new(ecn, inner, outer)
+    }
+
+    fn ecn_edit(&self, ecn: &Ecn, keep: &Ecn) -> EcnEdit {
+        let (inner, outer) = self.has_both();
+        EcnEdit::new(ecn, keep, inner, outer)
+    }
+
     fn key(&self) -> [u8; 3] {
         let [.., a, b, c] = self.after.get(Field::TunnelKey).to_be_bytes();
         [a, b, c]
@@ -174,9 +202,12 @@ impl Flow<'_> {
             if self.changed(field) {
                 let (old, new) = (self.before.get(field).to_be_bytes(), self.after.get(field).to_be_bytes());
                 let ([.., old4], [.., new4]) = (old.as_chunks::<4>().0, new.as_chunks::<4>().0) else { continue };
-                let (old, new, offset) =
-                    if v6 { (&old[..], &new[..], v6_offset) } else { (&old4[..], &new4[..], v4_offset) };
-                stores.push(base, offset, new);
+                let (old, new) = if v6 { (&old[..], &new[..]) } else { (&old4[..], &new4[..]) };
+                match (v6, base) {
+                    (true, _) => stores.push(base, v6_offset, new),
+                    (false, Base::Network) => stores.ends.set_address(field == source, *new4),
+                    (false, _) => stores.push(base, v4_offset, new),
+                }
                 add_change(&mut sum, old, new);
             }
         }
@@ -194,19 +225,23 @@ impl Flow<'_> {
             if self.changed(port) {
                 let [.., a, b] = self.before.get(port).to_be_bytes();
                 let [.., c, d] = self.after.get(port).to_be_bytes();
-                stores.push(Base::Transport, offset, &[c, d]);
+                match offset {
+                    ECHO_IDENTIFIER => stores.push(Base::Transport, offset, &[c, d]),
+                    _ => stores.ends.set_port(port == Field::L4Src, [c, d]),
+                }
                 add_change(&mut sum, &[a, b], &[c, d]);
             }
         }
-        let (addresses, ports) = (if pseudo { addresses } else { 0 }, sum.partial());
-        let proto = self.before.get(Field::IpProto);
-        TransportEdit {
-            field: if addresses == 0 && ports == 0 { 0 } else { field },
-            optional: proto == UDP,
-            never_zero: matches!(proto, TCP | UDP),
-            addresses,
-            ports,
-        }
+        let kind = match self.before.get(Field::IpProto) {
+            UDP => Kind::Optional,
+            TCP => Kind::NeverZero,
+            _ if pseudo => Kind::Pseudo,
+            _ => Kind::Plain,
+        };
+        let ports = sum.partial();
+        let has_ports = stores.ends.set & (Ends::SOURCE_PORT | Ends::DESTINATION_PORT) != 0;
+        let is_same = !has_ports && ports == 0 && (!pseudo || addresses == 0);
+        TransportEdit { ports, field: if is_same { 0 } else { field }, kind }
     }
 
     /// Where the transport header has its checksum, and whether that covers a pseudo header.
@@ -220,8 +255,19 @@ impl Flow<'_> {
         }
     }
 
+    fn pushed(&self, encap: &Encap) -> PushedHeader {
+        PushedHeader {
+            ecn: self.ecn(&encap.ecn),
+            tunnel: encap.tunnel,
+            version: encap.version().unwrap_or(0),
+            ip: if self.after.get(Field::OuterVlan) != 0 { 18 } else { 14 },
+            dscp: self.dscp(Field::OuterDscp),
+            ttl: encap.ttl,
+        }
+    }
+
     /// A pushed outer group, with zero where its packet decides.
-    fn pushed(&self, encap: &Encap, ecn: EcnMap) -> PushedHeader {
+    fn pushed_bytes(&self, encap: &Encap) -> Vec<u8> {
         let after = |field| self.after.get(field);
         let mut bytes = Vec::with_capacity(74);
         bytes.extend(mac(after(Field::OuterEthDst)));
@@ -235,7 +281,6 @@ impl Flow<'_> {
         let addresses = [after(Field::OuterIpSrc).to_be_bytes(), after(Field::OuterIpDst).to_be_bytes()];
         let version = encap.version().unwrap_or(0);
         bytes.extend(if version == 4 { EtherType::IPV4 } else { EtherType::IPV6 }.0.to_be_bytes());
-        let ip = bytes.len();
         if version == 4 {
             bytes.extend([0x45, 0, 0, 0, 0, 0, 0x40, 0, 0, proto, 0, 0]);
             bytes.extend(addresses.iter().flat_map(|address| address.iter().skip(12)));
@@ -249,23 +294,40 @@ impl Flow<'_> {
             Tunnel::Geneve => bytes.extend([0, 0, 0x17, 0xc1, 0, 0, 0, 0, 0, 0, 0x65, 0x58, a, b, c, 0]),
             _ => bytes.extend([0x20, 0, 0x65, 0x58, a, b, c, 0]),
         }
-        PushedHeader {
-            bytes: bytes.into_boxed_slice(),
-            tunnel: encap.tunnel,
-            version,
-            ip,
-            dscp: self.dscp(Field::OuterDscp),
-            ttl: encap.ttl,
-            ecn,
-        }
+        bytes
     }
 }
 
-/// [`Program::stores`] in the making.
+/// A program's stores in the making.
 #[derive(Default)]
 struct Stores {
+    ends: Ends,
     bytes: Vec<u8>,
     last: usize,
+}
+
+impl Ends {
+    fn set_address(&mut self, is_source: bool, address: [u8; 4]) {
+        let [a, b, c, d, e, f, g, h] = &mut self.addresses;
+        if is_source {
+            [*a, *b, *c, *d] = address;
+            self.set |= Self::SOURCE;
+        } else {
+            [*e, *f, *g, *h] = address;
+            self.set |= Self::DESTINATION;
+        }
+    }
+
+    fn set_port(&mut self, is_source: bool, port: [u8; 2]) {
+        let [a, b, c, d] = &mut self.ports;
+        if is_source {
+            [*a, *b] = port;
+            self.set |= Self::SOURCE_PORT;
+        } else {
+            [*c, *d] = port;
+            self.set |= Self::DESTINATION_PORT;
+        }
+    }
 }
 
 impl Stores {

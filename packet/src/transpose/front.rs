@@ -14,30 +14,39 @@ use super::{
 };
 use crate::{Burst, Checksum, DropCause, Layout, Tunnel, checksum};
 
-/// How the front changes.
-#[derive(Debug)]
+/// How the front changes. The bytes put on, tags and then header, are kept apart.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Front {
-    /// The outer group, if there is one, stays.
-    pub(super) keep: bool,
+    pub(super) place: Place,
     /// Bytes of the tags popped.
-    pub(super) popped: usize,
-    /// The tags pushed.
-    pub(super) tags: Box<[u8]>,
-    /// The outer group pushed.
-    pub(super) header: Option<PushedHeader>,
+    pub(super) popped: u8,
+    /// Bytes of the tags pushed.
+    pub(super) tags: u8,
+    /// Bytes of the outer group pushed.
+    pub(super) header: u8,
 }
 
-/// An outer group with everything in it that is known of the flow.
+/// Where the front begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// It does not change.
+    Nowhere,
+    /// At the outer group, if there is one.
+    Kept,
+    /// At the inner group: an outer group is taken off.
+    Inner,
+}
+
+/// An outer group that is pushed, with everything that is known of the flow in its bytes.
 #[derive(Debug)]
 pub(super) struct PushedHeader {
-    pub(super) bytes: Box<[u8]>,
+    pub(super) ecn: EcnMap,
     pub(super) tunnel: Tunnel,
     pub(super) version: u8,
     /// Where the IP header lies.
-    pub(super) ip: usize,
+    pub(super) ip: u8,
     pub(super) dscp: u8,
     pub(super) ttl: Ttl,
-    pub(super) ecn: EcnMap,
 }
 
 const MACS: usize = 12;
@@ -45,8 +54,17 @@ const IPV4: usize = 20;
 const IPV6: usize = 40;
 
 impl Front {
+    /// How many bytes are put on.
+    #[inline]
+    pub(super) fn len(self) -> usize {
+        usize::from(self.tags).saturating_add(self.header.into())
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what is the same for all packets, and what is a packet's")]
     pub(super) fn apply(
-        &self,
+        self,
+        bytes: &[u8],
+        header: Option<&PushedHeader>,
         burst: &mut Burst,
         i: usize,
         layout: &Layout,
@@ -55,12 +73,13 @@ impl Front {
     ) -> Result<(), DropCause> {
         let beyond = DropCause::HeaderBeyondWindow;
         let ethernet = usize::from(layout.ethernet.ok_or(beyond)?);
-        let block_start = if self.keep { 0 } else { ethernet };
+        let block_start = if self.place == Place::Kept { 0 } else { ethernet };
         let block_end = ethernet.saturating_add(MACS);
         let block_len = block_end.saturating_sub(block_start);
-        let old_end = block_end.saturating_add(self.popped);
-        let header_len = self.header.as_ref().map_or(0, |header| header.bytes.len());
-        let new_end = header_len.saturating_add(block_len).saturating_add(self.tags.len());
+        let old_end = block_end.saturating_add(self.popped.into());
+        let (tags, pushed) = bytes.split_at_checked(self.tags.into()).ok_or(beyond)?;
+        let header_len = pushed.len();
+        let new_end = bytes.len().saturating_add(block_len);
         let (grow, shrink) = (new_end.saturating_sub(old_end), old_end.saturating_sub(new_end));
 
         let unmoved = self.prepare_checksum(burst, i, ethernet, old_end)?;
@@ -74,10 +93,20 @@ impl Front {
         }
         let to = shrink.saturating_add(header_len);
         // All of it ends before old_end + grow: to + block + tags = old_end + grow.
-        window.copy_within(block_start.saturating_add(grow)..block_end.saturating_add(grow), to);
-        put(window, to.saturating_add(block_len), &self.tags).ok_or(beyond)?;
-        if let Some(header) = &self.header {
+        let from = block_start.saturating_add(grow);
+        match window.get(from..).and_then(<[u8]>::first_chunk::<MACS>) {
+            Some(macs) if block_len == MACS => {
+                let macs = *macs;
+                put(window, to, &macs).ok_or(beyond)?;
+            }
+            _ => window.copy_within(from..block_end.saturating_add(grow), to),
+        }
+        if !tags.is_empty() {
+            put(window, to.saturating_add(block_len), tags).ok_or(beyond)?;
+        }
+        if let Some(header) = header {
             let front = window.get_mut(shrink..to).ok_or(beyond)?;
+            front.copy_from_slice(pushed);
             header.write(front, frame_len, marks, flow_hash)?;
         }
         if shrink > 0 {
@@ -93,7 +122,7 @@ impl Front {
     /// Sees to an unfinished checksum of the outer group: what is taken off needs none, and what stays
     /// keeps its distance from the frame's start, which is what is returned.
     fn prepare_checksum(
-        &self,
+        self,
         burst: &mut Burst,
         i: usize,
         ethernet: usize,
@@ -104,27 +133,24 @@ impl Front {
         if usize::from(start) >= old_end {
             return Ok(None);
         }
-        if usize::from(start) >= ethernet || !self.keep && offload.segmentation.is_some() {
+        if usize::from(start) >= ethernet || self.place == Place::Inner && offload.segmentation.is_some() {
             return Err(DropCause::BadOffload);
         }
         burst.set_offload(i, crate::Offload { checksum: Checksum::Unknown, ..offload });
-        Ok(self.keep.then_some(offload.checksum))
+        Ok((self.place == Place::Kept).then_some(offload.checksum))
     }
 }
 
 impl PushedHeader {
-    /// Writes it before a packet, so that the frame is `frame_len` bytes long.
+    /// Fills in what its bytes lack, before a packet, so that the frame is `frame_len` bytes long.
     #[expect(clippy::cast_possible_truncation, reason = "low bits of the hash")]
     fn write(&self, front: &mut [u8], frame_len: u32, marks: &Marks, flow_hash: u32) -> Result<(), DropCause> {
         let beyond = DropCause::HeaderBeyondWindow;
-        if front.len() != self.bytes.len() {
-            return Err(beyond);
-        }
-        front.copy_from_slice(&self.bytes);
-        let datagram = usize::try_from(frame_len).unwrap_or(usize::MAX).saturating_sub(self.ip);
+        let at = usize::from(self.ip);
+        let datagram = usize::try_from(frame_len).unwrap_or(usize::MAX).saturating_sub(at);
         let class = self.dscp << 2 | self.ecn.of(marks)?;
         let ttl = self.ttl.of(marks);
-        let ip = front.get_mut(self.ip..).ok_or(beyond)?;
+        let ip = front.get_mut(at..).ok_or(beyond)?;
         let (header_len, ip_len) =
             if self.version == 4 { (IPV4, datagram) } else { (IPV6, datagram.saturating_sub(IPV6)) };
         let ip_len = u16::try_from(ip_len).map_err(|_| DropCause::TooBig)?.to_be_bytes();

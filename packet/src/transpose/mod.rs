@@ -21,19 +21,20 @@
 //! | `needs.rs` | which packets a transposition is for |
 //! | `compose.rs`, `reverse.rs` | `then`, `after`, `reverse` |
 //! | `compile.rs` | what is known of one flow turned into literal bytes |
-//! | `program.rs`, `header.rs`, `front.rs` | applying: stores and checksums, IP headers, moving the front |
+//! | `program.rs`, `ends.rs`, `header.rs`, `front.rs` | applying: stores, addresses and ports, IP headers, moving the front |
 //!
 //! Each layer matches what those before it left ([`after`](Transposition::after)). A tunnel inside a tunnel
 //! that is popped stays unseen until somebody parses the packet again.
 //!
-//! Not done: taking off a GRE tunnel that carries IP (the frame would have no Ethernet header), the
-//! packets that ICMP errors embed, IPv6 routing headers (the last destination is taken to be in the header),
-//! transports with a pseudo header other than TCP, UDP and ICMPv6 (UDP-Lite, DCCP), and segmenting what was
-//! pushed onto: its lengths are those of the whole frame.
+//! Not done: taking off a GRE tunnel that carries IP (the frame would have no Ethernet header), IPv6
+//! routing headers (the last destination is taken to be in the header), and transports with a pseudo header
+//! other than TCP, UDP and ICMPv6 (UDP-Lite, DCCP). Of an oversized frame the lengths are those of the whole
+//! until the [`Segmenter`](crate::Segmenter) cuts it, what was pushed onto it included. What ICMP errors embed is for [`rewrite_embedded`](crate::icmp::rewrite_embedded).
 
 mod compile;
 mod compose;
 mod ecn;
+mod ends;
 mod front;
 mod header;
 mod needs;

@@ -6,25 +6,58 @@
 //! last, so that everything before works on the offsets the parser gave.
 
 use super::{
-    front::Front,
-    header::{IpEdit, Mark, Marks},
+    ends::{Ends, TransportEdit},
+    front::{Front, Place, PushedHeader},
+    header::{EcnMap, IpEdit, Mark, Marks},
 };
 use crate::{Burst, Checksum, DropCause, Layout, OuterLayout, Tunnel, checksum::Sum};
 
 /// A [`Transposition`](super::Transposition) for one flow. It fits all packets with the identity that it
 /// was compiled for, whatever options their headers have.
+///
+/// There is one for each direction of each flow, so it is small: 48 bytes, and nothing on the heap for what
+/// is most common, addresses and ports of one packet without a tunnel, or a tunnel taken off.
 #[derive(Debug)]
 pub struct Program {
-    /// Bytes to be stored: base, offset from it, how many, the bytes; again and again.
-    pub(super) stores: Box<[u8]>,
-    pub(super) front: Option<Box<Front>>,
-    pub(super) outer: Option<Box<OuterProgram>>,
+    /// What few programs need.
+    pub(super) rest: Option<Box<Rest>>,
     pub(super) ip: IpEdit,
     pub(super) transport: TransportEdit,
+    pub(super) front: Front,
     /// IP versions of the headers that the packet comes with; 0 for those that are not read.
     pub(super) reads: (u8, u8),
     /// What the TTLs must exceed, if it is not 0: inner, outer.
     pub(super) guards: (u8, u8),
+    pub(super) ends: Ends,
+    /// How long the stores are: base, offset from it, how many bytes, the bytes; again and again.
+    pub(super) stores_len: u8,
+    /// The stores, then the bytes of the front, each of both only if it fits here.
+    pub(super) bytes: [u8; INLINE],
+}
+
+/// Room in a program for its bytes: a store of two, or a VLAN tag put on.
+pub(super) const INLINE: usize = 6;
+const _: () = assert!(size_of::<Program>() == 48);
+
+/// What few programs need.
+#[derive(Debug)]
+pub(super) struct Rest {
+    /// Stores and bytes of the front that are too long for the program.
+    pub(super) bytes: Box<[u8]>,
+    /// For [`EcnEdit::Table`](super::header::EcnEdit).
+    pub(super) ecn: EcnMap,
+    pub(super) group: Group,
+}
+
+/// What there is to do for an outer group.
+#[derive(Debug)]
+pub(super) enum Group {
+    /// Nothing.
+    None,
+    /// It stays, while something in the packet changes.
+    Kept(OuterProgram),
+    /// It is put on.
+    Pushed(PushedHeader),
 }
 
 /// What stores are relative to.
@@ -41,27 +74,11 @@ pub(super) enum Base {
     GreKey,
 }
 
-/// How the inner transport checksum changes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TransportEdit {
-    /// Where the checksum lies in the header; 0 if it does not change.
-    pub(super) field: u8,
-    /// 0 says that there is none.
-    pub(super) optional: bool,
-    /// 0 is sent as 0xffff.
-    pub(super) never_zero: bool,
-    /// What changed addresses add to the pseudo header's sum.
-    pub(super) addresses: u16,
-    /// What changed ports add to the header's.
-    pub(super) ports: u16,
-}
-
 /// What happens to an outer group that stays, if anything in the packet changes.
 #[derive(Debug)]
 pub(super) struct OuterProgram {
     pub(super) ip: IpEdit,
-    /// Whether a UDP checksum's pseudo header changes, and what that adds to its sum.
-    pub(super) addresses: u16,
+    pub(super) ecn: EcnMap,
     /// Bytes by which the packet in it grows.
     pub(super) grown: i16,
 }
@@ -78,6 +95,13 @@ struct Cover {
 const GRE_CHECKSUM_PRESENT: u8 = 0x80;
 
 impl Program {
+    /// Whether the layout of a packet is afterwards what it was before.
+    #[inline]
+    #[must_use]
+    pub const fn keeps_layout(&self) -> bool {
+        matches!(self.front.place, Place::Nowhere)
+    }
+
     /// Applies it to packet `i`, which belongs to its flow and is laid out so. `flow_hash` is that of the
     /// packet as it came to the switch. On the way, the offload metadata stay right: an unfinished checksum
     /// stays unfinished. Afterwards the layout is no longer that of the packet.
@@ -97,27 +121,87 @@ impl Program {
         if expired(self.guards.0, marks.inner) || expired(self.guards.1, marks.outer) {
             return Err(DropCause::TtlExpired);
         }
-        let cover = match (&self.outer, &layout.outer) {
-            (Some(_), Some(outer)) => Cover::new(window, outer, unfinished).ok_or(beyond)?,
-            _ => None,
+        let Some(Rest { group: Group::Kept(program), .. }) = self.rest.as_deref() else {
+            self.edit(window, layout, &marks, unfinished)?;
+            return self.move_front(burst, i, layout, &marks, flow_hash);
         };
-        self.store(window, layout).ok_or(beyond)?;
-        if self.ip.version != 0 {
-            self.ip.apply(window, layout.network.ok_or(beyond)?.into(), &marks, 0)?;
-        }
-        if self.transport.field != 0 {
-            self.transport.apply(window, layout.transport.ok_or(beyond)?, unfinished).ok_or(beyond)?;
-        }
-        if let Some(program) = &self.outer {
-            program.apply(window, layout.outer.as_ref().ok_or(beyond)?, &marks, unfinished)?;
-        }
-        if let Some(front) = &self.front {
-            front.apply(burst, i, layout, &marks, flow_hash)?;
-        }
-        if let (Some(cover), Some(program)) = (cover, &self.outer) {
+        let outer = layout.outer.as_ref().ok_or(beyond)?;
+        let cover = Cover::new(window, outer, unfinished).ok_or(beyond)?;
+        self.edit(window, layout, &marks, unfinished)?;
+        program.apply(window, outer, &marks, unfinished)?;
+        self.move_front(burst, i, layout, &marks, flow_hash)?;
+        if let Some(cover) = cover {
             cover.finish(burst.window_mut(i), program).ok_or(beyond)?;
         }
         Ok(())
+    }
+
+    /// Bytes that it holds besides itself, what an allocator adds apart.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.rest.as_ref().map_or(0, |rest| size_of::<Rest>().saturating_add(rest.bytes.len()))
+    }
+
+    /// Everything that leaves the front where it is, and is not the outer group's.
+    #[inline(always)]
+    fn edit(&self, window: &mut [u8], layout: &Layout, marks: &Marks, unfinished: Checksum) -> Result<(), DropCause> {
+        let beyond = DropCause::HeaderBeyondWindow;
+        if self.stores_len != 0 {
+            self.store(window, layout).ok_or(beyond)?;
+        }
+        if self.ip.version != 0 {
+            let table = self.rest.as_ref().map(|rest| &rest.ecn);
+            let at = usize::from(layout.network.ok_or(beyond)?);
+            let header: &mut [u8; 20] = window.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(beyond)?;
+            self.ends.store_addresses(header);
+            self.ip.apply(header, marks, table, 0)?;
+        }
+        if self.transport.field != 0 {
+            let at = layout.transport.ok_or(beyond)?;
+            let header = window.get_mut(usize::from(at)..).ok_or(beyond)?;
+            self.ends.store_ports(header).ok_or(beyond)?;
+            self.transport.apply(header, at, self.ip.addresses, unfinished).ok_or(beyond)?;
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn move_front(
+        &self,
+        burst: &mut Burst,
+        i: usize,
+        layout: &Layout,
+        marks: &Marks,
+        flow_hash: u32,
+    ) -> Result<(), DropCause> {
+        if self.front.place == Place::Nowhere {
+            return Ok(());
+        }
+        let header = match self.rest.as_deref() {
+            Some(Rest { group: Group::Pushed(header), .. }) => Some(header),
+            _ => None,
+        };
+        self.front.apply(self.front_bytes(), header, burst, i, layout, marks, flow_hash)
+    }
+
+    #[inline]
+    fn stores(&self) -> &[u8] {
+        let len = usize::from(self.stores_len);
+        let bytes = if len <= INLINE { &self.bytes[..] } else { self.rest.as_ref().map_or(&[][..], |r| &r.bytes) };
+        bytes.get(..len).unwrap_or_default()
+    }
+
+    /// Tags and header that are put on.
+    #[inline]
+    fn front_bytes(&self) -> &[u8] {
+        let (stores, front) = (usize::from(self.stores_len), self.front.len());
+        let rest = self.rest.as_ref().map_or(&[][..], |rest| &rest.bytes);
+        let bytes = match (stores <= INLINE, stores.saturating_add(front) <= INLINE) {
+            (true, true) => self.bytes.get(stores..),
+            (true, false) => Some(rest),
+            (false, _) => rest.get(stores..),
+        };
+        bytes.and_then(|bytes| bytes.get(..front)).unwrap_or_default()
     }
 
     #[inline]
@@ -132,9 +216,9 @@ impl Program {
         Some(marks)
     }
 
-    #[inline]
+    #[inline(never)]
     fn store(&self, window: &mut [u8], layout: &Layout) -> Option<()> {
-        let mut rest: &[u8] = &self.stores;
+        let mut rest = self.stores();
         while let [base, offset, len, after @ ..] = rest {
             let (bytes, next) = after.split_at_checked(usize::from(*len))?;
             let base = match *base {
@@ -150,31 +234,9 @@ impl Program {
                     header.checked_add(if flags & GRE_CHECKSUM_PRESENT != 0 { 8 } else { 4 })?
                 }
             };
-            put(window, usize::from(base).saturating_add(usize::from(*offset)), bytes)?;
+            // 17 bits at most.
+            put(window, usize::from(base).wrapping_add(usize::from(*offset)), bytes)?;
             rest = next;
-        }
-        Some(())
-    }
-}
-
-impl TransportEdit {
-    #[inline]
-    fn apply(self, window: &mut [u8], header: u16, unfinished: Checksum) -> Option<()> {
-        let at = usize::from(header).saturating_add(usize::from(self.field));
-        let field: &mut [u8; 2] = window.get_mut(at..)?.first_chunk_mut()?;
-        let old = u16::from_be_bytes(*field);
-        let mut sum = Sum::new();
-        if unfinished == (Checksum::Unfinished { start: header, offset: self.field.into() }) {
-            // The field is the pseudo header's sum; ports will be summed when somebody finishes it.
-            sum.add_value(old);
-            sum.add_value(self.addresses);
-            *field = sum.partial().to_be_bytes();
-        } else if !(self.optional && old == 0) {
-            sum.add_value(!old);
-            sum.add_value(self.addresses);
-            sum.add_value(self.ports);
-            let new = if self.never_zero { sum.transport_checksum() } else { sum.checksum() };
-            *field = new.to_be_bytes();
         }
         Some(())
     }
@@ -188,7 +250,9 @@ impl OuterProgram {
         marks: &Marks,
         unfinished: Checksum,
     ) -> Result<(), DropCause> {
-        self.ip.apply(window, layout.ip.into(), marks, self.grown)?;
+        let at = usize::from(layout.ip);
+        let header = window.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(DropCause::HeaderBeyondWindow)?;
+        self.ip.apply(header, marks, Some(&self.ecn), self.grown)?;
         if matches!(layout.tunnel, Tunnel::Vxlan | Tunnel::Geneve) {
             let header = usize::from(layout.transport);
             let udp: &mut [u8; 8] =
@@ -200,7 +264,7 @@ impl OuterProgram {
             if unfinished == (Checksum::Unfinished { start: layout.transport, offset: 6 }) {
                 let mut sum = Sum::new();
                 sum.add_value(u16::from_be_bytes([*check_0, *check_1]));
-                sum.add_value(self.addresses);
+                sum.add_value(self.ip.addresses);
                 if len != new {
                     sum.add_value(!len);
                     sum.add_value(new);
@@ -242,7 +306,7 @@ impl Cover {
         sum.add_value(!self.sum.partial());
         sum.add_value(after.partial());
         if self.udp {
-            sum.add_value(program.addresses);
+            sum.add_value(program.ip.addresses);
             // The pseudo header has the length a second time; a negative number's complement is one less.
             let grown = program.grown;
             sum.add_value(if grown < 0 { !grown.unsigned_abs() } else { grown.unsigned_abs() });
@@ -261,6 +325,13 @@ const fn expired(guard: u8, mark: Mark) -> bool {
 /// Stores bytes; `None` if they reach beyond the window.
 #[inline]
 pub(super) fn put(window: &mut [u8], at: usize, bytes: &[u8]) -> Option<()> {
-    window.get_mut(at..)?.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    let to = window.get_mut(at..)?.get_mut(..bytes.len())?;
+    // Of lengths that are known a copy is one load and one store.
+    match (bytes.as_array::<2>(), bytes.as_array::<4>(), bytes.as_array::<6>()) {
+        (Some(port), ..) => *to.as_mut_array()? = *port,
+        (_, Some(address), _) => *to.as_mut_array()? = *address,
+        (.., Some(mac)) => *to.as_mut_array()? = *mac,
+        _ => to.copy_from_slice(bytes),
+    }
     Some(())
 }

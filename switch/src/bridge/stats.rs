@@ -38,6 +38,13 @@ pub struct BridgeStats {
 }
 
 impl BridgeStats {
+    /// A number that is another one whenever some station was learnt, has moved or was forgotten.
+    #[inline]
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.aged + self.flushed + self.learned + self.moved + self.remote_applied + self.replaced
+    }
+
     /// Adds another replica's counters, for a total over all workers.
     pub const fn add(&mut self, other: &Self) {
         self.aged += other.aged;

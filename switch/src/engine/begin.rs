@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The first packet of a flow: it is planned, and what the plan wants is committed in one place.
 
-use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, Program, Tunnel, Ufid, Verdict};
+use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, PortId, Program, Tunnel, Ufid, Verdict};
 
-use super::flow::{Fate, Unified, Watched};
+use super::flow::{Fate, Marks, Unified, Watched};
 use super::path::PathId;
-use super::shard::{Now, Place, Shard, Tracked, beginning, scope};
+use super::reconcile::Settled;
+use super::shard::{Now, Place, Shard, Tracked, beginning, scope, segment};
 use super::{Event, Outside};
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
@@ -61,7 +62,7 @@ impl Shard {
             Ok(handle) => {
                 if let Some(flow) = self.flows.get_mut(handle) {
                     flow.count(place.len, now.ms);
-                    flow.apply(burst, place, key);
+                    flow.apply(burst, place.at, &place.parsed.layout, key.hash);
                 }
                 if now.direction == Direction::In && fate == Fate::Pass {
                     self.pair(handle, &planned.plan.after.ufid, now);
@@ -74,50 +75,49 @@ impl Shard {
                 let path = self.paths.intern(&planned.plan, now.snapshot);
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
-                uncached.apply(burst, place, key);
+                uncached.apply(burst, place.at, &place.parsed.layout, key.hash);
             }
         }
     }
 
     /// Plans a packet that has no flow: as part of its connection, or as what may begin one.
     fn plan_first(&mut self, parsed: &Parsed, now: &Now<'_>) -> Planned {
-        let tuple = Kind::of(&parsed.ufid).tuple();
-        let mut connection = tuple.and_then(|tuple| self.connections.find(now.direction, &tuple));
-        if let Some((at, role)) = connection
-            && !self.join(at, role, parsed, now)
-        {
-            connection = None;
-        }
+        let enter = Kind::of(&parsed.ufid).tuple();
         let key = Key { ufid: parsed.ufid, registers: [0; REGISTERS] };
-        let begins = if connection.is_none() { beginning(parsed) } else { None };
-        let mut plan = self.plan(&key, self.membership(connection, begins.is_some()), now);
-        if plan.outcome == Outcome::Ended
-            && let Some((at, _)) = connection.take()
-        {
+        let found = enter.and_then(|tuple| self.connections.find(now.direction, &tuple));
+        let found = found.and_then(|(at, role)| Some((at, role, self.join(at, now)?)));
+        if let Some((at, role, settled)) = found {
+            let connection = Some((at, role));
+            if let Settled::Waits(plan) = settled {
+                return Planned { plan, connection, begins: None, enter };
+            }
+            let plan = self.plan(&key, self.membership(connection, false), now);
+            let goes_on = match plan.outcome {
+                Outcome::Forward | Outcome::Hairpin(_) => self.track(at, role, segment(parsed)) == Tracked::Goes,
+                Outcome::Ended => false,
+                // What policy drops has nothing to do with the connection.
+                Outcome::Drop(_) | Outcome::Pending(_) => true,
+            };
+            if goes_on {
+                return Planned { plan, connection, begins: None, enter };
+            }
             self.end(at, now.ms);
-            let begins = beginning(parsed);
-            plan = self.plan(&key, self.membership(None, begins.is_some()), now);
-            return Planned { plan, connection: None, begins, enter: tuple };
         }
-        Planned { plan, connection, begins, enter: tuple }
+        let begins = beginning(parsed);
+        let plan = self.plan(&key, self.membership(None, begins.is_some()), now);
+        Planned { plan, connection: None, begins, enter }
     }
 
-    /// Whether a packet without a flow of its own goes on with a connection.
-    fn join(&mut self, at: Handle, role: Role, parsed: &Parsed, now: &Now<'_>) -> bool {
+    /// How a packet without a flow of its own goes on with a connection; `None`: that is over.
+    fn join(&mut self, at: Handle, now: &Now<'_>) -> Option<Settled> {
         self.hear_from_flows(at);
         if self.connections.get(at).is_none_or(|connection| connection.is_over(now.ms)) {
             self.stats.expired += 1;
             self.end(at, now.ms);
-            return false;
+            return None;
         }
-        if !self.reconcile_connection(at, now) {
-            return false;
-        }
-        if self.track(at, role, parsed) == Tracked::Over {
-            self.end(at, now.ms);
-            return false;
-        }
-        true
+        let settled = self.reconcile_connection(at, now);
+        (!matches!(settled, Settled::Ended)).then_some(settled)
     }
 
     pub(super) fn membership(&self, connection: Option<(Handle, Role)>, begins: bool) -> Membership<'_> {
@@ -141,7 +141,14 @@ impl Shard {
     }
 
     pub(super) fn simulate(&self, direction: Direction, key: &Key, now_ns: u64) -> Plan {
-        let now = Now { ns: now_ns, ms: super::to_ms(now_ns), direction, snapshot: &self.snapshot, names: &[] };
+        let now = Now {
+            ns: now_ns,
+            ms: super::to_ms(now_ns),
+            direction,
+            snapshot: &self.snapshot,
+            epoch: self.epoch,
+            names: &[],
+        };
         let tuple = Kind::of(&key.ufid).tuple();
         let connection = tuple.and_then(|tuple| self.connections.find(direction, &tuple));
         self.plan(key, self.membership(connection, tuple.is_some()), &now)
@@ -159,9 +166,10 @@ impl Shard {
         let (fate, program) = compile(fate, &planned.plan, &place.parsed.ufid, &place.parsed.layout);
         let mut flow = Unified::new(fate, program, now);
         let passes = !matches!(fate, Fate::Drop(_));
-        flow.passing = fate == Fate::Drop(DropCause::NoMapping);
+        flow.marks.set(Marks::PASSING, fate == Fate::Drop(DropCause::NoMapping));
         // An answer of the pool may be another next time.
-        if planned.plan.transient || fate == Fate::Drop(DropCause::NatExhausted) {
+        let of_the_pool = fate == Fate::Drop(DropCause::NatExhausted) || !passes && planned.plan.from_ranges;
+        if planned.plan.transient || of_the_pool {
             return Err(flow);
         }
         let opens = passes && planned.connection.is_none() && !planned.plan.entries.is_empty();
@@ -173,11 +181,10 @@ impl Shard {
                     return Err(flow);
                 }
             }
-        } else if let Some((at, role)) = planned.connection
-            && passes
-        {
+        } else if let Some((at, role)) = planned.connection {
+            // One that is dropped, too: when the connection ends it may be let through.
             flow.connection = Some(at);
-            if role == Role::Initiator {
+            if passes && role == Role::Initiator {
                 self.add_entries(at, &planned.plan);
             }
         }
@@ -207,7 +214,7 @@ impl Shard {
         let tcp = planned.begins.flatten();
         let mut connection = Connection::new(now.direction, [enter, leave], &plan.entries, tcp);
         (connection.idle_s, connection.rests) = (plan.idle_s, plan.from_ranges);
-        (connection.epoch, connection.last_ms) = (now.snapshot.epoch(), now.ms);
+        (connection.epoch, connection.last_ms) = (now.epoch, now.ms);
         let (name, other) = (connection.name(now.direction), connection.name(now.direction.reversed()));
         let taken = |shard: &Self, direction, name| shard.connections.find(direction, &name).is_some();
         if taken(self, now.direction, name) || taken(self, now.direction.reversed(), other) {
@@ -242,9 +249,9 @@ impl Shard {
     pub(super) fn keep(&mut self, key: &FlowKey<'_>, mut flow: Unified, now_ms: u32) -> Result<Handle, Unified> {
         let connection = flow.connection.and_then(|at| self.connections.get(at));
         let established = connection.is_some_and(|connection| connection.established);
-        flow.quiet = established && connection.is_some_and(|connection| connection.tcp.is_none());
-        flow.small = !established || !self.room_for_confirmed();
-        if flow.small {
+        flow.marks.set(Marks::QUIET, established && connection.is_some_and(|connection| connection.tcp.is_none()));
+        flow.marks.set(Marks::SMALL, !established || !self.room_for_confirmed());
+        if flow.marks.has(Marks::SMALL) {
             self.make_room(now_ms);
             // What made room may have been the connection itself.
             if flow.connection.is_some_and(|at| self.connections.get(at).is_none()) {
@@ -252,12 +259,12 @@ impl Shard {
                 return Err(flow);
             }
         }
-        flow.sibling = connection_flows(self, flow.connection);
+        flow.link = connection_flows(self, flow.connection);
         if flow.connection.is_none() {
             let direction = if key.scope == scope(Direction::In) { Direction::In } else { Direction::Out };
             flow.watched = self.watched(direction, Kind::of(key.ufid).tuple());
         }
-        let (small, at) = (flow.small, flow.connection);
+        let (small, at) = (flow.marks.has(Marks::SMALL), flow.connection);
         let handle = self.flows.insert(key, flow).inspect_err(|_| self.stats.table_full += 1)?;
         if small {
             self.small.push_back(handle);
@@ -316,8 +323,10 @@ impl Shard {
 
     fn join_pair(&mut self, one: Handle, other: Handle) {
         for (one, other) in [(one, other), (other, one)] {
-            if let Some(flow) = self.flows.get_mut(one) {
-                flow.pair = Some(other);
+            if let Some(flow) = self.flows.get_mut(one)
+                && flow.connection.is_none()
+            {
+                flow.link = Some(other);
             }
         }
     }
@@ -358,21 +367,21 @@ fn connection_flows(shard: &Shard, at: Option<Handle>) -> Option<Handle> {
 impl Unified {
     pub(super) fn new(fate: Fate, program: Option<Box<Program>>, now: &Now<'_>) -> Self {
         Self {
-            epoch: now.snapshot.epoch(),
+            epoch: now.epoch,
             bytes: 0,
             program,
             packets: 0,
             last_ms: now.ms,
             path: PathId::None,
             connection: None,
-            sibling: None,
-            pair: None,
+            link: None,
+            next: None,
+            next_epoch: 0,
+            next_port: PortId::NONE,
+            next_s: 0,
             fate,
-            small: true,
-            seen: false,
-            quiet: false,
+            marks: Marks::SMALL,
             watched: Watched::default(),
-            passing: false,
         }
     }
 }

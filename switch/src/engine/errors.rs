@@ -12,6 +12,7 @@ use packet::{Burst, DropCause, Verdict};
 use super::Outside;
 use super::begin::compile;
 use super::flow::{Fate, Unified};
+use super::reconcile::Settled;
 use super::shard::{Now, Place, Shard};
 use crate::condition::{Key, REGISTERS};
 use crate::flow::FlowKey;
@@ -41,7 +42,8 @@ impl Shard {
             let (at, role) = self.connections.find(now.direction, &tuple)?;
             self.hear_from_flows(at);
             let lives = self.connections.get(at).is_some_and(|connection| !connection.is_over(now.ms));
-            (lives && self.reconcile_connection(at, now)).then_some((at, role, tuple))
+            let goes = lives && !matches!(self.reconcile_connection(at, now), Settled::Ended);
+            goes.then_some((at, role, tuple))
         });
         let member = connection.and_then(|(at, role, tuple)| Some((self.connections.get(at)?, role, tuple)));
         let membership = member.map_or(Membership::None, |(held, role, tuple)| Membership::About(held, role, tuple));
@@ -67,7 +69,7 @@ impl Shard {
             }
         }
         let (fate, program) = compile(fate, &plan, &place.parsed.ufid, &place.parsed.layout);
-        Unified::new(fate, program, now).apply(burst, place, key);
+        Unified::new(fate, program, now).apply(burst, place.at, &place.parsed.layout, key.hash);
     }
 }
 

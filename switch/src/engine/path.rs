@@ -12,11 +12,12 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash};
 use std::sync::Arc;
 
+use crate::Name;
 use crate::action::Lookup;
 use crate::compile::{CompiledLayer, Snapshot, Stamp};
 use crate::flow::Handle;
 use crate::flow::Slab;
-use crate::model::{Answer, Content, Resource, ResourceKind};
+use crate::model::{Answer, Content, ResourceKind};
 use crate::plan::{Choice, Plan};
 use crate::tally::Tally;
 
@@ -53,8 +54,8 @@ struct Part {
     shape: Option<Stamp>,
     groups: Box<[(u16, Stamp)]>,
     lookup: Option<Lookup>,
-    /// What its rule gives from; held, so that no other list can be taken for it.
-    ranges: Option<Arc<Resource>>,
+    /// The list that a port was taken from, and its version: it may have the port no longer.
+    ranges: Option<(Name, u64)>,
     tally: Option<Arc<Tally>>,
     grown: i32,
 }
@@ -144,13 +145,13 @@ impl Paths {
                 let stamp = layer.groups.get(usize::from(*at)).map_or(0, |group| group.stamp.to_bits());
                 self.words.push(stamp);
             }
+            if let Some((_, version)) = ranges_of(stage.choice, layer, snapshot) {
+                self.words.push(version);
+            }
             if let Some(lookup) = &stage.lookup {
                 // Two independent 64-bit hashes: what is told apart by 128 bits is told apart.
                 let hash = |seed| Fixed(seed).hash_one(lookup);
                 self.words.extend([hash(1), hash(2)]);
-            }
-            if let Some(ranges) = ranges_of(stage.choice, layer, snapshot) {
-                self.words.push(Arc::as_ptr(ranges).addr() as u64);
             }
         }
     }
@@ -176,7 +177,7 @@ impl Path {
                 }
             };
             let (tally, lookup) = (tally.cloned(), stage.lookup.clone());
-            let ranges = ranges_of(stage.choice, layer, snapshot).cloned();
+            let ranges = ranges_of(stage.choice, layer, snapshot);
             Some(Part { layer: stage.layer, shape, groups, lookup, ranges, tally, grown: stage.grown })
         });
         let stages = parts.collect();
@@ -196,10 +197,10 @@ impl Part {
                 .groups
                 .iter()
                 .all(|(at, stamp)| layer.groups.get(usize::from(*at)).is_some_and(|group| group.stamp == *stamp));
-        let same = |ranges: &Arc<Resource>| snapshot.resource(&ranges.name).is_some_and(|now| Arc::ptr_eq(now, ranges));
+        let same_ranges = |(name, version): &(Name, u64)| snapshot.resource_version(name) == Some(*version);
         same_rules
+            && self.ranges.as_ref().is_none_or(same_ranges)
             && self.lookup.as_ref().is_none_or(|lookup| answer_of(lookup, snapshot) == lookup.answer)
-            && self.ranges.as_ref().is_none_or(same)
     }
 
     /// Bytes as they were in front of the layer.
@@ -208,18 +209,19 @@ impl Part {
     }
 }
 
+/// The list of ports that a rule takes from, if it does.
+fn ranges_of(choice: Choice, layer: &CompiledLayer, snapshot: &Snapshot) -> Option<(Name, u64)> {
+    let Choice::Rule { group, place } = choice else { return None };
+    let rule = layer.groups.get(group)?.group.rules.get(place)?;
+    let (name, ResourceKind::Range) = rule.action.resource()? else { return None };
+    Some((name.clone(), snapshot.resource_version(name)?))
+}
+
 fn answer_of(lookup: &Lookup, snapshot: &Snapshot) -> Option<Answer> {
     match &snapshot.resource(&lookup.resource)?.content {
         Content::Map(map) => map.get(lookup.address).copied(),
         Content::Ranges(_) => None,
     }
-}
-
-/// The range list that a stage's rule gives from.
-fn ranges_of<'a>(choice: Choice, layer: &CompiledLayer, snapshot: &'a Snapshot) -> Option<&'a Arc<Resource>> {
-    let Choice::Rule { group, place } = choice else { return None };
-    let (name, kind) = layer.groups.get(group)?.group.rules.get(place)?.action.resource()?;
-    if kind == ResourceKind::Range { snapshot.resource(name) } else { None }
 }
 
 /// A hash that is the same whenever it is asked.

@@ -2,7 +2,7 @@
 //! Flows and connections after policy changed (VF-20): lazily, with the first packet that comes.
 
 use super::begin::{compile, layout_of};
-use super::flow::{Fate, Unified};
+use super::flow::{Fate, Marks, Unified};
 use super::shard::{Now, Shard};
 use crate::condition::{Key, REGISTERS};
 use crate::flow::Handle;
@@ -10,12 +10,21 @@ use crate::flow::connection::Entry;
 use crate::flow::tuple::Kind;
 use crate::plan::{Membership, Outcome, Plan};
 
+/// What became of a connection under a new policy.
+#[derive(Debug)]
+pub(super) enum Settled {
+    Goes,
+    Ended,
+    /// An answer is needed first; until then it is what it was.
+    Waits(Plan),
+}
+
 impl Shard {
     /// Makes a flow right under the present policy. `false`: it is gone, and its packet is a first one.
     pub(super) fn reconcile(&mut self, handle: Handle, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
         if let Some(at) = flow.connection
-            && !self.reconcile_connection(at, now)
+            && !matches!(self.reconcile_connection(at, now), Settled::Goes)
         {
             return false;
         }
@@ -25,28 +34,28 @@ impl Shard {
             return true;
         }
         if self.paths.holds(flow.path, now.snapshot) {
-            flow.epoch = now.snapshot.epoch();
+            flow.epoch = now.epoch;
             self.stats.revalidated += 1;
             return true;
         }
         self.replan(handle, now)
     }
 
-    /// Plans a connection again from its beginning, if policy has changed since. `false`: it has ended.
-    pub(super) fn reconcile_connection(&mut self, at: Handle, now: &Now<'_>) -> bool {
-        let Some(connection) = self.connections.get_mut(at) else { return false };
-        if connection.epoch == now.snapshot.epoch() {
-            return true;
+    /// Plans a connection again from its beginning, if policy has changed since.
+    pub(super) fn reconcile_connection(&mut self, at: Handle, now: &Now<'_>) -> Settled {
+        let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };
+        if connection.epoch == now.epoch {
+            return Settled::Goes;
         }
         let (first, direction) = (connection.initiator, connection.direction);
         let path = first.and_then(|first| self.flows.get(first)).and_then(|flow| flow.path);
         if self.paths.holds(path, now.snapshot) {
-            connection.epoch = now.snapshot.epoch();
-            return true;
+            connection.epoch = now.epoch;
+            return Settled::Goes;
         }
         let Some(identity) = first.and_then(|first| self.flows.identity(first)) else {
             self.end(at, now.ms);
-            return false;
+            return Settled::Ended;
         };
         let now = Now { direction, ..*now };
         let key = Key { ufid: identity.1, registers: [0; REGISTERS] };
@@ -55,30 +64,33 @@ impl Shard {
                 let membership = Membership::Of(connection, connection.role(direction));
                 self.plan(&key, membership, &now)
             }
-            None => return false,
+            None => return Settled::Ended,
         };
         self.stats.replanned += 1;
+        if matches!(plan.outcome, Outcome::Pending(_)) {
+            return Settled::Waits(plan);
+        }
         let leave = Kind::of(&plan.after.ufid).tuple();
-        let Some(connection) = self.connections.get_mut(at) else { return false };
+        let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };
         let goes_on = matches!(plan.outcome, Outcome::Forward | Outcome::Hairpin(_))
             && !plan.entries.is_empty()
             && leave == Some(connection.leave());
         if !goes_on {
             self.stats.ended_by_policy += 1;
             self.end(at, now.ms);
-            return false;
+            return Settled::Ended;
         }
-        connection.epoch = now.snapshot.epoch();
+        connection.epoch = now.epoch;
         connection.idle_s = plan.idle_s;
         let before: Vec<Entry> = connection.entries().collect();
         if before != plan.entries {
             connection.amend(&plan.entries);
             self.doubt_flows(at);
         }
-        let Some(first) = first else { return false };
+        let Some(first) = first else { return Settled::Ended };
         let fate = now.fate(&plan.outcome, self.port);
         self.renew(first, &key, &plan, fate, &now);
-        true
+        Settled::Goes
     }
 
     /// Plans a flow again. Its connection is right already.
@@ -128,8 +140,8 @@ impl Shard {
         while let Some(handle) = next {
             self.fold_flow(handle);
             let Some(flow) = self.flows.get_mut(handle) else { return };
-            next = flow.sibling;
-            flow.epoch = crate::compile::Stamp::NONE;
+            next = flow.link;
+            flow.epoch = 0;
             let path = flow.path.take();
             self.paths.release(path);
         }
@@ -142,7 +154,7 @@ fn membership_role(shard: &Shard, at: Handle, now: &Now<'_>) -> Option<crate::fl
 
 impl Unified {
     fn renew(&mut self, fate: Fate, program: Option<Box<packet::Program>>, now: &Now<'_>) {
-        (self.fate, self.program, self.epoch) = (fate, program, now.snapshot.epoch());
-        self.passing = fate == Fate::Drop(packet::DropCause::NoMapping);
+        (self.fate, self.program, self.epoch) = (fate, program, now.epoch);
+        self.marks.set(Marks::PASSING, fate == Fate::Drop(packet::DropCause::NoMapping));
     }
 }

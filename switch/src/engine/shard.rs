@@ -4,9 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use packet::{Burst, DropCause, Field, Fragment, MAX_BURST, Parsed, PortId, Verdict};
+use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, Program, QuickTcp, Verdict};
 
-use super::flow::{Fate, Openings, Unified, Watched};
+use super::batch::{Batch, Member};
+use super::flow::{Fate, Marks, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
 use super::{EngineConfig, Outside, ShardStats, to_ms};
@@ -21,7 +22,7 @@ use crate::model::Direction;
 use crate::plan::{Outcome, Request};
 
 /// A flow that was silent for so long is looked at closely: its connection's time may be over.
-const SILENT_MS: u32 = 1000;
+pub(super) const SILENT_MS: u32 = 1000;
 /// Ways through the layers that the flows of a port may take.
 const MAX_PATHS: usize = 1 << 18;
 
@@ -43,9 +44,11 @@ pub(super) struct Shard {
     /// Questions that were asked, and when.
     pub(super) asked: HashMap<Request, u64, foldhash::fast::RandomState>,
     pub(super) sweep_at: u32,
+    /// Grows with each snapshot: what flows compare.
+    pub(super) epoch: u32,
     /// Where room for confirmed flows was last looked for.
     pub(super) hand: u32,
-    places: Vec<Place>,
+    batch: Option<Box<Batch>>,
     /// When the burst came that is dealt with.
     pub(super) now_ms: u32,
     /// Room for the handles of a slice.
@@ -59,6 +62,17 @@ pub(super) struct Place {
     pub(super) len: u32,
     pub(super) parsed: Parsed,
     sort: Sort,
+}
+
+/// What a known flow wants to know of its packet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packet<'a> {
+    at: usize,
+    len: u32,
+    layout: &'a Layout,
+    hash: u64,
+    /// Of what is not TCP nothing.
+    segment: Segment,
 }
 
 /// Packets that are dealt with each in their way.
@@ -77,6 +91,8 @@ pub(super) struct Now<'a> {
     pub(super) ms: u32,
     pub(super) direction: Direction,
     pub(super) snapshot: &'a Snapshot,
+    /// That of the shard.
+    pub(super) epoch: u32,
     /// What ports are called, by number.
     pub(super) names: &'a [Option<Name>],
 }
@@ -107,8 +123,9 @@ impl Shard {
             stats: ShardStats::default(),
             asked: HashMap::default(),
             sweep_at: 0,
+            epoch: 1,
             hand: 0,
-            places: Vec::with_capacity(MAX_BURST),
+            batch: Some(Batch::new()),
             now_ms: 0,
             swept: Vec::new(),
         }
@@ -121,6 +138,8 @@ impl Shard {
     pub(super) fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         // What was missing may be there now: if not, it is asked for again.
         self.asked.clear();
+        // 0 is nobody's.
+        self.epoch = self.epoch.checked_add(1).unwrap_or(1);
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -133,57 +152,107 @@ impl Shard {
             return;
         }
         let snapshot = Arc::clone(&self.snapshot);
-        let now = Now { ns: now_ns, ms: to_ms(now_ns), direction, snapshot: &snapshot, names: outside.names };
+        let now = Now {
+            ns: now_ns,
+            ms: to_ms(now_ns),
+            direction,
+            snapshot: &snapshot,
+            epoch: self.epoch,
+            names: outside.names,
+        };
         self.now_ms = now.ms;
-        self.parse(burst, direction);
-        let places = std::mem::take(&mut self.places);
-        let mut keys: [Option<FlowKey<'_>>; MAX_BURST] = [None; MAX_BURST];
-        for (key, place) in keys.iter_mut().zip(&places) {
-            *key = Some(self.flows.key(scope(direction), &place.parsed.ufid));
-        }
-        let mut found = [None; MAX_BURST];
-        self.flows.find_all(keys.iter().map_while(Option::as_ref), &mut found);
-        for ((place, key), found) in places.iter().zip(keys.iter().flatten()).zip(found) {
-            self.packet(burst, place, key, found, &now, outside);
-        }
-        self.places = places;
-    }
-
-    fn parse(&mut self, burst: &mut Burst, direction: Direction) {
+        let Some(mut batch) = self.batch.take() else { return };
         let wanted = match direction {
             Direction::Out => Verdict::Pending,
             Direction::In => Verdict::Forward(self.port),
         };
-        self.places.clear();
-        for at in 0..burst.len() {
-            if burst.verdict(at) != wanted {
-                continue;
-            }
-            let len = burst.frame_len(at);
-            match packet::parse::parse(burst.window(at), len) {
-                Ok(parsed) => self.places.push(Place { at, len, sort: Sort::of(&parsed), parsed }),
-                Err(error) => {
-                    self.stats.unparsed += 1;
-                    burst.set_verdict(at, Verdict::Drop(error.cause()));
-                }
+        let scope = scope(direction);
+        self.stats.unparsed += batch.read(burst, wanted, &self.flows, scope);
+        batch.find(&self.flows, scope);
+        let mut through = 0_u64;
+        if direction == Direction::Out {
+            outside.trail.start(self.port, burst.len());
+            for i in 0..batch.len() {
+                let leads_on = batch.member(i).is_some_and(|member| {
+                    member.is_plain() && self.leads_on(&member, &now, outside.shards, outside.trail)
+                });
+                through |= u64::from(leads_on) << i;
             }
         }
+        let mut hits = 0;
+        for i in 0..batch.len() {
+            let Some(member) = batch.member(i) else { break };
+            if member.is_plain() && self.hit_calm(burst, &member, &now, through >> i & 1 != 0, outside) {
+                hits += 1;
+            } else {
+                self.slow(burst, &batch, i, &member, &now, outside);
+            }
+        }
+        self.stats.hits += hits;
+        self.batch = Some(batch);
     }
 
+    /// Deals with a packet of a flow that has nothing to learn from it: nearly every packet comes here. `false`: there is
+    /// more to it, and nothing was done.
     #[inline]
-    fn packet(
+    fn hit_calm(
         &mut self,
         burst: &mut Burst,
-        place: &Place,
-        key: &FlowKey<'_>,
-        found: Option<Handle>,
+        member: &Member,
+        now: &Now<'_>,
+        leads_on: bool,
+        outside: &mut Outside<'_>,
+    ) -> bool {
+        let Some(handle) = member.handle else { return false };
+        let Some(flow) = self.flows.get_mut(handle) else { return false };
+        let calm = flow.marks.is_calm()
+            && flow.epoch == now.epoch
+            && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
+            && (flow.connection.is_some() || self.openings.is_quiet(flow.watched));
+        if !calm {
+            return false;
+        }
+        flow.count(member.len, now.ms);
+        if flow.apply(burst, member.at, member.quick.layout(), member.hash) {
+            match (leads_on, flow.next) {
+                (true, Some(next)) => {
+                    let next = (flow.next_port, next);
+                    Self::go_through(burst, member, next, now, outside.shards);
+                }
+                _ if now.direction == Direction::Out => outside.trail.note(member.at, handle),
+                _ => self.note_next(member.at, handle, now, outside.shards, outside.trail),
+            }
+        }
+        true
+    }
+
+    /// Deals with a packet that is not plain, or not of a calm flow.
+    #[inline(never)]
+    fn slow(
+        &mut self,
+        burst: &mut Burst,
+        batch: &Batch,
+        i: usize,
+        member: &Member,
         now: &Now<'_>,
         outside: &mut Outside<'_>,
     ) {
-        if place.sort != Sort::Common {
-            return self.uncommon(burst, place, key, now, outside);
+        if member.is_plain()
+            && let Some(handle) = member.handle
+        {
+            let tcp = member.quick.tcp(burst.window(member.at)).map(Segment::from);
+            let (layout, hash) = (member.quick.layout(), member.hash);
+            let packet = Packet { at: member.at, len: member.len, layout, hash, segment: tcp.unwrap_or_default() };
+            if self.hit(burst, &packet, handle, now) {
+                return;
+            }
         }
-        self.common(burst, place, key, found, now, outside);
+        let Some(place) = member.place(burst, batch.parsed(i)) else { return };
+        let key = FlowKey { scope: scope(now.direction), ufid: &place.parsed.ufid, hash: member.hash };
+        if place.sort != Sort::Common {
+            return self.uncommon(burst, &place, &key, now, outside);
+        }
+        self.common(burst, &place, &key, member.handle, now, outside);
     }
 
     #[cold]
@@ -223,7 +292,7 @@ impl Shard {
         // An earlier packet of this burst may have begun the flow, or ended it.
         let found = found.filter(|handle| self.flows.get(*handle).is_some()).or_else(|| self.flows.find(key));
         if let Some(handle) = found
-            && self.hit(burst, place, key, handle, now)
+            && self.hit(burst, &place.packet(key.hash), handle, now)
         {
             return;
         }
@@ -233,34 +302,37 @@ impl Shard {
 
     /// Deals with a packet of a known flow. `false`: it is known no longer, and the packet is as if it were the first.
     #[inline]
-    fn hit(&mut self, burst: &mut Burst, place: &Place, key: &FlowKey<'_>, handle: Handle, now: &Now<'_>) -> bool {
+    fn hit(&mut self, burst: &mut Burst, packet: &Packet<'_>, handle: Handle, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
-        let strange = flow.epoch != now.snapshot.epoch()
+        let strange = flow.epoch != now.epoch
             || now.ms.wrapping_sub(flow.last_ms) >= SILENT_MS
-            || flow.passing
-            || !flow.seen
+            || flow.marks.has(Marks::PASSING)
+            || !flow.marks.has(Marks::SEEN)
             || flow.connection.is_none() && !self.openings.is_quiet(flow.watched);
         if strange && !self.examine(handle, now) {
             return false;
         }
         let Some(flow) = self.flows.get(handle) else { return false };
-        if !flow.quiet && !self.watch(handle, &place.parsed, now) {
+        if !flow.marks.has(Marks::QUIET) && !self.watch(handle, packet.segment, now) {
             return false;
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
         self.stats.hits += 1;
-        flow.count(place.len, now.ms);
-        flow.apply(burst, place, key);
+        flow.count(packet.len, now.ms);
+        flow.apply(burst, packet.at, packet.layout, packet.hash);
         true
     }
 
     /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
-    fn watch(&mut self, handle: Handle, parsed: &Parsed, now: &Now<'_>) -> bool {
+    fn watch(&mut self, handle: Handle, segment: Segment, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
+        if matches!(flow.fate, Fate::Drop(_)) {
+            return true;
+        }
         let Some(at) = flow.connection else {
             // Without a connection it is the pair that confirms a flow.
-            let pair = flow.pair.and_then(|pair| self.flows.get(pair));
-            if pair.is_some_and(|pair| pair.seen) {
+            let pair = flow.link.and_then(|pair| self.flows.get(pair));
+            if pair.is_some_and(|pair| pair.marks.has(Marks::SEEN)) {
                 self.confirm_pair(handle);
             }
             return true;
@@ -269,7 +341,7 @@ impl Shard {
             Some(connection) => connection.role(now.direction),
             None => return false,
         };
-        match self.track(at, role, parsed) {
+        match self.track(at, role, segment) {
             Tracked::Goes => true,
             Tracked::Over => {
                 self.end(at, now.ms);
@@ -279,7 +351,7 @@ impl Shard {
     }
 
     /// Takes a packet into account that belongs to a connection.
-    pub(super) fn track(&mut self, at: Handle, role: Role, parsed: &Parsed) -> Tracked {
+    pub(super) fn track(&mut self, at: Handle, role: Role, segment: Segment) -> Tracked {
         let Some(connection) = self.connections.get_mut(at) else { return Tracked::Over };
         let Some(tcp) = &mut connection.tcp else {
             connection.answered |= role == Role::Responder;
@@ -288,7 +360,7 @@ impl Shard {
             }
             return Tracked::Goes;
         };
-        match tcp.track(role.side(), segment(parsed)) {
+        match tcp.track(role.side(), segment) {
             Progress::Unchanged => {}
             Progress::Became(tcp::State::Established) => self.establish(at),
             Progress::Became(_) => {}
@@ -328,10 +400,10 @@ impl Shard {
             }
         }
         let Some(flow) = self.flows.get(handle) else { return false };
-        if flow.epoch != now.snapshot.epoch() {
+        if flow.epoch != now.epoch {
             return self.reconcile(handle, now);
         }
-        if flow.passing && now.ns >= self.paths.until_ns(flow.path) {
+        if flow.marks.has(Marks::PASSING) && now.ns >= self.paths.until_ns(flow.path) {
             self.forget(handle);
             return false;
         }
@@ -364,6 +436,13 @@ pub(super) enum Tracked {
 }
 
 impl Now<'_> {
+    /// About a second, round and round.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "it goes round")]
+    pub(super) const fn seconds(&self) -> u16 {
+        (self.ms >> 10) as u16
+    }
+
     /// What an outcome means for a flow of a port.
     pub(super) fn fate(&self, outcome: &Outcome, own: PortId) -> Fate {
         match outcome {
@@ -401,26 +480,73 @@ impl Budget {
 
 impl Unified {
     #[inline]
-    pub(super) fn apply(&self, burst: &mut Burst, place: &Place, key: &FlowKey<'_>) {
-        // The low half; the high one is what the index compares.
-        #[expect(clippy::cast_possible_truncation, reason = "the low half")]
-        let flow_hash = key.hash as u32;
-        if let Fate::Drop(cause) = self.fate {
-            return burst.set_verdict(place.at, Verdict::Drop(cause));
+    /// Does to a packet what is done to the flow's. `true`: it passes.
+    pub(super) fn apply(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) -> bool {
+        if self.fate != Fate::Pass {
+            self.apply_fate(burst, at, layout, hash);
+            return false;
         }
-        if let Some(program) = &self.program
-            && let Err(cause) = program.apply(burst, place.at, &place.parsed.layout, flow_hash)
-        {
-            return burst.set_verdict(place.at, Verdict::Drop(cause));
+        match &self.program {
+            Some(program) => self.apply_program(program, burst, at, layout, hash),
+            None => true,
         }
-        if let Fate::Redirect(port) = self.fate {
-            burst.set_verdict(place.at, Verdict::Forward(port));
+    }
+
+    #[inline]
+    pub(super) fn apply_program(
+        &self,
+        program: &Program,
+        burst: &mut Burst,
+        at: usize,
+        layout: &Layout,
+        hash: u64,
+    ) -> bool {
+        match program.apply(burst, at, layout, flow_hash(hash)) {
+            Ok(()) => true,
+            Err(cause) => {
+                burst.set_verdict(at, Verdict::Drop(cause));
+                false
+            }
         }
+    }
+
+    #[cold]
+    fn apply_fate(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) {
+        let changed = self.program.as_ref().map(|program| program.apply(burst, at, layout, flow_hash(hash)));
+        let verdict = match (self.fate, changed) {
+            (Fate::Drop(cause), _) | (_, Some(Err(cause))) => Verdict::Drop(cause),
+            (Fate::Redirect(port), _) => Verdict::Forward(port),
+            (Fate::Pass, _) => return,
+        };
+        burst.set_verdict(at, verdict);
+    }
+}
+
+impl From<QuickTcp> for Segment {
+    fn from(tcp: QuickTcp) -> Self {
+        Self { flags: tcp.flags, seq: tcp.seq, ack: tcp.ack, len: tcp.payload_len }
+    }
+}
+
+/// The low half of a flow's hash; the high one is what the index compares.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the low half")]
+const fn flow_hash(hash: u64) -> u32 {
+    hash as u32
+}
+
+impl Place {
+    pub(super) fn new(at: usize, len: u32, parsed: Parsed) -> Self {
+        Self { at, len, sort: Sort::of(&parsed), parsed }
+    }
+
+    pub(super) fn packet(&self, hash: u64) -> Packet<'_> {
+        Packet { at: self.at, len: self.len, layout: &self.parsed.layout, hash, segment: segment(&self.parsed) }
     }
 }
 
 pub(super) const fn scope(direction: Direction) -> Scope {
-    Scope(direction as u32)
+    Scope(direction as u8)
 }
 
 /// What TCP tracking wants to know.

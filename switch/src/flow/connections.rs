@@ -78,7 +78,13 @@ impl Connections {
         }
         let hashes = directions.map(|direction| self.hash(direction, &connection.name(direction)));
         let handle = self.slab.insert(connection)?;
-        let [first, second] = hashes.map(|hash| self.index.insert(hash, handle.place()));
+        let Self { index, slab, secret, .. } = self;
+        let rehash = |place: u32, high: u32| {
+            let (_, held) = slab.at(place)?;
+            let hashes = directions.map(|direction| hash_of(secret, direction, &held.name(direction)));
+            hashes.into_iter().find(|hash| hash >> 32 == u64::from(high))
+        };
+        let [first, second] = hashes.map(|hash| index.insert(hash, handle.place(), rehash));
         if first && second {
             return Ok(handle);
         }
@@ -138,6 +144,10 @@ impl Connections {
     }
 
     pub(crate) fn hash(&self, direction: Direction, tuple: &Tuple) -> u64 {
-        self.secret.hash_tuple(direction == Direction::In, tuple)
+        hash_of(&self.secret, direction, tuple)
     }
+}
+
+fn hash_of(secret: &Secret, direction: Direction, tuple: &Tuple) -> u64 {
+    secret.hash_tuple(direction == Direction::In, tuple)
 }

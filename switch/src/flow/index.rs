@@ -4,28 +4,45 @@
 //! # Theory of operation
 //!
 //! The index knows hashes and places and no keys: those are where the flows are, and whoever asks
-//! compares them. An entry is one word, the high half of the hash and the place; eight words make a
-//! bucket, which is one cache line. A flow lives in one of two buckets, both told by its hash, and is put
-//! in the emptier one: so the index fills to two thirds before a flow finds no place, nothing is ever
-//! moved, and removing leaves no trace. It is allocated whole: a table that grows by rehashing a million
-//! flows is a stall.
+//! compares them. An entry is a tag, the high half of the hash, and the place; eight of them make a
+//! bucket, which is one cache line: the tags first, so that they are compared all at once. A flow lives in one of two buckets, both told by its hash, in the first unless
+//! that is fuller: so the index fills to two thirds before a flow finds no place, and removing leaves no trace.
+//!
+//! It is as large as what is in it needs: at half its room it is doubled. The new buckets are empty at first,
+//! and with each flow that is added some of the old ones are moved, because moving a million flows at once
+//! would be a stall; until all are moved a look-up that finds nothing in the new ones looks into the old ones too.
+//! To move a flow one must know its hash, which the caller works out from the flow's key.
 //!
 //! Look-ups of a burst are meant to be done in two rounds, [`Index::probe`] for all and then the
 //! comparison of keys for all, so that the cache misses of the packets overlap.
 
 const WAYS: usize = 8;
+/// Buckets to begin with: two pages.
+const FIRST_BUCKETS: usize = 128;
+/// Old buckets that are moved with each flow that is added. As many flows are added until the next doubling as the old
+/// buckets have half their room, four each, so two would do.
+const MOVED_AT_ONCE: usize = 4;
 
-/// An index of fixed size.
+/// An index that grows to a fixed size.
 #[derive(Debug)]
 pub struct Index {
     buckets: Box<[Bucket]>,
+    /// Buckets that are still to be moved, and from where on.
+    old: Box<[Bucket]>,
+    moved: usize,
+    /// Flows that found no room while they were moved: hardly ever any.
+    strays: Vec<(u32, u32)>,
     len: usize,
+    max_buckets: usize,
 }
 
-/// Words of 0 are free.
+/// A way whose place is 0 is free; others have their place and one.
 #[derive(Clone, Copy, Debug)]
 #[repr(align(64))]
-struct Bucket([u64; WAYS]);
+struct Bucket {
+    tags: [u32; WAYS],
+    places: [u32; WAYS],
+}
 
 impl Index {
     /// Highest number of a place.
@@ -34,8 +51,15 @@ impl Index {
     /// Room for `capacity` flows, all but one in some thousands of them.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        let places = capacity.max(WAYS).saturating_add(capacity / 2);
-        Self { buckets: vec![Bucket([0; WAYS]); places.div_ceil(WAYS)].into_boxed_slice(), len: 0 }
+        let max_buckets = capacity.max(WAYS).saturating_add(capacity / 2).div_ceil(WAYS);
+        Self {
+            buckets: empty(max_buckets.min(FIRST_BUCKETS)),
+            old: Box::default(),
+            moved: 0,
+            strays: Vec::new(),
+            len: 0,
+            max_buckets,
+        }
     }
 
     /// Number of flows in it.
@@ -53,7 +77,7 @@ impl Index {
     /// Bytes that it takes.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of_val(&*self.buckets)
+        size_of_val(&*self.buckets) + size_of_val(&*self.old)
     }
 
     /// The first place that goes with a hash: nearly always the right one if there is any. To be
@@ -67,72 +91,127 @@ impl Index {
     /// The place of a flow with this hash for which `is_meant` is true.
     #[inline]
     pub fn find(&self, hash: u64, mut is_meant: impl FnMut(u32) -> bool) -> Option<u32> {
-        for bucket in self.choices(hash) {
-            for word in self.bucket(bucket) {
-                if *word != 0 && (*word ^ hash) >> 32 == 0 {
-                    let place = place_of(*word);
-                    if is_meant(place) {
-                        return Some(place);
-                    }
-                }
-            }
-        }
-        None
+        let [first, second] = choices(hash, self.buckets.len());
+        search(&self.buckets, first, hash, &mut is_meant)
+            .or_else(|| search(&self.buckets, second, hash, &mut is_meant))
+            .or_else(|| if self.old.is_empty() { None } else { self.find_old(hash, &mut is_meant) })
     }
 
-    /// Adds a flow. `false`, and no change, if both its buckets are full.
+    #[cold]
+    fn find_old(&self, hash: u64, is_meant: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        let [first, second] = choices(hash, self.old.len());
+        search(&self.old, first, hash, is_meant).or_else(|| search(&self.old, second, hash, is_meant)).or_else(|| {
+            let same = self.strays.iter().filter(|(tag, _)| *tag == tag_of(hash));
+            same.map(|(_, place)| *place).find(|place| is_meant(*place))
+        })
+    }
+
+    /// Adds a flow. `false`, and no change, if both its buckets are full. `rehash` gives the hash of a flow that is in
+    /// the index by its place and the high half of that hash.
     #[must_use]
-    pub fn insert(&mut self, hash: u64, place: u32) -> bool {
-        let [first, second] = self.choices(hash);
-        let used = |bucket| self.bucket(bucket).iter().filter(|word| **word != 0).count();
-        let bucket = if used(second) < used(first) { second } else { first };
-        let Some(slot) = self.bucket_mut(bucket).iter_mut().find(|word| **word == 0) else { return false };
-        *slot = word(hash, place);
-        self.len += 1;
-        true
+    pub fn insert(&mut self, hash: u64, place: u32, rehash: impl Fn(u32, u32) -> Option<u64>) -> bool {
+        if !self.old.is_empty() {
+            self.move_some(&rehash);
+        } else if self.len >= self.buckets.len() * (WAYS / 2) && self.buckets.len() < self.max_buckets {
+            let doubled = empty(self.buckets.len().saturating_mul(2).min(self.max_buckets));
+            self.old = std::mem::replace(&mut self.buckets, doubled);
+            self.moved = 0;
+        }
+        let inserted = put(&mut self.buckets, hash, place);
+        self.len += usize::from(inserted);
+        inserted
     }
 
     /// Removes a flow. `false` if it is not there.
     pub fn remove(&mut self, hash: u64, place: u32) -> bool {
-        let gone = word(hash, place);
-        for bucket in self.choices(hash) {
-            if let Some(slot) = self.bucket_mut(bucket).iter_mut().find(|word| **word == gone) {
-                *slot = 0;
-                self.len -= 1;
-                return true;
+        let mut found = take(&mut self.buckets, hash, place);
+        if !found && !self.old.is_empty() {
+            found = take(&mut self.old, hash, place);
+        }
+        if !found && let Some(at) = self.strays.iter().position(|stray| *stray == (tag_of(hash), place)) {
+            self.strays.swap_remove(at);
+            found = true;
+        }
+        self.len -= usize::from(found);
+        found
+    }
+
+    /// Moves some of the old buckets.
+    #[cold]
+    fn move_some(&mut self, rehash: &impl Fn(u32, u32) -> Option<u64>) {
+        let end = (self.moved + MOVED_AT_ONCE).min(self.old.len());
+        for bucket in self.old.get_mut(self.moved..end).unwrap_or_default() {
+            for (tag, slot) in bucket.tags.iter().zip(&mut bucket.places) {
+                let Some(place) = std::mem::take(slot).checked_sub(1) else { continue };
+                let hash = rehash(place, *tag);
+                if !hash.is_some_and(|hash| put(&mut self.buckets, hash, place)) {
+                    self.strays.push((*tag, place));
+                }
             }
         }
-        false
-    }
-
-    /// The two buckets of a hash: its low half tells both, because the high one is compared.
-    #[inline]
-    fn choices(&self, hash: u64) -> [usize; 2] {
-        let low = hash & 0xffff_ffff;
-        // The golden ratio spreads it anew.
-        let spread = [low, low.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32];
-        // Which fraction of all buckets: their number need not be a power of two.
-        spread.map(|hash| ((hash * self.buckets.len() as u64) >> 32) as usize)
-    }
-
-    #[inline]
-    fn bucket(&self, bucket: usize) -> &[u64] {
-        self.buckets.get(bucket).map_or(&[], |bucket| &bucket.0)
-    }
-
-    fn bucket_mut(&mut self, bucket: usize) -> &mut [u64] {
-        self.buckets.get_mut(bucket).map_or(&mut [], |bucket| &mut bucket.0)
+        self.moved = end;
+        if self.moved == self.old.len() && self.strays.is_empty() {
+            self.old = Box::default();
+        }
     }
 }
 
-/// The high half of the hash, and the place plus one, so that no entry is 0.
-const fn word(hash: u64, place: u32) -> u64 {
-    hash & 0xffff_ffff_0000_0000 | (place as u64 + 1)
+fn empty(buckets: usize) -> Box<[Bucket]> {
+    vec![Bucket { tags: [0; WAYS], places: [0; WAYS] }; buckets].into_boxed_slice()
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half, which `word` made from a u32")]
-const fn place_of(word: u64) -> u32 {
-    (word as u32).wrapping_sub(1)
+/// The two buckets of a hash: its low half tells both, because the high one is compared.
+#[inline]
+const fn choices(hash: u64, buckets: usize) -> [usize; 2] {
+    let low = hash & 0xffff_ffff;
+    // The golden ratio spreads it anew.
+    let spread = low.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    // Which fraction of all buckets: their number need not be a power of two.
+    [((low * buckets as u64) >> 32) as usize, ((spread * buckets as u64) >> 32) as usize]
+}
+
+#[inline]
+fn search(buckets: &[Bucket], at: usize, hash: u64, is_meant: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+    let Bucket { tags, places } = buckets.get(at)?;
+    let tag = tag_of(hash);
+    let mut matching = 0_u32;
+    for (i, known) in tags.iter().enumerate() {
+        matching |= u32::from(*known == tag) << i;
+    }
+    while matching != 0 {
+        // A free way has the tag of whoever was there last.
+        let place = places.get(matching.trailing_zeros() as usize)?.checked_sub(1);
+        if let Some(place) = place.filter(|place| is_meant(*place)) {
+            return Some(place);
+        }
+        matching &= matching - 1;
+    }
+    None
+}
+
+fn put(buckets: &mut [Bucket], hash: u64, place: u32) -> bool {
+    let [first, second] = choices(hash, buckets.len());
+    let used = |at: usize| buckets.get(at).map_or(WAYS, |held| held.places.iter().filter(|place| **place != 0).count());
+    let bucket = if used(second) < used(first) { second } else { first };
+    let Some(Bucket { tags, places }) = buckets.get_mut(bucket) else { return false };
+    let free = tags.iter_mut().zip(places).find(|(_, place)| **place == 0);
+    free.map(|(tag, slot)| (*tag, *slot) = (tag_of(hash), place + 1)).is_some()
+}
+
+fn take(buckets: &mut [Bucket], hash: u64, place: u32) -> bool {
+    choices(hash, buckets.len()).into_iter().any(|at| {
+        let Some(Bucket { tags, places }) = buckets.get_mut(at) else { return false };
+        let mut ways = tags.iter().zip(places);
+        let found = ways.find(|(tag, held)| **tag == tag_of(hash) && **held == place + 1);
+        found.map(|(_, held)| *held = 0).is_some()
+    })
+}
+
+/// What is compared of a hash.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "the high half")]
+const fn tag_of(hash: u64) -> u32 {
+    (hash >> 32) as u32
 }
 
 #[cfg(test)]
@@ -153,15 +232,39 @@ mod tests {
         }
     }
 
+    #[test]
+    fn it_grows_without_losing_anybody() {
+        let mut index = Index::new(20_000);
+        let spread = |n: u32| {
+            u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xd6e8_feb8_6659_fd93)
+        };
+        let first = index.memory();
+        for n in 0..15_000 {
+            assert!(index.insert(spread(n), n, |n, _| Some(spread(n))));
+            // Some go while others are on the move.
+            if n % 5 == 4 {
+                assert!(index.remove(spread(n - 2), n - 2));
+            }
+            let there = |known: u32| index.find(spread(known), |place| place == known) == Some(known);
+            let check = |known: u32| assert_eq!(there(known), known % 5 != 2 || known + 2 > n, "{known} at {n}");
+            [0, n / 7, n / 2, n.saturating_sub(3), n].into_iter().for_each(check);
+        }
+        assert!(index.memory() > 10 * first);
+        let there = (0..15_000).filter(|n| index.find(spread(*n), |place| place == *n).is_some()).count();
+        assert_eq!((there, index.len()), (12_000, 12_000));
+    }
+
     proptest! {
         #[test]
         fn it_is_a_map(steps in prop::collection::vec((any::<bool>(), 0u64..200), 0..400)) {
-            let mut index = Index::new(64);
+            let mut index = Index::new(640);
             let mut model: HashMap<u64, u32> = HashMap::new();
+            let mut by_place: HashMap<u32, u64> = HashMap::new();
             for (at, (add, n)) in (0u32..).zip(steps) {
                 match (add, model.get(&n).copied()) {
-                    (true, None) if index.insert(hash(n), at) => {
+                    (true, None) if index.insert(hash(n), at, |place, _| by_place.get(&place).map(|n| hash(*n))) => {
                         model.insert(n, at);
+                        by_place.insert(at, n);
                     }
                     (false, Some(place)) => {
                         prop_assert!(index.remove(hash(n), place));
@@ -187,7 +290,7 @@ mod tests {
             let spread = |n: u32| {
                 u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xd6e8_feb8_6659_fd93)
             };
-            let refused = (0..capacity).filter(|n| !index.insert(spread(*n), *n)).count();
+            let refused = (0..capacity).filter(|n| !index.insert(spread(*n), *n, |n, _| Some(spread(n)))).count();
             assert!(refused * 1000 <= capacity as usize, "{refused} of {capacity} found no place");
             for n in 0..capacity {
                 let found = index.find(spread(n), |place| place == n).is_some();
@@ -199,7 +302,7 @@ mod tests {
     #[test]
     fn the_highest_place_is_a_place() {
         let mut index = Index::new(8);
-        assert!(index.insert(7, Index::MAX_PLACE) && index.insert(7, 0));
+        assert!(index.insert(7, Index::MAX_PLACE, |_, _| None) && index.insert(7, 0, |_, _| None));
         assert_eq!(index.find(7, |place| place != 0), Some(Index::MAX_PLACE));
         assert!(index.remove(7, Index::MAX_PLACE));
         assert_eq!((index.probe(7), index.is_empty()), (Some(0), false));

@@ -21,9 +21,9 @@ const HIGH_WORDS: usize = WORDS - NARROW_WORDS;
 /// Odd multipliers without pattern: from the hexadecimal digits of pi.
 const PI: [u64; 4] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345, 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89];
 
-/// Where a flow belongs: its port and direction, as a number that the caller makes.
+/// Where a flow belongs, among 128 places: its direction, say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Scope(pub u32);
+pub struct Scope(pub u8);
 
 /// What is looked up.
 #[derive(Clone, Copy, Debug)]
@@ -57,11 +57,13 @@ struct Line([u64; NARROW_WORDS]);
 #[derive(Debug)]
 struct Flow<T> {
     value: T,
-    scope: Scope,
-    /// The high half is what the index compares, the low half tells the bucket.
-    hash: u64,
     high: Option<Box<[u64; HIGH_WORDS]>>,
 }
+
+/// The highest byte of an identity's eighth word is free: there the key says where the flow belongs, and whether it has
+/// more than eight words.
+const SCOPE_SHIFT: u32 = 56;
+const WIDE: u64 = 1 << 63;
 
 impl Secret {
     /// From a random seed.
@@ -98,6 +100,18 @@ impl Secret {
 }
 
 impl Secret {
+    /// [`hash`](Self::hash) of an identity of which all words but the first four are zero.
+    #[inline]
+    #[must_use]
+    pub fn hash_quick(&self, scope: Scope, [w0, w1, w2, w3]: &[u64; 4]) -> u64 {
+        let [k0, k1, k2, k3, k4, k5, k6, k7, .., a, b] = &self.0;
+        let sum = fold(w0 ^ k0, w1 ^ k1)
+            .wrapping_add(fold(w2 ^ k2, w3 ^ k3))
+            .wrapping_add(fold(*k4, *k5))
+            .wrapping_add(fold(*k6, *k7));
+        fold(sum ^ a, u64::from(scope.0) ^ b)
+    }
+
     /// The hash of a tuple on one side of a port.
     #[inline]
     pub(crate) fn hash_tuple(&self, side: bool, tuple: &Tuple) -> u64 {
@@ -153,21 +167,43 @@ impl<T> FlowTable<T> {
         self.flows.at(place).map(|(handle, _)| handle)
     }
 
-    /// The flows of the keys of a burst, at most 64, in their order.
+    /// The first step of finding a flow: a place where one with this hash is, if there is any.
     #[inline]
-    pub fn find_all<'k>(&self, keys: impl Iterator<Item = &'k FlowKey<'k>> + Clone, found: &mut [Option<Handle>]) {
-        let mut places = [None; 64];
-        for (place, key) in places.iter_mut().zip(keys.clone()) {
-            *place = self.index.probe(key.hash);
+    #[must_use]
+    pub fn probe(&self, hash: u64) -> Option<u32> {
+        self.index.probe(hash)
+    }
+
+    /// The second step: the flow at that place, if it is the one that is meant. The flow itself is touched.
+    #[inline]
+    #[must_use]
+    pub fn confirm(&self, place: u32, key: &FlowKey<'_>) -> Option<Handle> {
+        if !self.is_at(place, key) {
+            // Another flow with the same 32 bits of hash came first.
+            return self.find(key);
         }
-        for ((place, key), found) in places.iter().zip(keys).zip(found) {
-            *found = match *place {
-                Some(place) if self.is_at(place, key) => self.flows.at(place).map(|(handle, _)| handle),
-                // Another flow with the same 32 bits of hash came first.
-                Some(_) => self.find(key),
-                None => None,
-            };
+        self.flows.at(place).map(|(handle, _)| handle)
+    }
+
+    /// [`confirm`](Self::confirm) for an identity of which all words but the first four are zero. `None` may mean that
+    /// the flow is elsewhere.
+    #[inline]
+    #[must_use]
+    pub fn confirm_quick(&self, place: u32, scope: Scope, [a, b, c, d]: &[u64; 4]) -> Option<Handle> {
+        let Line([w0, w1, w2, w3, w4, w5, w6, w7]) = self.keys.get(place as usize)?;
+        let differ =
+            (w0 ^ a) | (w1 ^ b) | (w2 ^ c) | (w3 ^ d) | w4 | w5 | w6 | (w7 ^ u64::from(scope.0) << SCOPE_SHIFT);
+        if differ != 0 {
+            return None;
         }
+        self.flows.at(place).map(|(handle, _)| handle)
+    }
+
+    /// The secret of its hash.
+    #[inline]
+    #[must_use]
+    pub const fn secret(&self) -> &Secret {
+        &self.secret
     }
 
     /// Adds a flow that is not in the table.
@@ -178,13 +214,14 @@ impl<T> FlowTable<T> {
         debug_assert!(self.find(key).is_none());
         let [w0, w1, w2, w3, w4, w5, w6, w7, high @ ..] = *key.ufid.words();
         let high = key.ufid.narrow().is_none().then(|| Box::new(high));
-        let flow = Flow { value, scope: key.scope, hash: key.hash, high };
-        let handle = self.flows.insert(flow).map_err(|flow| flow.value)?;
+        let wide = if high.is_some() { WIDE } else { 0 };
+        let handle = self.flows.insert(Flow { value, high }).map_err(|flow| flow.value)?;
         let place = handle.place();
-        if !self.index.insert(key.hash, place) {
+        let Self { index, keys, flows, secret } = self;
+        if !index.insert(key.hash, place, |place, _| hash_at(keys, flows, secret, place)) {
             return self.flows.remove(handle).map_or(Ok(handle), |flow| Err(flow.value));
         }
-        let line = Line([w0, w1, w2, w3, w4, w5, w6, w7]);
+        let line = Line([w0, w1, w2, w3, w4, w5, w6, w7 | u64::from(key.scope.0) << SCOPE_SHIFT | wide]);
         match self.keys.get_mut(place as usize) {
             Some(key) => *key = line,
             None => self.keys.resize(place as usize + 1, line),
@@ -194,9 +231,11 @@ impl<T> FlowTable<T> {
 
     /// Removes a flow.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
-        let flow = self.flows.remove(handle)?;
-        self.index.remove(flow.hash, handle.place());
-        Some(flow.value)
+        self.flows.get(handle)?;
+        if let Some(hash) = hash_at(&self.keys, &self.flows, &self.secret, handle.place()) {
+            self.index.remove(hash, handle.place());
+        }
+        self.flows.remove(handle).map(|flow| flow.value)
     }
 
     /// A flow, if it is still there.
@@ -216,10 +255,8 @@ impl<T> FlowTable<T> {
     /// Where a flow belongs and what it is called.
     #[must_use]
     pub fn identity(&self, handle: Handle) -> Option<(Scope, Ufid)> {
-        let flow = self.flows.get(handle)?;
-        let Line([w0, w1, w2, w3, w4, w5, w6, w7]) = *self.keys.get(handle.place() as usize)?;
-        let [a, b, c, d, e, f] = flow.high.as_deref().copied().unwrap_or_default();
-        Some((flow.scope, Ufid::from_words([w0, w1, w2, w3, w4, w5, w6, w7, a, b, c, d, e, f])))
+        self.flows.get(handle)?;
+        identity_at(&self.keys, &self.flows, handle.place())
     }
 
     /// All flows.
@@ -246,19 +283,33 @@ impl<T> FlowTable<T> {
 
     #[inline]
     fn is_at(&self, place: u32, key: &FlowKey<'_>) -> bool {
-        let [low @ .., _, _, _, _, _, _] = key.ufid.words();
-        let Some(Line(words)) = self.keys.get(place as usize) else { return false };
+        let [a, b, c, d, e, f, g, h, high @ ..] = key.ufid.words();
+        let Some(Line([w0, w1, w2, w3, w4, w5, w6, w7])) = self.keys.get(place as usize) else { return false };
+        let last = *h | u64::from(key.scope.0) << SCOPE_SHIFT;
         // In registers: as slices they would be compared by a call.
-        if words.iter().zip(low).fold(0, |differ, (a, b)| differ | (a ^ b)) != 0 {
+        let differ = (w0 ^ a) | (w1 ^ b) | (w2 ^ c) | (w3 ^ d) | (w4 ^ e) | (w5 ^ f) | (w6 ^ g) | ((w7 & !WIDE) ^ last);
+        if differ != 0 {
             return false;
         }
-        let Some((_, flow)) = self.flows.at(place) else { return false };
-        flow.scope == key.scope
-            && match &flow.high {
-                None => key.ufid.narrow().is_some(),
-                Some(high) => key.ufid.words().ends_with(&**high),
-            }
+        if w7 & WIDE == 0 {
+            return key.ufid.narrow().is_some();
+        }
+        self.flows.at(place).is_some_and(|(_, flow)| flow.high.as_deref() == Some(high))
     }
+}
+
+fn identity_at<T>(keys: &[Line], flows: &Slab<Flow<T>>, place: u32) -> Option<(Scope, Ufid)> {
+    let Line([w0, w1, w2, w3, w4, w5, w6, w7]) = *keys.get(place as usize)?;
+    let [a, b, c, d, e, f] = flows.at(place)?.1.high.as_deref().copied().unwrap_or_default();
+    #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
+    let scope = Scope((w7 >> SCOPE_SHIFT) as u8 & 0x7f);
+    let w7 = w7 & ((1 << SCOPE_SHIFT) - 1);
+    Some((scope, Ufid::from_words([w0, w1, w2, w3, w4, w5, w6, w7, a, b, c, d, e, f])))
+}
+
+fn hash_at<T>(keys: &[Line], flows: &Slab<Flow<T>>, secret: &Secret, place: u32) -> Option<u64> {
+    let (scope, ufid) = identity_at(keys, flows, place)?;
+    Some(secret.hash(scope, &ufid))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
@@ -295,9 +346,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_a_map(steps in prop::collection::vec((any::<bool>(), 0u32..3, 0u32..40), 0..300)) {
+        fn it_is_a_map(steps in prop::collection::vec((any::<bool>(), 0u8..3, 0u32..40), 0..300)) {
             let mut table = FlowTable::new(24, Secret::new(7));
-            let mut model: HashMap<(u32, u32), (Handle, usize)> = HashMap::new();
+            let mut model: HashMap<(u8, u32), (Handle, usize)> = HashMap::new();
             for (n, (add, scope, which)) in steps.into_iter().enumerate() {
                 let name = ufid(which);
                 let key = table.key(Scope(scope), &name);
@@ -322,12 +373,19 @@ mod tests {
             for some in all.chunks(64) {
                 let names: Vec<_> = some.iter().map(|(scope, which)| (Scope(*scope), ufid(*which))).collect();
                 let keys: Vec<_> = names.iter().map(|(scope, name)| table.key(*scope, name)).collect();
-                let mut found = vec![None; keys.len()];
-                table.find_all(keys.iter(), &mut found);
-                for ((name, key), found) in some.iter().zip(&keys).zip(found) {
+                for (name, key) in some.iter().zip(&keys) {
                     let expected = model.get(name).map(|(handle, _)| *handle);
                     prop_assert_eq!(table.find(key), expected);
+                    let found = table.probe(key.hash).and_then(|place| table.confirm(place, key));
                     prop_assert_eq!(found, expected);
+                    let [a, b, c, d, rest @ ..] = *key.ufid.words();
+                    if rest == [0; WORDS - 4] {
+                        let quick = table.secret().hash_quick(key.scope, &[a, b, c, d]);
+                        prop_assert_eq!(quick, key.hash);
+                        let place = table.probe(quick);
+                        let found = place.and_then(|place| table.confirm_quick(place, key.scope, &[a, b, c, d]));
+                        prop_assert_eq!(found, expected);
+                    }
                 }
             }
             let mut from = 0;

@@ -150,10 +150,7 @@ impl Resource {
     /// # Errors
     /// What does not hold together.
     pub fn check(&self) -> Result<(), ResourceError> {
-        match &self.content {
-            Content::Map(map) => map.iter().try_for_each(|(address, answer)| check_answer(address, answer)),
-            Content::Ranges(ranges) => check_ranges(ranges),
-        }
+        self.content.check()
     }
 
     /// Of which kind it is.
@@ -162,6 +159,17 @@ impl Resource {
         match self.content {
             Content::Map(_) => ResourceKind::Map,
             Content::Ranges(_) => ResourceKind::Range,
+        }
+    }
+}
+
+impl Content {
+    /// # Errors
+    /// What does not hold together.
+    pub fn check(&self) -> Result<(), ResourceError> {
+        match self {
+            Self::Map(map) => map.iter().try_for_each(|(address, answer)| check_answer(address, answer)),
+            Self::Ranges(ranges) => check_ranges(ranges),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! The parser against a generator of frames, an independent parser, and nonsense.
 
 mod cases;
+mod fragments;
 mod hostile;
 mod oracle;
 pub(crate) mod stack;

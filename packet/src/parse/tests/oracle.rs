@@ -8,7 +8,7 @@ use etherparse::{Ipv6ExtensionSlice, LinkExtSlice, LinkSlice, NetSlice, SlicedPa
 use proptest::{collection::vec, prelude::*, sample::Index};
 
 use super::{parse_whole, strategy::stack};
-use crate::{Field, Fragment, Layout, Parsed, Tunnel, Ufid, parse::ParseError};
+use crate::{Field, Fragment, Layout, Parsed, Transient, Tunnel, Ufid, parse::ParseError};
 
 const OUTER: [(Field, Field); 7] = [
     (Field::OuterEthDst, Field::EthDst),
@@ -25,6 +25,8 @@ const OUTER: [(Field, Field); 7] = [
 struct Theirs {
     ufid: Ufid,
     hops: (u8, u8),
+    /// Fragment offset in bytes, whether more follow, identification.
+    piece: (u16, bool, u32),
     has_transport: bool,
     payload_len: Option<usize>,
 }
@@ -43,7 +45,8 @@ fn fragment(is_fragment: bool, offset: u16) -> u128 {
 
 /// `None` if it met a header type that ours does not know.
 fn theirs(sliced: &SlicedPacket<'_>) -> Option<Theirs> {
-    let mut theirs = Theirs { ufid: Ufid::ZERO, hops: (0, 0), has_transport: false, payload_len: None };
+    let mut theirs =
+        Theirs { ufid: Ufid::ZERO, hops: (0, 0), piece: (0, false, 0), has_transport: false, payload_len: None };
     if let Some(LinkSlice::Ethernet2(link)) = &sliced.link {
         theirs.ufid.set(Field::EthDst, number(&link.destination()));
         theirs.ufid.set(Field::EthSrc, number(&link.source()));
@@ -86,6 +89,8 @@ fn network(sliced: &SlicedPacket<'_>, theirs: &mut Theirs) -> Option<()> {
             let is_fragment = header.is_fragmenting_payload();
             ufid.set(Field::Fragment, fragment(is_fragment, header.fragments_offset().value()));
             theirs.hops = (header.ttl(), header.ecn().value());
+            let offset = header.fragments_offset().value() * 8;
+            theirs.piece = (offset, header.more_fragments(), header.identification().into());
             theirs.payload_len = Some(ip.payload().payload.len());
             // They look behind an authentication header here, we do so in IPv6 only.
             if ip.extensions().auth.is_some() {
@@ -114,6 +119,8 @@ fn network(sliced: &SlicedPacket<'_>, theirs: &mut Theirs) -> Option<()> {
                     let kind = fragment(header.is_fragmenting_payload(), header.fragment_offset().value());
                     is_later = kind == Fragment::Later as u128;
                     ufid.set(Field::Fragment, kind);
+                    let offset = header.fragment_offset().value() * 8;
+                    theirs.piece = (offset, header.more_fragments(), header.identification());
                 }
             }
             theirs.hops = (header.hop_limit(), header.ecn().value());
@@ -189,6 +196,8 @@ fn compare_group(parsed: &Parsed, theirs: &Theirs) {
     }
     assert_eq!(ours, theirs.ufid);
     assert_eq!((parsed.transient.ttl, parsed.transient.ecn), theirs.hops);
+    let Transient { fragment_offset, more_fragments, ip_id, .. } = parsed.transient;
+    assert_eq!((fragment_offset, more_fragments, ip_id), theirs.piece);
     let Layout { network, transport, end, .. } = parsed.layout;
     if let (Some(payload_len), Some(network)) = (theirs.payload_len, network) {
         let packet_end = u32::from(network) + parsed.transient.ip_len;

@@ -9,7 +9,8 @@ use etherparse::{
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::Checksum;
+
+mod stacks;
 
 #[derive(Clone, Debug)]
 struct Scene {

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A burst's packets on their way to their flows, column by column.
+//!
+//! Each round does one thing for all packets, and little of it: read the identity, look into the index, compare the key.
+//! So what a round has to wait for is waited for together.
+
+use packet::{Burst, MAX_BURST, Parsed, Quick, Verdict};
+
+use super::flow::Unified;
+use super::shard::Place;
+use crate::flow::{FlowKey, FlowTable, Handle, Scope};
+
+/// No place.
+const NONE: u32 = u32::MAX;
+
+/// The packets of a burst that are to be dealt with.
+#[derive(Debug)]
+pub(super) struct Batch {
+    len: usize,
+    at: [u8; MAX_BURST],
+    lens: [u32; MAX_BURST],
+    quick: [Quick; MAX_BURST],
+    hash: [u64; MAX_BURST],
+    place: [u32; MAX_BURST],
+    handle: [Option<Handle>; MAX_BURST],
+    /// Those that are not plain; of plain ones the identity is all that is known.
+    parsed: Vec<(usize, Parsed)>,
+}
+
+/// A packet of a batch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Member {
+    pub(super) at: usize,
+    pub(super) len: u32,
+    pub(super) quick: Quick,
+    pub(super) hash: u64,
+    pub(super) handle: Option<Handle>,
+}
+
+impl Batch {
+    pub(super) fn new() -> Box<Self> {
+        Box::new(Self {
+            len: 0,
+            at: [0; MAX_BURST],
+            lens: [0; MAX_BURST],
+            quick: [Quick::default(); MAX_BURST],
+            hash: [0; MAX_BURST],
+            place: [NONE; MAX_BURST],
+            handle: [None; MAX_BURST],
+            parsed: Vec::with_capacity(MAX_BURST),
+        })
+    }
+
+    /// Reads the packets that have a verdict. Those that cannot be read are dropped; returns how many.
+    pub(super) fn read(&mut self, burst: &mut Burst, wanted: Verdict, flows: &FlowTable<Unified>, scope: Scope) -> u64 {
+        self.len = 0;
+        self.parsed.clear();
+        let mut unread = 0;
+        for at in 0..burst.len() {
+            if burst.verdict(at) != wanted {
+                continue;
+            }
+            let (window, len) = (burst.window(at), burst.frame_len(at));
+            let i = self.len;
+            let columns = (self.at.get_mut(i), self.lens.get_mut(i), self.quick.get_mut(i), self.hash.get_mut(i));
+            let (Some(to_at), Some(to_len), Some(quick), Some(hash)) = columns else { break };
+            (*to_at, *to_len) = (u8::try_from(at).unwrap_or(u8::MAX), len);
+            if let Some(plain) = Quick::parse(window, len) {
+                *hash = flows.secret().hash_quick(scope, &plain.words);
+                *quick = plain;
+            } else {
+                match packet::parse::parse(window, len) {
+                    Ok(parsed) => {
+                        *hash = flows.secret().hash(scope, &parsed.ufid);
+                        // Its words are those of no plain packet.
+                        *quick = Quick::default();
+                        self.parsed.push((i, parsed));
+                    }
+                    Err(error) => {
+                        unread += 1;
+                        burst.set_verdict(at, Verdict::Drop(error.cause()));
+                        continue;
+                    }
+                }
+            }
+            self.len += 1;
+        }
+        unread
+    }
+
+    /// Finds their flows.
+    pub(super) fn find(&mut self, flows: &FlowTable<Unified>, scope: Scope) {
+        let len = self.len;
+        for (hash, place) in self.hash.iter().zip(&mut self.place).take(len) {
+            *place = flows.probe(*hash).unwrap_or(NONE);
+        }
+        let columns = self.place.iter().zip(&self.quick).zip(&mut self.handle).take(len);
+        for ((place, quick), handle) in columns {
+            *handle = flows.confirm_quick(*place, scope, &quick.words);
+        }
+        for (i, parsed) in &self.parsed {
+            let (Some(place), Some(hash)) = (self.place.get(*i), self.hash.get(*i)) else { continue };
+            if let Some(handle) = self.handle.get_mut(*i) {
+                *handle = flows.confirm(*place, &FlowKey { scope, ufid: &parsed.ufid, hash: *hash });
+            }
+        }
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Packet `i`.
+    #[inline]
+    pub(super) fn member(&self, i: usize) -> Option<Member> {
+        if i >= self.len {
+            return None;
+        }
+        Some(Member {
+            at: usize::from(*self.at.get(i)?),
+            len: *self.lens.get(i)?,
+            quick: *self.quick.get(i)?,
+            hash: *self.hash.get(i)?,
+            handle: *self.handle.get(i)?,
+        })
+    }
+
+    /// The packets that are not plain come in order: takes the next if it is `i`.
+    pub(super) fn parsed(&self, i: usize) -> Option<&Parsed> {
+        let at = self.parsed.binary_search_by_key(&i, |(at, _)| *at).ok()?;
+        self.parsed.get(at).map(|(_, parsed)| parsed)
+    }
+}
+
+impl Member {
+    /// Whether it is a plain packet.
+    #[inline]
+    pub(super) const fn is_plain(&self) -> bool {
+        self.quick.words[0] != 0
+    }
+
+    /// All that there is to know about it.
+    pub(super) fn place(&self, burst: &Burst, parsed: Option<&Parsed>) -> Option<Place> {
+        let parsed = match parsed {
+            Some(parsed) => *parsed,
+            None => packet::parse::parse(burst.window(self.at), self.len).ok()?,
+        };
+        Some(Place::new(self.at, self.len, parsed))
+    }
+}
