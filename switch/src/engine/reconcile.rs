@@ -30,7 +30,7 @@ impl Shard {
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
         // Its connection began with it, and both were planned again.
-        if flow.epoch == now.snapshot.epoch() {
+        if flow.epoch == now.epoch {
             return true;
         }
         if self.paths.holds(flow.path, now.snapshot) {

@@ -130,6 +130,7 @@ impl Whole {
         }
         let ShardStats {
             hits,
+            through,
             misses,
             revalidated,
             replanned,
@@ -152,6 +153,7 @@ impl Whole {
         } = stats;
         for (name, number) in [
             ("hits", hits),
+            ("through", through),
             ("misses", misses),
             ("revalidated", revalidated),
             ("replanned", replanned),
