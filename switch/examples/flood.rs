@@ -116,7 +116,9 @@ impl Run {
         }
         assert_eq!(after[1].stats.misses, before[1].stats.misses, "the other port knows all its packets");
         assert_eq!(after[0].stats.over_budget, over_budget);
-        let bound = |after: &switch::engine::PortReport| after.flows <= 4000 + (1 << 14) && after.connections <= 2000 + (1 << 14);
+        let bound = |after: &switch::engine::PortReport| {
+            after.flows <= 4000 + (1 << 14) && after.connections <= 2000 + (1 << 14)
+        };
         assert!(bound(&after[0]), "{:?}", after[0]);
         let [least, median] = [0, memory.len() / 2].map(|at| memory.get(at).copied().unwrap_or(0));
         println!(
