@@ -28,6 +28,11 @@
 //!   packets' flags.
 //! * Without layers everything passes, whatever it is, and nothing is noticed.
 //! * An ICMP error makes its connection planned again as its packets do.
+//! * Fragments: what becomes of the first, which has the ports, becomes of the rest of its datagram (direction, tunnel,
+//!   addresses, protocol, identification): the same end, and what was done to headers as far as that needs no
+//!   ports. It counts where the first one did, if that was let through. What comes before its first waits. What
+//!   has bytes that were seen before, or contradicts where the datagram ends, is dropped (`bad_fragment`), and so is
+//!   a second first one within a second. A datagram is forgotten when it is complete, and after 30 s.
 //! * An entry that translates is kept only if its tuple in front of the layer is the same as it was.
 //! * A connection one of whose names is another's does not begin: its packet is dropped (`nat_exhausted`).
 //! * Fixed ports do not touch the identifier of an echo; ranges give one. Protocols without ports get the address.
@@ -38,17 +43,17 @@
 //! * What a flow prefers of several it always prefers to those: rendezvous by tuple as the layer sees it.
 //! * Outer headers: no VLAN, MAC addresses zero, TTL 64, DSCP and ECN of the inner packet, 0 if that is not IP.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use packet::{DropCause, Field, Tunnel};
 use switch::Name;
 use switch::model::{Direction, PortPolicy};
 
 use crate::choices::Choices;
-use crate::connections::{Connection, Connections, Entry};
+use crate::connections::{Connection, Connections, Entry, SECOND, SLACK};
 use crate::edit::{FlowMarks, Spent};
 use crate::tcp::Tcp;
-use crate::walk::{Applied, End, Place, Preferences, Standing, Walk};
+use crate::walk::{Applied, Deed, End, Place, Preferences, Standing, Walk};
 use crate::wire::{self, Tuple};
 
 /// What becomes of a packet.
@@ -73,9 +78,33 @@ pub(crate) struct World {
     pub(crate) connections: Connections,
     pub(crate) preferences: Preferences,
     pub(crate) totals: Totals,
+    /// Datagrams of which the first fragment was seen.
+    datagrams: Vec<Datagram>,
     /// What applied to the last packet.
     pub(crate) applied: Vec<Applied>,
 }
+
+/// A datagram that came in fragments: what became of the first one becomes of the others.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Datagram {
+    direction: Direction,
+    name: [u128; 7],
+    since: u64,
+    /// Why it is dropped.
+    dropped: Option<DropCause>,
+    hairpin: Option<Option<Name>>,
+    deeds: Vec<(Applied, Deed)>,
+    /// What policy has no more, so that nothing is counted there.
+    gone: BTreeSet<(Name, Place)>,
+    /// Bytes that were seen.
+    seen: BTreeSet<usize>,
+    /// Where the last fragment ends.
+    end: Option<usize>,
+}
+
+/// How long the rest of a datagram is waited for, and how soon its name may be used again.
+const DATAGRAM: u64 = 30 * SECOND;
+const SAME_NAME: u64 = SECOND;
 
 /// A flow: its direction and every field.
 type Flow = (bool, Vec<u128>);
@@ -104,7 +133,7 @@ impl Interpreter {
         self.number += 1;
         for world in &mut self.worlds {
             world.connections.keep_layers(|layer| self.policy.layer(layer).is_some());
-            world.totals.retain(|(layer, place), _| {
+            let is_there = |layer: &Name, place: &Place| {
                 let layer = self.policy.layer(layer);
                 layer.is_some_and(|layer| match place {
                     Place::Default | Place::Entry => true,
@@ -112,7 +141,12 @@ impl Interpreter {
                         .group(group)
                         .is_some_and(|group| group.group.rules.iter().any(|known| known.name == *rule)),
                 })
-            });
+            };
+            world.totals.retain(|(layer, place), _| is_there(layer, place));
+            for datagram in &mut world.datagrams {
+                let places = datagram.deeds.iter().map(|(first, _)| (first.layer.clone(), first.place.clone()));
+                datagram.gone.extend(places.filter(|(layer, place)| !is_there(layer, place)));
+            }
         }
     }
 
@@ -242,15 +276,62 @@ impl Interpreter {
         if let Err(cause) = wire::read(frame) {
             return Some(Outcome::Dropped(cause));
         }
+        let part = wire::part(frame);
+        if let Some(part) = &part {
+            let known = self.datagram(world, direction, part, now, choices);
+            if !part.is_first {
+                return Some(world.later(known, frame, part, marks));
+            }
+            if known.is_some_and(|at| now < world.datagrams[at].since + SAME_NAME) {
+                return Some(Outcome::Dropped(DropCause::BadFragment));
+            }
+        }
+        let (outcome, done) = self.whole(world, direction, frame, now, marks, choices)?;
+        if let Some(part) = part {
+            world.note_first(direction, part, now, &outcome, done);
+        }
+        Some(outcome)
+    }
+
+    /// Where a datagram is remembered.
+    fn datagram(
+        &self,
+        world: &mut World,
+        direction: Direction,
+        part: &wire::Part,
+        now: u64,
+        choices: &mut Choices,
+    ) -> Option<usize> {
+        let is_meant = |known: &Datagram| known.direction == direction && known.name == part.datagram;
+        let at = world.datagrams.iter().position(is_meant)?;
+        let age = now - world.datagrams[at].since;
+        // When it is too old, that may not have been noticed yet.
+        let forgotten = age > DATAGRAM && (age > DATAGRAM + SLACK || choices.among(&[false, true]));
+        if forgotten {
+            world.datagrams.remove(at);
+        }
+        (!forgotten).then_some(at)
+    }
+
+    /// What becomes of a packet that is whole, or has the ports at least; with all that was done to it.
+    fn whole(
+        &self,
+        world: &mut World,
+        direction: Direction,
+        frame: &[u8],
+        now: u64,
+        marks: FlowMarks,
+        choices: &mut Choices,
+    ) -> Option<(Outcome, Option<Done>)> {
         if wire::is_error(frame) {
-            return Some(self.error(world, direction, frame, now, marks, choices));
+            return Some((self.error(world, direction, frame, now, marks, choices), None));
         }
         let tuple = wire::tuple(frame);
         let segment = wire::segment(frame);
         if let Some(tuple) = tuple {
             match self.plan_again(world, direction, tuple, now, marks, choices) {
                 Ok(()) => {}
-                Err(End::Parked) => return Some(Outcome::Parked),
+                Err(End::Parked) => return Some((Outcome::Parked, None)),
                 Err(_) => world.connections.end(direction, tuple, now),
             }
         }
@@ -275,7 +356,7 @@ impl Interpreter {
                     world.connections.end(direction, tuple.expect("it had a connection"), now);
                     continue;
                 }
-                Err(End::Parked) => return Some(Outcome::Parked),
+                Err(End::Parked) => return Some((Outcome::Parked, None)),
                 Ok(()) | Err(End::Drop(_)) => {}
             }
             let over = end.is_ok()
@@ -289,23 +370,23 @@ impl Interpreter {
             }
             world.count(&done.applied);
             if let Err(End::Drop(cause)) = end {
-                return Some(Outcome::Dropped(cause));
+                return Some((Outcome::Dropped(cause), None));
             }
             if as_if {
                 return None;
             }
             let begins = matches!(standing, Standing::Begins) && !done.entries.is_empty();
             if begins && world.may_clash(direction, &done, now) && choices.among(&[false, true]) {
-                return Some(Outcome::Dropped(DropCause::NatExhausted));
+                return Some((Outcome::Dropped(DropCause::NatExhausted), None));
             }
             if begins && !world.begin(direction, frame, &done, self.number, now) {
-                return Some(Outcome::Dropped(DropCause::NatExhausted));
+                return Some((Outcome::Dropped(DropCause::NatExhausted), None));
             }
             if let Some(connection) = tuple.and_then(|tuple| world.connections.find(direction, tuple)) {
                 connection.see(direction, segment.as_ref().filter(|_| !begins), now);
                 connection.learn(done.entries.clone(), done.idle_s);
             }
-            return Some(done.outcome());
+            return Some((done.outcome(), Some(done)));
         }
     }
 
@@ -406,6 +487,7 @@ impl Interpreter {
             spent: Spent::default(),
             related: wire::quoted(frame).map(|quoted| quoted.tuple.reversed()),
             applied: Vec::new(),
+            deeds: Vec::new(),
         }
     }
 }
@@ -420,26 +502,94 @@ struct Done {
     spent: Spent,
     related: Option<Tuple>,
     applied: Vec<Applied>,
+    deeds: Vec<(Applied, Deed)>,
 }
 
 impl From<Walk<'_>> for Done {
     fn from(walk: Walk<'_>) -> Self {
-        let Walk { bytes, entries, idle_s, from_ranges, hairpin, spent, related, applied, .. } = walk;
-        Self { bytes, entries, idle_s, from_ranges, hairpin, spent, related, applied }
+        let Walk { bytes, entries, idle_s, from_ranges, hairpin, spent, related, applied, deeds, .. } = walk;
+        Self { bytes, entries, idle_s, from_ranges, hairpin, spent, related, applied, deeds }
     }
 }
 
 impl Done {
-    fn outcome(self) -> Outcome {
-        match (self.spent.cause(), self.hairpin) {
+    fn outcome(&self) -> Outcome {
+        let bytes = self.bytes.clone();
+        match (self.spent.cause(), &self.hairpin) {
             (Some(cause), _) => Outcome::Dropped(cause),
-            (None, Some(to)) => Outcome::Hairpinned(to, self.bytes),
-            (None, None) => Outcome::Forwarded(self.bytes),
+            (None, Some(to)) => Outcome::Hairpinned(to.clone(), bytes),
+            (None, None) => Outcome::Forwarded(bytes),
         }
     }
 }
 
 impl World {
+    /// A first fragment went its way.
+    fn note_first(&mut self, direction: Direction, part: wire::Part, now: u64, outcome: &Outcome, done: Option<Done>) {
+        let dropped = match outcome {
+            Outcome::Parked => return,
+            Outcome::Dropped(cause) => Some(*cause),
+            Outcome::Forwarded(_) | Outcome::Hairpinned(..) => None,
+        };
+        let (hairpin, deeds) = done.map_or((None, Vec::new()), |done| (done.hairpin, done.deeds));
+        self.datagrams.retain(|known| (known.direction, known.name) != (direction, part.datagram));
+        let (name, seen) = (part.datagram, part.bytes.collect());
+        self.datagrams.push(Datagram {
+            direction,
+            name,
+            since: now,
+            dropped,
+            hairpin,
+            deeds,
+            gone: BTreeSet::new(),
+            seen,
+            end: None,
+        });
+    }
+
+    /// A later fragment: what becomes of it is known from the first one.
+    fn later(&mut self, known: Option<usize>, frame: &[u8], part: &wire::Part, marks: FlowMarks) -> Outcome {
+        let Some(at) = known else { return Outcome::Parked };
+        let datagram = &mut self.datagrams[at];
+        let end = part.bytes.end;
+        let contradicts = match datagram.end {
+            Some(known) => end > known || part.is_last && end != known,
+            None => part.is_last && datagram.seen.last().is_some_and(|last| *last >= end),
+        };
+        let overlaps = part.bytes.is_empty() || part.bytes.clone().any(|byte| datagram.seen.contains(&byte));
+        if contradicts || overlaps {
+            return Outcome::Dropped(DropCause::BadFragment);
+        }
+        datagram.seen.extend(part.bytes.clone());
+        if part.is_last {
+            datagram.end = Some(end);
+        }
+        let is_whole = datagram.end == Some(datagram.seen.len());
+        let Datagram { dropped, hairpin, deeds, gone, .. } = datagram.clone();
+        if is_whole {
+            self.datagrams.remove(at);
+        }
+        if let Some(cause) = dropped {
+            return Outcome::Dropped(cause);
+        }
+        let (mut bytes, mut spent, mut applied) = (frame.to_vec(), Spent::default(), Vec::<Applied>::new());
+        for (first, deed) in &deeds {
+            if *deed == Deed::Nothing {
+                applied.push(Applied { bytes: u64::try_from(bytes.len()).unwrap(), ..first.clone() });
+            }
+            if let Err(cause) = deed.perform(&mut bytes, marks, &mut spent) {
+                return Outcome::Dropped(cause);
+            }
+        }
+        applied.retain(|applied| !gone.contains(&(applied.layer.clone(), applied.place.clone())));
+        self.count(&applied);
+        match (spent.cause(), hairpin) {
+            (Some(cause), _) => Outcome::Dropped(cause),
+            (None, Some(to)) => Outcome::Hairpinned(to, bytes),
+            (None, None) => Outcome::Forwarded(bytes),
+        }
+    }
+
     fn count(&mut self, applied: &[Applied]) {
         for Applied { layer, place, bytes } in applied {
             let total = self.totals.entry((layer.clone(), place.clone())).or_default();
