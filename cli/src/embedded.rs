@@ -69,6 +69,11 @@ impl EmbeddedNode {
         &self.sockets
     }
 
+    /// The node itself.
+    pub(crate) fn handle(&self) -> &NodeHandle {
+        &self.handle
+    }
+
     /// What the node counts.
     pub(crate) fn stats(&self) -> anyhow::Result<Stats> {
         Ok(self.handle.stats()?)

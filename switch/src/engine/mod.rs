@@ -278,6 +278,12 @@ impl Engine {
         self.shard(port)?.compare(staged, from, budget, now_ns, hear)
     }
 
+    /// A port's policy.
+    #[must_use]
+    pub fn snapshot(&self, port: PortId) -> Option<Arc<Snapshot>> {
+        Some(Arc::clone(&self.shard(port)?.snapshot))
+    }
+
     /// Gives what a port's flows counted to their rules, for up to `budget` flows; where to go on.
     pub fn fold(&mut self, port: PortId, from: u32, budget: usize) -> Option<u32> {
         self.shards.get_mut(port.index())?.as_deref_mut()?.fold(from, budget)
