@@ -2,6 +2,8 @@
 //! Tells a story to a switch and to the interpreter, and compares after every burst: bytes, verdicts, all
 //! counters, the number of connections.
 
+use std::collections::VecDeque;
+
 use switch::model::{Direction, PortPolicy};
 
 use crate::connections::SECOND;
@@ -10,6 +12,7 @@ use crate::interpreter::{Interpreter, Outcome};
 use crate::policies::{START, changed, v4};
 use crate::switch_under_test::Switch;
 use crate::traffic::{Complainer, Conversation, Move, Step, Story};
+use crate::wire;
 
 /// A step of time. No whole number of them comes near the end of a connection: what is compared must not hang on
 /// how finely a switch reads its clock.
@@ -34,6 +37,8 @@ pub(crate) struct Summary {
     pub(crate) changes: usize,
     /// ICMP errors that were translated.
     pub(crate) errors: usize,
+    /// Later fragments that were let through, and changed.
+    pub(crate) fragments: usize,
 }
 
 /// # Errors
@@ -81,6 +86,10 @@ struct Teller<'a> {
 struct Talk {
     about: Conversation,
     next: usize,
+    /// What is left to say of the last move.
+    queue: VecDeque<(Move, Direction, Vec<u8>)>,
+    /// Identification of the last datagram that came in fragments.
+    id: u16,
     /// Each end's packet as it last left the switch.
     emitted: [Option<Frame>; 2],
     /// The next number of each end, as far as the other end got its packets.
@@ -92,13 +101,14 @@ impl Teller<'_> {
         match step {
             Step::Move(number) => {
                 let number = number % self.talks.len();
-                let (said, direction, frame) = self.talks[number].speak();
-                let waits = self.burst.iter().any(|(other, _, way, _)| *other == number || *way != direction);
-                if waits {
+                // What the other end does depends on what became of what this one said.
+                let speaks = self.burst.iter().any(|(other, ..)| *other == number);
+                if speaks && self.talks[number].queue.is_empty() {
                     self.flush()?;
-                    // What the other end does depends on what became of it.
-                    self.talks[number].take_back();
-                    return self.step(step);
+                }
+                let (said, direction, frame) = self.talks[number].speak();
+                if self.burst.iter().any(|(_, _, way, _)| *way != direction) {
+                    self.flush()?;
                 }
                 self.burst.push((number, said, direction, frame));
                 Ok(())
@@ -175,8 +185,10 @@ impl Teller<'_> {
         count(&mut summary.hairpinned, matches!(outcome, Outcome::Hairpinned(..)));
         count(
             &mut summary.errors,
-            crate::wire::is_error(frame) && matches!(outcome, Outcome::Forwarded(after) if *after != frame),
+            wire::is_error(frame) && matches!(outcome, Outcome::Forwarded(after) if *after != frame),
         );
+        let later = wire::part(frame).is_some_and(|part| !part.is_first);
+        count(&mut summary.fragments, later && matches!(outcome, Outcome::Forwarded(after) if *after != frame));
         let worlds = self.judge.worlds();
         summary.entries +=
             worlds[0].applied.iter().filter(|applied| applied.place == crate::walk::Place::Entry).count();
@@ -187,11 +199,34 @@ impl Teller<'_> {
 
 impl Talk {
     fn new(about: &Conversation) -> Self {
-        Self { about: about.clone(), next: 0, emitted: [None, None], numbers: about.numbers }
+        Self {
+            about: about.clone(),
+            next: 0,
+            queue: VecDeque::new(),
+            id: 0,
+            emitted: [None, None],
+            numbers: about.numbers,
+        }
     }
 
     /// The next packet.
     fn speak(&mut self) -> (Move, Direction, Vec<u8>) {
+        if let Some(piece) = self.queue.pop_front() {
+            return piece;
+        }
+        let (said, direction, frame) = self.say();
+        let long = match said.pieces {
+            [] => None,
+            _ => Frame::from_bytes(&frame).map(|frame| lengthened(frame).to_bytes()),
+        };
+        // Few identifications, so that they are used again.
+        self.id = (self.id + 1) % 4;
+        let pieces = long.and_then(|long| wire::cut(&long, self.id, said.pieces));
+        self.queue.extend(pieces.unwrap_or_else(|| vec![frame]).into_iter().map(|piece| (said, direction, piece)));
+        self.queue.pop_front().expect("something is said")
+    }
+
+    fn say(&mut self) -> (Move, Direction, Vec<u8>) {
         let said = self.about.moves[self.next % self.about.moves.len()];
         self.next += 1;
         let first = &self.about.frame;
@@ -224,11 +259,6 @@ impl Talk {
         (said, direction, frame.to_bytes())
     }
 
-    /// It was not said.
-    fn take_back(&mut self) {
-        self.next -= 1;
-    }
-
     /// What became of a packet.
     fn hear(&mut self, said: &Move, outcome: &Outcome) {
         let (Outcome::Forwarded(after) | Outcome::Hairpinned(_, after)) = outcome else { return };
@@ -240,8 +270,21 @@ impl Talk {
             let number = &mut self.numbers[said.side];
             *number = number.wrapping_add(phantoms + u32::try_from(said.len).unwrap());
         }
-        self.emitted[said.side] = Frame::from_bytes(after);
+        if let Some(frame) = Frame::from_bytes(after) {
+            self.emitted[said.side] = Some(frame);
+        }
     }
+}
+
+/// The same with enough to cut.
+fn lengthened(mut frame: Frame) -> Frame {
+    if let Body::Ip {
+        payload: Payload::Udp { len, .. } | Payload::Echo { len, .. } | Payload::Other { len, .. }, ..
+    } = &mut frame.body
+    {
+        *len += 30;
+    }
+    frame
 }
 
 /// An ICMP error about a packet, in the tunnel in which that came.

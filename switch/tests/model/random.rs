@@ -147,7 +147,7 @@ fn stories_reach_everything() {
     let mut all = Summary::default();
     let mut most_worlds = 0;
     let mut places = BTreeMap::new();
-    for story in stories(60) {
+    for story in stories(150) {
         let mut switch = Chooser::new(7, None);
         let told = tell(&story, &mut switch).unwrap();
         all.packets += told.packets;
@@ -159,6 +159,7 @@ fn stories_reach_everything() {
         all.entries += told.entries;
         all.changes += told.changes;
         all.errors += told.errors;
+        all.fragments += told.fragments;
         all.connections = all.connections.max(told.connections);
         most_worlds = most_worlds.max(told.worlds);
         *places.entry(told.connections).or_insert(0) += 1;
@@ -167,6 +168,7 @@ fn stories_reach_everything() {
     assert!(all.forwarded * 3 > all.packets, "not everything is dropped: {all:?}");
     assert!(all.dropped * 10 > all.packets && all.changed * 10 > all.packets, "{all:?}");
     assert!(all.entries * 20 > all.packets, "connections matter: {all:?}");
+    assert!(all.fragments > 10, "fragments are translated: {all:?}");
     assert!(all.errors > 20, "ICMP errors are translated: {all:?}");
     assert!(all.parked > 0 && all.hairpinned > 0 && all.changes > 60, "{all:?}");
 }
@@ -175,7 +177,7 @@ fn stories_reach_everything() {
 #[test]
 fn stories_reach_every_path() {
     let mut all = ShardStats::default();
-    for story in stories(80) {
+    for story in stories(150) {
         let mut switch = Port::new(3);
         tell(&story, &mut switch).unwrap();
         let stats = switch.stats();
@@ -194,6 +196,8 @@ fn stories_reach_every_path() {
         ] {
             *sum += one;
         }
+        all.early_fragments += stats.early_fragments;
+        all.bad_fragments += stats.bad_fragments;
         let bounds = [stats.over_budget, stats.evicted, stats.evicted_small, stats.table_full, stats.unparsed];
         assert_eq!(bounds, [0; 5], "these are other tests' business");
     }
@@ -210,6 +214,8 @@ fn stories_reach_every_path() {
         all.icmp_errors,
         all.waiting,
         all.confirmed,
+        all.early_fragments,
+        all.bad_fragments,
     ];
     assert!(taken.iter().all(|times| *times > 10), "{all:?}");
 }
