@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `control.rs` | `[control]`: socket, state directory, HTTP address |
 //! | `worker.rs` | `[[worker]]`: a poll thread |
+//! | `controller.rs` | `[[controller]]`: who may write policy |
 //! | `port.rs` | `[[port]]`: also the body of `POST /ports` |
 //! | `name.rs`, `socket_path.rs` | checked strings |
 //! | `machine.rs` | what the machine offers (CPUs) |
@@ -19,6 +20,7 @@
 
 mod check;
 mod control;
+mod controller;
 mod error;
 mod fields;
 mod machine;
@@ -36,6 +38,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use self::control::{ControlConfig, DEFAULT_RUN_DIR, DEFAULT_SOCKET};
+pub use self::controller::{ControllerConfig, ControllerProblem};
 pub use self::error::{ConfigError, Fault, Place, Problem};
 pub use self::machine::Machine;
 pub use self::port::{PortConfig, PortKind, Role};
@@ -63,6 +66,8 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// Pairs of ports that are wired back to back. All other ports form one bridge.
     pub crossconnects: Vec<CrossConnect>,
+    /// Who may write policy; empty: whoever owns the node, under any name.
+    pub controllers: Vec<ControllerConfig>,
 }
 
 /// Two ports wired back to back: what one receives, the other sends, without a look-up.
