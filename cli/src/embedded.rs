@@ -64,7 +64,8 @@ impl EmbeddedNode {
             ..ControlConfig::default()
         };
         let workers = vec![WorkerConfig { name: worker, cpu: shape.cpu, poll: shape.poll }];
-        let node = Node::start(&Config { control, workers, ports, crossconnects }).context("cannot start the node")?;
+        let node = Node::start(&Config { control, workers, ports, crossconnects, ..Config::default() })
+            .context("cannot start the node")?;
         Ok(Self { handle: node.handle(), sockets, _node: node, _dir: dir })
     }
 

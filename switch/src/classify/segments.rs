@@ -122,7 +122,8 @@ impl<T: Number> Segments<T> {
             return self.search(first, value);
         }
         let Some(choice) = self.segments.get(first..).and_then(<[_]>::first_chunk::<CHOICE>) else { return 0 };
-        let before = choice.iter().fold(0_usize, |before, (start, _)| before.wrapping_add(usize::from(*start <= value)));
+        let before =
+            choice.iter().fold(0_usize, |before, (start, _)| before.wrapping_add(usize::from(*start <= value)));
         choice.get(before.wrapping_sub(1)).map_or(0, |(_, id)| *id)
     }
 
