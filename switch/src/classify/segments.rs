@@ -52,7 +52,7 @@ pub(super) trait Number: Copy + Ord + Into<u128> {
     /// How far it is from a lower one; 0 from a higher one.
     fn beyond(self, from: Self) -> Self;
     /// 32 of its bits from one on.
-    fn from_bit(self, shift: u32) -> u32;
+    fn bits_from(self, shift: u32) -> u32;
 }
 
 impl Number for u32 {
@@ -65,7 +65,7 @@ impl Number for u32 {
     }
 
     #[inline]
-    fn from_bit(self, shift: u32) -> u32 {
+    fn bits_from(self, shift: u32) -> u32 {
         self.wrapping_shr(shift)
     }
 }
@@ -81,7 +81,7 @@ impl Number for u128 {
 
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "32 of its bits")]
-    fn from_bit(self, shift: u32) -> u32 {
+    fn bits_from(self, shift: u32) -> u32 {
         self.wrapping_shr(shift) as u32
     }
 }
@@ -111,10 +111,10 @@ impl<T: Number> Segments<T> {
     pub(super) fn find<M: Meter>(&self, value: T, meter: &mut M) -> u32 {
         meter.count(Probe::Segment, self.bytes());
         let distance = value.beyond(self.min).min(self.span);
-        let at = distance.from_bit(self.shift);
+        let at = distance.bits_from(self.shift);
         let outer = self.slot(at);
         let bits = outer.bits();
-        let inner = distance.from_bit(self.shift.wrapping_sub(bits)) & (1_u32 << bits).wrapping_sub(1);
+        let inner = distance.bits_from(self.shift.wrapping_sub(bits)) & (1_u32 << bits).wrapping_sub(1);
         // Loading the same slot again costs less than a branch that is wrong half of the time.
         let slot = self.slot(if bits == 0 { at } else { outer.place().wrapping_add(inner) });
         let first = slot.place() as usize;

@@ -89,7 +89,7 @@ impl Shard {
         if let Some((at, role, settled)) = found {
             let connection = Some((at, role));
             if let Settled::Waits(plan) = settled {
-                return Planned { plan, connection, begins: None, enter };
+                return Planned { plan: *plan, connection, begins: None, enter };
             }
             let plan = self.plan(&key, self.membership(connection, false), now);
             let goes_on = match plan.outcome {

@@ -16,7 +16,7 @@ pub(super) enum Settled {
     Goes,
     Ended,
     /// An answer is needed first; until then it is what it was.
-    Waits(Plan),
+    Waits(Box<Plan>),
 }
 
 impl Shard {
@@ -68,7 +68,7 @@ impl Shard {
         };
         self.stats.replanned += 1;
         if matches!(plan.outcome, Outcome::Pending(_)) {
-            return Settled::Waits(plan);
+            return Settled::Waits(Box::new(plan));
         }
         let leave = Kind::of(&plan.after.ufid).tuple();
         let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };

@@ -83,7 +83,6 @@ impl Connections {
     ///
     /// # Errors
     /// There is no room; it comes back.
-    #[expect(clippy::result_large_err, reason = "it comes back as it came")]
     pub(crate) fn open(&mut self, connection: Connection, hashes: [u64; 2]) -> Result<Handle, Connection> {
         let handle = self.slab.insert(connection)?;
         let Self { index, slab, secret, .. } = self;

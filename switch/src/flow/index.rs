@@ -221,7 +221,6 @@ fn take(buckets: &mut [Bucket], hash: u64, place: u32) -> bool {
 
 /// What is compared of a hash.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the high half")]
 const fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
 }
