@@ -18,17 +18,19 @@
 //! | `switchboard.rs` | [`Switchboard`]: what the store wants of the running switch |
 //! | `events.rs` | [`EventHub`]: misses and exhausted ranges, on their way to controllers |
 //! | `controllers.rs` | [`Controllers`]: who is who |
+//! | `node.rs` | the running node as a switchboard |
 //! | `error.rs` | refusals |
 
 mod change;
 mod controllers;
 mod error;
 mod events;
+mod node;
 mod store;
 mod switchboard;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::change::{Change, ChangeKind};
 pub use self::controllers::{Caller, Controllers, Forbidden, Peer, TokenError};

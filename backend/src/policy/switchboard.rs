@@ -73,6 +73,9 @@ pub enum SwitchboardError {
         /// The port.
         port: Name,
     },
+    /// The node does not run policy.
+    #[error("this node does not run policy")]
+    NotServed,
     /// There is no such port.
     #[error("there is no port {port:?}")]
     UnknownPort {
