@@ -31,6 +31,13 @@ pub(crate) struct Control {
     control: PathBuf,
 }
 
+impl Control {
+    /// A node whose control socket is known.
+    pub(crate) fn at(socket: PathBuf) -> Self {
+        Self { control: socket }
+    }
+}
+
 /// Why a request was not done. Each message is one line that names the socket or the port.
 #[derive(Debug, Error)]
 pub(crate) enum ClientError {

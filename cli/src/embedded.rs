@@ -48,7 +48,11 @@ impl EmbeddedNode {
         let sockets: Vec<PathBuf> = shape.ports.iter().map(|port| dir.path().join(format!("{port}.sock"))).collect();
         let mut ports = Vec::new();
         for (name, socket) in names.iter().zip(&sockets) {
-            ports.push(PortConfig { queues: shape.queues, ..PortConfig::vhost_user(name.clone(), socket)? });
+            let mut port = PortConfig::vhost_user(name.clone(), socket)?;
+            if let Some(guest) = port.guest_mut() {
+                guest.queues = shape.queues;
+            }
+            ports.push(port);
         }
         let crossconnects = match (&*names, shape.crossconnect) {
             ([first, second, ..], true) => vec![CrossConnect { ports: [first.clone(), second.clone()] }],
@@ -68,6 +72,11 @@ impl EmbeddedNode {
     /// Where the ports listen, in the order of their names.
     pub(crate) fn sockets(&self) -> &[PathBuf] {
         &self.sockets
+    }
+
+    /// The node itself.
+    pub(crate) fn handle(&self) -> &NodeHandle {
+        &self.handle
     }
 
     /// What the node counts.

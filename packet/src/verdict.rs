@@ -13,6 +13,8 @@ pub enum Verdict {
     Pending,
     /// Deliver to this port.
     Forward(PortId),
+    /// Deliver to this port, whose policy has been applied already.
+    Deliver(PortId),
     /// Deliver to every bridged port but the one it came from.
     Flood,
     /// Deliver to nobody, and count it under this cause.
@@ -21,6 +23,8 @@ pub enum Verdict {
     Park(DropCause),
     /// A copy was kept, and there is nothing more to do.
     Parked,
+    /// It was for the node itself.
+    Taken,
 }
 
 /// Declares the causes once, so that the enum, the labels and the list cannot drift apart.
@@ -98,6 +102,8 @@ drop_causes! {
     ReservedAddress => "reserved_address",
     /// Shorter than an Ethernet header.
     Runt => "runt",
+    /// The source is not one that the port may have.
+    SpoofedSource => "spoofed_source",
     /// Longer than any buffer the destination posted, or than a frame may be.
     TooBig => "too_big",
     /// The TTL or hop limit is spent.
@@ -110,6 +116,8 @@ drop_causes! {
     Unsegmentable => "unsegmentable",
     /// A rule of the port's policy changes headers that the packet has not.
     Untransposable => "untransposable",
+    /// The kernel found no room in the uplink's receive ring.
+    UplinkFull => "uplink_full",
 }
 
 impl DropCause {

@@ -112,8 +112,8 @@ fn keys(set: &RuleSet, group: &Compiled) -> Vec<Key> {
 fn print(set: &RuleSet, candidates: &mut [Candidate], keys: &[Key], expansion_ms: f64) {
     println!("{}: {} rules, expanded in {expansion_ms:.1} ms, {} keys", set.name, set.rules.len(), keys.len());
     println!(
-        "  {:<24} {:>10} {:>10} {:>10} {:>9} {:>9} {:>8}",
-        "", "ns", "least ns", "model ns", "× linear", "of best", "built ms"
+        "  {:<24} {:>10} {:>10} {:>10} {:>9} {:>9} {:>8} {:>8}",
+        "", "ns", "least ns", "model ns", "× linear", "of best", "built ms", "kB"
     );
     candidates.iter_mut().for_each(|candidate| candidate.ns.sort_by(f64::total_cmp));
     let median = |candidate: &Candidate| candidate.ns[candidate.ns.len() / 2];
@@ -127,17 +127,19 @@ fn print(set: &RuleSet, candidates: &mut [Candidate], keys: &[Key], expansion_ms
             black_box(candidate.group.best_metered(key, None, &mut model));
         }
         println!(
-            "  {:<24} {ns:>10.1} {:>10.1} {:>10.1} {:>9.1} {:>9.2} {:>8.1}",
+            "  {:<24} {ns:>10.1} {:>10.1} {:>10.1} {:>9.1} {:>9.2} {:>8.1} {:>8}",
             candidate.name.replace("Field", "").replace("((", "(").replace("))", ")"),
             candidate.ns[0],
             model.ns / LINEAR_KEYS.min(keys.len()) as f64,
             linear / ns,
             ns / best,
             candidate.build_ms,
+            candidate.group.bytes() / 1000,
         );
     }
     if let Some(compound) = candidates.last() {
-        let parts: Vec<_> = compound.group.parts().map(|(kind, rules)| format!("{kind:?} {rules}")).collect();
+        let parts: Vec<_> =
+            compound.group.parts().into_iter().map(|(kind, rules)| format!("{kind:?} {rules}")).collect();
         println!("  compound of {}\n", parts.join(", "));
     }
 }

@@ -366,9 +366,6 @@ impl Half {
 }
 
 impl Stamp {
-    /// Nobody's.
-    pub(crate) const NONE: Self = Self(0);
-
     fn next() -> Self {
         Self(STAMP.fetch_add(1, Ordering::Relaxed))
     }

@@ -29,11 +29,13 @@ pub enum ControlError {
     /// What the port asks for does not exist here.
     #[error(transparent)]
     Invalid(#[from] Fault),
-    /// The port's socket cannot be had.
+    /// The port's socket or interface cannot be had.
     #[error("{cause}")]
     Open {
         /// The port.
         name: String,
+        /// The key that names what cannot be had.
+        field: &'static str,
         /// Why not; names the port.
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -107,7 +109,7 @@ impl From<ControlError> for ApiError {
             ControlError::UnknownPort { name } => answer.about(format!("port {name}")),
             ControlError::DuplicatePort { name } => answer.about(format!("port {name}")).field("name"),
             ControlError::Invalid(Fault { place, .. }) => answer.at(&place),
-            ControlError::Open { name, .. } => answer.about(format!("port {name}")).field("socket"),
+            ControlError::Open { name, field, .. } => answer.about(format!("port {name}")).field(field),
             ControlError::Gone | ControlError::TooManyPorts | ControlError::Unanswered { .. } => answer,
         }
     }
@@ -167,13 +169,13 @@ impl From<PolicyError> for ApiError {
             PolicyError::Switchboard(SwitchboardError::UnknownPort { port }) => {
                 (StatusCode::NOT_FOUND, format!("port {port}"))
             }
+            PolicyError::Switchboard(SwitchboardError::Wired { port }) => {
+                (StatusCode::CONFLICT, format!("port {port}"))
+            }
             PolicyError::Switchboard(SwitchboardError::Late { port }) => {
                 (StatusCode::SERVICE_UNAVAILABLE, format!("port {port}"))
             }
             PolicyError::Switchboard(SwitchboardError::Gone) => return ControlError::Gone.into(),
-            PolicyError::Switchboard(SwitchboardError::NotServed) => {
-                return Self::new(StatusCode::NOT_IMPLEMENTED, text);
-            }
             PolicyError::Unknown { port, object } => (StatusCode::NOT_FOUND, format!("port {port} / {object}")),
         };
         Self::new(status, text).about(object)

@@ -16,9 +16,9 @@
 //! | `store.rs` | [`PolicyStore`]: transactions, documents |
 //! | `change.rs` | what is different between a policy and a document |
 //! | `switchboard.rs` | [`Switchboard`]: what the store wants of the running switch |
+//! | `node.rs` | the running node as that |
 //! | `events.rs` | [`EventHub`]: misses and exhausted ranges, on their way to controllers |
 //! | `controllers.rs` | [`Controllers`]: who is who |
-//! | `node.rs` | the running node as a switchboard |
 //! | `error.rs` | refusals |
 
 mod change;

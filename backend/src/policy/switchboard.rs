@@ -73,13 +73,16 @@ pub enum SwitchboardError {
         /// The port.
         port: Name,
     },
-    /// The node does not run policy.
-    #[error("this node does not run policy")]
-    NotServed,
     /// There is no such port.
     #[error("there is no port {port:?}")]
     UnknownPort {
         /// The name given.
+        port: Name,
+    },
+    /// The port is wired to another, and what is wired meets no policy.
+    #[error("port {port:?} is wired to another port, so that it can have no policy")]
+    Wired {
+        /// The port.
         port: Name,
     },
 }

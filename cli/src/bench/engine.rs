@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The generator: all queue pairs of all devices, driven by the thread that calls.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,18 +12,19 @@ use cnf::Device;
 use hdrhistogram::Histogram;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::frames;
-use super::lane::{BURST, Lane, Ledger};
-use super::latency::{Latency, Percentiles};
-use super::options::{HEADER, Options};
+use super::dialog::{Dialogs, Kind};
+use super::flows::Side;
+use super::lane::{BURST, Lane};
+use super::latency::Percentiles;
+use super::ledger::Ledger;
+use super::options::Options;
 use super::pace::Pace;
 use super::pvp::as_float;
-use super::stamp::Account;
 
 /// Before anything is measured.
 const WARM_UP: Duration = Duration::from_millis(500);
 
-/// How long a backend may take, from the end of the handshake, until it forwards, and how often that is looked at.
+/// How long a backend may take to get going, or to give back what was sent; and how often that is looked at.
 const WAKING: Duration = Duration::from_secs(10);
 const GLANCE: Duration = Duration::from_millis(20);
 
@@ -65,30 +67,72 @@ pub(super) struct Engine {
 }
 
 impl Engine {
-    /// Writes the frames and posts the receive buffers.
+    /// Takes over one device for each side and posts the receive buffers.
     pub(super) fn new(mut devices: Vec<Device>, options: &Options) -> anyhow::Result<Self> {
+        ensure!(devices.len() == 2, "{} devices instead of two", devices.len());
         let mut lanes = Vec::new();
-        let numbers: Vec<u8> = (0..u8::try_from(devices.len())?).collect();
-        for (device, &number) in devices.iter_mut().zip(&numbers) {
-            let peer = numbers.iter().copied().find(|&other| other != number).unwrap_or(number);
+        for (device, side) in devices.iter_mut().zip(Side::BOTH) {
             for pair in device.take_pairs() {
-                for token in 0..pair.tx_buffers.count() {
-                    let frame = frames::frame(number, peer, token % options.flows, options.size);
-                    pair.tx_buffers.write(token, 0, &[0; HEADER as usize]);
-                    pair.tx_buffers.write(token, HEADER, &frame);
-                }
                 let source = u8::try_from(lanes.len()).context("more than 256 queue pairs")?;
-                lanes.push(Lane::new(pair, source, HEADER + options.size)?);
+                lanes.push(Lane::new(pair, side, source, options)?);
             }
         }
-        let ledger =
-            Ledger { accounts: vec![Account::default(); lanes.len()], latency: Latency::new(lanes.len())?, aliens: 0 };
+        let ledger = Ledger::new(options, lanes.len())?;
         // An error like any other: the node's directory goes with it.
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot listen for signals")?;
         }
         Ok(Self { devices, lanes, ledger, interrupted })
+    }
+
+    /// Opens every flow, in both directions; says how many seconds that took.
+    pub(super) fn open(&mut self, options: &Options) -> anyhow::Result<f64> {
+        let seconds = self.talk(Kind::Opening, options)?;
+        self.lanes.iter().for_each(Lane::load);
+        Ok(seconds)
+    }
+
+    /// Closes every connection; says how many seconds that took.
+    pub(super) fn close(&mut self, options: &Options) -> anyhow::Result<f64> {
+        self.talk(Kind::Closing, options)
+    }
+
+    fn talk(&mut self, kind: Kind, options: &Options) -> anyhow::Result<f64> {
+        let clock = Clock::get();
+        let (start, stall) = (cycles(), clock.to_ticks(STALL));
+        let mut look = start + stall;
+        let mut dialogs = Dialogs::new(kind, options.transport(), options.flows, options.queue_size);
+        while !dialogs.is_done() {
+            let sockets: Vec<&Path> = self.devices.iter().map(Device::socket).collect();
+            let sockets: &[&Path; 2] = sockets.as_slice().try_into().context("two devices")?;
+            dialogs.step(&mut self.lanes, &mut self.ledger, sockets)?;
+            if cycles() > look {
+                self.check_devices()?;
+                look = cycles() + stall;
+            }
+        }
+        let seconds = as_float(cycles() - start) / as_float(clock.hertz());
+        self.rest()?;
+        Ok(seconds)
+    }
+
+    /// Waits until all that was sent has come back, and nothing has arrived for a while.
+    fn rest(&mut self) -> anyhow::Result<()> {
+        let clock = Clock::get();
+        let (end, glance) = (cycles() + clock.to_ticks(WAKING), clock.to_ticks(GLANCE));
+        let mut heard = cycles();
+        loop {
+            let mut at_rest = true;
+            for lane in &mut self.lanes {
+                lane.hear(|_| heard = cycles())?;
+                at_rest &= lane.is_at_rest()?;
+            }
+            if at_rest && cycles() - heard > glance {
+                return Ok(());
+            }
+            ensure!(cycles() < end, "the backend keeps buffers that were sent");
+        }
     }
 
     /// Sends until packets of every queue arrive: backends take their time after the handshake.
@@ -138,7 +182,7 @@ impl Engine {
             }
             if then > look {
                 self.check_devices()?;
-                self.lanes.iter_mut().for_each(|lane| lane.give_up_if_stalled(&self.ledger));
+                self.lanes.iter_mut().for_each(|lane| lane.look(&self.ledger));
                 look = then + stall;
             }
             now = then;
@@ -187,6 +231,31 @@ impl Engine {
         self.lanes.iter().map(|lane| lane.kicks).sum()
     }
 
+    /// How often nothing arrived for so long that all that was on its way was given up for lost.
+    pub(super) fn stalls(&self) -> u64 {
+        self.lanes.iter().map(Lane::stalls).sum()
+    }
+
+    /// Frames that were looked at whole.
+    pub(super) fn inspected(&self) -> u64 {
+        self.ledger.inspector.inspected
+    }
+
+    /// Fails if a frame that was looked at had not arrived as it was to.
+    pub(super) fn check_frames(&self) -> anyhow::Result<()> {
+        let inspector = &self.ledger.inspector;
+        match inspector.first.clone() {
+            Some(changed) => {
+                let share = format!(
+                    "{} of {} frames looked at are not as they should be",
+                    inspector.changed, inspector.inspected
+                );
+                Err(anyhow::Error::from(changed).context(share))
+            }
+            None => Ok(()),
+        }
+    }
+
     pub(super) fn latency(&self) -> Percentiles {
         self.ledger.latency.percentiles()
     }
@@ -198,7 +267,8 @@ impl Engine {
         let limited = pace.is_limited();
         for lane in &mut self.lanes {
             // A rate is shared by the lanes in small pieces, else the first one would send everything.
-            let most = if limited { pace.allow(1, now) } else { lane.allowance(&self.ledger).min(BURST) };
+            let most = if limited { pace.allow(1, now) } else { BURST };
+            let most = most.min(lane.allowance(&self.ledger));
             let (received, sent) = lane.step(most, &mut self.ledger, now)?;
             pace.spend(sent);
             all = (all.0 + received, all.1 + sent);

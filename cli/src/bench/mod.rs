@@ -12,31 +12,49 @@
 //! shunt bench pvp --sockets /tmp/a,/tmp/b --seconds 3 --json
 //! ```
 //!
+//! Flows go both ways: port A sends as many five-tuples as were asked for, port B the same reversed. Every one is opened
+//! before anything is measured, so a run proves that all of them pass; with `--tcp` by a handshake. A frame that is lost without
+//! the backend having stalled, or that does not arrive in the shape expected, is a failure.
+//!
 //! Compare runs only when they were interleaved on the same machine: its speed drifts by a factor of two.
 //!
 //! | module | job |
 //! |---|---|
 //! | `options` | the command line |
 //! | `pvp` | one run from start to report |
+//! | `node` | the node, ours or a stranger, as far as it is asked |
 //! | `engine` | all queue pairs, round and round |
+//! | `dialog` | what opens flows, and closes them |
 //! | `lane` | one queue pair: the hot loop |
+//! | `window` | how many packets may be on their way |
 //! | `cycle` | buffers that go round: posted, used, posted again |
+//! | `flows` | which five-tuples there are |
 //! | `frames` | what is sent |
+//! | `tcp` | sequence numbers and acknowledgements |
 //! | `stamp` | what makes a frame unique; the account of what arrived |
+//! | `ledger` | all accounts |
+//! | `inspect` | whether frames arrive as they were sent |
 //! | `latency` | how long frames took |
 //! | `pace` | sending at a rate |
 //! | `report` | what is printed |
 
 mod cycle;
+mod dialog;
 mod engine;
+mod flows;
 mod frames;
+mod inspect;
 mod lane;
 mod latency;
+mod ledger;
+mod node;
 mod options;
 mod pace;
 mod pvp;
 mod report;
 mod stamp;
+mod tcp;
+mod window;
 
 /// Measures how fast packets are forwarded.
 #[derive(Debug, clap::Args)]

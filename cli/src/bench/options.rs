@@ -10,7 +10,9 @@ use clap::ValueEnum;
 use cnf::{DeviceConfig, Role};
 use virtqueue::RingKind;
 
-use super::frames;
+use super::flows;
+use super::frames::{self, Transport};
+use super::inspect::Expect;
 
 /// Memory that the frames of one queue pair may take.
 const MOST_FRAME_BYTES: u64 = 1 << 30;
@@ -33,9 +35,18 @@ pub(crate) struct Options {
     /// Bytes of each frame, without its checksum
     #[arg(long, default_value_t = 64, value_name = "B")]
     pub(super) size: u32,
-    /// Different five-tuples in each direction
+    /// Different five-tuples; every one is sent by the first port, and reversed by the second one
     #[arg(long, default_value_t = 1, value_name = "N")]
     pub(super) flows: u32,
+    /// TCP instead of UDP: a handshake on every flow, then segments whose numbers advance
+    #[arg(long)]
+    pub(super) tcp: bool,
+    /// Close every connection at the end
+    #[arg(long, requires = "tcp")]
+    pub(super) fin: bool,
+    /// In what shape frames are to arrive; looked at are those that open and close flows, and a sample of the others
+    #[arg(long, value_enum, default_value_t = Expect::Unchanged)]
+    pub(super) expect: Expect,
     /// Ring format
     #[arg(long, value_enum, default_value_t = Ring::Packed)]
     pub(super) ring: Ring,
@@ -66,12 +77,18 @@ pub(crate) struct Options {
     /// Be the front end of the backend behind these two sockets, instead of a node of our own
     #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "A,B")]
     pub(super) sockets: Vec<PathBuf>,
+    /// Control socket of that backend, if it is a Shunt node: its cycles are asked for
+    #[arg(long, requires = "sockets", value_name = "PATH")]
+    pub(super) control: Option<PathBuf>,
     /// Listen on the sockets, for a backend that connects
     #[arg(long, requires = "sockets")]
     pub(super) server: bool,
     /// Our own node forwards by MAC address instead of wiring the two ports together
     #[arg(long, conflicts_with = "sockets")]
     pub(super) bridge: bool,
+    /// Policy of our own node's ports a and b, as a file for `shunt policy apply`; on the bridge
+    #[arg(long, requires = "bridge", value_name = "FILE")]
+    pub(super) policy: Option<PathBuf>,
     /// How our own node waits for packets
     #[arg(long, value_enum, default_value_t = Poll::Busy, conflicts_with = "sockets")]
     pub(super) poll: Poll,
@@ -123,10 +140,15 @@ impl FromStr for Percent {
 impl Options {
     /// Checks what clap cannot.
     pub(super) fn check(&self) -> anyhow::Result<()> {
-        let (shortest, longest) = (frames::SHORTEST, frames::LONGEST);
+        let (shortest, longest) = (self.transport().shortest(), frames::LONGEST);
         ensure!((shortest..=longest).contains(&self.size), "--size: {shortest} to {longest} bytes are possible");
         ensure!(self.seconds > 0.0 && self.seconds <= 86_400.0, "--seconds: not between 0 and a day");
-        ensure!(self.flows > 0, "--flows: at least one is needed");
+        ensure!((1..=64).contains(&self.pairs), "--pairs: 1 to 64 are possible");
+        ensure!((1..=flows::MOST).contains(&self.flows), "--flows: 1 to {} are possible", flows::MOST);
+        ensure!(
+            !self.tcp || self.flows >= u32::from(self.pairs),
+            "--flows: with --tcp, as many are needed as there are queue pairs"
+        );
         let bytes = u64::from(self.frame_buffers()) * u64::from(self.size + HEADER);
         ensure!(
             bytes <= MOST_FRAME_BYTES,
@@ -135,13 +157,16 @@ impl Options {
             self.size
         );
         ensure!(self.sockets.is_empty() || self.sockets.len() == 2, "--sockets: two are needed, as A,B");
-        ensure!((1..=64).contains(&self.pairs), "--pairs: 1 to 64 are possible");
         Ok(())
+    }
+
+    pub(super) const fn transport(&self) -> Transport {
+        if self.tcp { Transport::Tcp } else { Transport::Udp }
     }
 
     /// Frames that are prepared for each queue pair.
     fn frame_buffers(&self) -> u32 {
-        self.flows.max(u32::from(self.queue_size))
+        self.flows.div_ceil(u32::from(self.pairs)).max(u32::from(self.queue_size))
     }
 
     /// Bytes of a transmit buffer: as programs have them, for a full frame, but no more than needed where they are so

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! One run: attach, warm up, measure, drain, report.
+//! One run: attach, open the flows, warm up, measure, drain, report.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
-use backend::config::PollMode;
+use anyhow::{Context, ensure};
 use backend::sys::Clock;
 use cnf::{Device, Endpoint};
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -13,9 +12,9 @@ use vhost_user::features;
 use virtqueue::RingKind;
 
 use super::engine::{Count, Engine};
-use super::options::{Options, Percent, Poll};
+use super::node::Node;
+use super::options::{Options, Percent};
 use super::report::Report;
-use crate::embedded::{EmbeddedNode, Shape};
 use crate::output;
 
 /// How long to look for what goes, before a share of it is measured.
@@ -30,16 +29,14 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 }
 
 fn measure(options: &Options) -> anyhow::Result<Report> {
-    let node = if options.sockets.is_empty() { Some(start_node(options)?) } else { None };
+    let node = Node::new(options)?;
     // After the node's threads were made, which would inherit it.
     pin(options.cpu);
-    let sockets = node.as_ref().map_or(&*options.sockets, EmbeddedNode::sockets);
-    let devices = attach(options, sockets)?;
-    if let Some(node) = &node {
-        node.wait_until_up()?;
-    }
+    let devices = attach(options, node.sockets().unwrap_or(&options.sockets))?;
+    node.wait_until_up()?;
     let (bits, ring) = devices.first().map(|one| (one.features(), one.queue_features())).context("no device")?;
     let mut engine = Engine::new(devices, options)?;
+    let opening_s = engine.open(options)?;
     engine.wake_up()?;
 
     let (rate, capacity) = match options.load {
@@ -53,12 +50,23 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     engine.warm_up(rate)?;
     // A backend that still starts its rings loses packets; that is not what is measured.
     engine.drain()?;
-    let lost_before = engine.missing();
-    let before = node.as_ref().map(Work::of).transpose()?;
+    let (lost_before, stalls_before) = (engine.missing(), engine.stalls());
+    let before = node.work()?;
     let count = engine.run(rate, options.duration())?;
-    let after = node.as_ref().map(Work::of).transpose()?;
+    let after = node.work()?;
     let latency_ns = engine.latency();
     engine.drain()?;
+    let lost = engine.missing().saturating_sub(lost_before);
+    // After a stall, more is sent than there are buffers for.
+    ensure!(
+        lost == 0 || engine.stalls() > stalls_before,
+        "{lost} of {} packets did not arrive, though none was sent without room for it at the other end",
+        count.sent
+    );
+    if options.fin {
+        engine.close(options)?;
+    }
+    engine.check_frames()?;
 
     let Count { sent, seconds, .. } = count;
     let rx_pps = count.received_per_second();
@@ -69,10 +77,16 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
         },
         size: options.size,
         flows: options.flows,
+        tcp: options.tcp,
+        opened: options.flows,
+        opening_s,
+        closed: if options.fin { options.flows } else { 0 },
+        expect: options.expect.name(),
+        inspected: engine.inspected(),
         seconds,
         rx_pps: rx_pps.round(),
         tx_pps: (as_float(sent) / seconds).round(),
-        lost: engine.missing().saturating_sub(lost_before),
+        lost,
         cycles_per_packet: before.zip(after).and_then(|(before, after)| after.cycles_per_packet_since(before)),
         latency_ns,
         rx_gbps: rx_pps * f64::from(options.size) * 8.0 / 1e9,
@@ -88,42 +102,6 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
         queue_size: options.queue_size,
         features: features::names(bits),
     })
-}
-
-fn start_node(options: &Options) -> anyhow::Result<EmbeddedNode> {
-    EmbeddedNode::start(&Shape {
-        ports: &["a", "b"],
-        queues: options.pairs,
-        crossconnect: !options.bridge,
-        poll: match options.poll {
-            Poll::Busy => PollMode::Busy,
-            Poll::Adaptive => PollMode::Adaptive,
-            Poll::Interrupt => PollMode::Interrupt,
-        },
-        cpu: Some(options.node_cpu.into()),
-    })
-}
-
-/// What the node's workers have done so far.
-#[derive(Clone, Copy, Debug)]
-struct Work {
-    packets: u64,
-    busy_cycles: u64,
-}
-
-impl Work {
-    fn of(node: &EmbeddedNode) -> anyhow::Result<Self> {
-        let workers = node.stats()?.workers;
-        Ok(Self {
-            packets: workers.iter().map(|worker| worker.packets).sum(),
-            busy_cycles: workers.iter().map(|worker| worker.busy_cycles).sum(),
-        })
-    }
-
-    fn cycles_per_packet_since(self, before: Self) -> Option<f64> {
-        let packets = self.packets.checked_sub(before.packets).filter(|&packets| packets > 0)?;
-        Some(as_float(self.busy_cycles.saturating_sub(before.busy_cycles)) / as_float(packets))
-    }
 }
 
 /// Attaches to every socket. All are listened on before any is waited for: a backend may connect in any order.

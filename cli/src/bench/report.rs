@@ -14,8 +14,19 @@ pub(crate) struct Report {
     pub(super) ring: &'static str,
     /// Bytes of a frame.
     pub(super) size: u32,
-    /// Five-tuples in each direction.
+    /// Five-tuples, each of them used in both directions.
     pub(super) flows: u32,
+    /// TCP, not UDP.
+    pub(super) tcp: bool,
+    /// Flows that were opened, in both directions, before anything was measured; with TCP by a handshake. And the seconds
+    /// that took.
+    pub(super) opened: u32,
+    pub(super) opening_s: f64,
+    /// Connections that were closed by FIN afterwards.
+    pub(super) closed: u32,
+    /// In what shape frames were to arrive, and how many were looked at, all of which did.
+    pub(super) expect: &'static str,
+    pub(super) inspected: u64,
     /// Seconds measured.
     pub(super) seconds: f64,
     /// Packets per second received and sent, both directions summed.
@@ -54,16 +65,28 @@ impl Display for Report {
         let Percentiles { p50, p99, p999 } = self.latency_ns;
         writeln!(
             f,
-            "{} rings of {}, {} pair(s), {} B, {} flow(s), {:.1} s",
-            self.ring, self.queue_size, self.queue_pairs, self.size, self.flows, self.seconds
+            "{} rings of {}, {} pair(s), {} B, {} {} flow(s) both ways, {:.1} s",
+            self.ring,
+            self.queue_size,
+            self.queue_pairs,
+            self.size,
+            self.flows,
+            if self.tcp { "TCP" } else { "UDP" },
+            self.seconds
         )?;
         writeln!(f, "  features    {}", self.features.join(" "))?;
+        let opened = if self.tcp { "handshakes" } else { "opened    " };
+        write!(f, "  {opened}  {:>9} in {:.3} s", self.opened, self.opening_s)?;
+        if self.closed > 0 {
+            write!(f, ", {} closed", self.closed)?;
+        }
+        writeln!(f)?;
         writeln!(f, "  received    {:>9.3} Mpps  {:>8.3} Gbit/s", self.rx_pps / 1e6, self.rx_gbps)?;
         writeln!(f, "  sent        {:>9.3} Mpps", self.tx_pps / 1e6)?;
         if let Some(capacity) = self.capacity_pps {
             writeln!(f, "  unthrottled {:>9.3} Mpps", capacity / 1e6)?;
         }
-        writeln!(f, "  lost        {:>9}", self.lost)?;
+        writeln!(f, "  lost        {:>9}  {} looked at, all {}", self.lost, self.inspected, self.expect)?;
         match self.cycles_per_packet {
             Some(cycles) => writeln!(f, "  node        {cycles:>9.1} cycles per packet")?,
             None => writeln!(f, "  node        not ours: ask it for its cycles")?,

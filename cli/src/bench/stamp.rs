@@ -4,19 +4,21 @@
 //! ```text
 //! bits 63..56  55..48   47..0
 //!      magic   source   sequence number, from 0 for each source
+//!      magic'  0        number of the flow, in the datagrams that open flows
 //! ```
 //!
-//! The stamp lies in the first cache line of the buffer, so that a packet costs the generator one line to write and
-//! one to read, whatever its size.
-
-/// Where the stamp lies in a buffer: bytes 44..52 of the frame, after a virtio-net header of 12. Ethernet, IPv4 and UDP
-/// headers end at 42.
-pub(super) const STAMP_AT: u32 = 56;
+//! In front of the stamp stand two bytes that balance it: with them, and with TCP's numbers where there are any, the ones'
+//! complement sum of the frame is what it was before. So the checksum in a frame's header is right once and for all. Stamp
+//! and balance are in network terms little-endian.
 
 /// Every so many packets of a source, one is timed.
 pub(super) const SAMPLE: u64 = 64;
 
+/// Every so many packets of a source, one is looked at whole. A multiple of the timed ones, for those are looked at anyway.
+pub(super) const INSPECTED: u64 = SAMPLE * 17;
+
 const MAGIC: u64 = 0x5b;
+const GREETING: u64 = 0x5c;
 const SEQUENCE: u64 = (1 << 48) - 1;
 
 /// The stamp of a packet.
@@ -35,6 +37,28 @@ pub(super) const fn sequence(stamp: u64) -> u64 {
 #[inline(always)]
 pub(super) const fn read(stamp: u64) -> Option<(u8, u64)> {
     if stamp >> 56 == MAGIC { Some(((stamp >> 48 & 0xff) as u8, stamp & SEQUENCE)) } else { None }
+}
+
+/// The stamp of a datagram that opens a flow.
+pub(super) fn greeting(flow: u32) -> u64 {
+    GREETING << 56 | u64::from(flow)
+}
+
+/// The flow that is opened, if that is what the stamp says.
+pub(super) fn greeted(stamp: u64) -> Option<u32> {
+    if stamp >> 32 == GREETING << 24 { u32::try_from(stamp & 0xffff_ffff).ok() } else { None }
+}
+
+/// The balance of a stamp and of eight more bytes, and the first six bytes of the stamp behind it: what is written at the
+/// balance's place, before the stamp is written at its own.
+#[inline(always)]
+pub(super) const fn balanced(stamp: u64, others: u64) -> u64 {
+    const EVEN: u64 = 0x0000_ffff_0000_ffff;
+    let pairs = (stamp & EVEN) + (stamp >> 16 & EVEN) + (others & EVEN) + (others >> 16 & EVEN);
+    let sum = (pairs & 0xffff_ffff) + (pairs >> 32);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    stamp << 16 | !sum & 0xffff
 }
 
 /// What has arrived of one source.
@@ -69,15 +93,33 @@ impl Account {
 
 #[cfg(test)]
 mod tests {
+    use packet::checksum::checksum;
+
     use super::*;
 
     #[test]
     fn stamps_come_back() {
         for (source, sequence) in [(0, 0), (255, SEQUENCE), (7, 1 << 40)] {
             assert_eq!(read(stamp(source, sequence)), Some((source, sequence)));
+            assert_eq!(greeted(stamp(source, sequence)), None);
         }
         assert_eq!(read(0), None);
         assert_eq!(read(u64::MAX), None);
+        assert_eq!(greeted(greeting(u32::MAX)), Some(u32::MAX));
+        assert_eq!(read(greeting(7)), None);
+    }
+
+    #[test]
+    fn a_balanced_stamp_adds_nothing_to_a_sum() {
+        for (stamp, others) in
+            [(0, 0), (stamp(3, 77), 0), (u64::MAX, u64::MAX), (stamp(255, SEQUENCE), 0x0102_0304_ffff_0000)]
+        {
+            let mut bytes = others.to_le_bytes().to_vec();
+            bytes.extend(&balanced(stamp, others).to_le_bytes()[..2]);
+            bytes.extend(stamp.to_le_bytes());
+            assert_eq!(checksum(&bytes), 0, "{stamp:x} {others:x}");
+            assert_eq!(balanced(stamp, others).to_le_bytes()[2..], stamp.to_le_bytes()[..6]);
+        }
     }
 
     #[test]

@@ -54,6 +54,9 @@ fn bench_measures_every_kind_of_ring() {
         &["--pairs", "2", "--no-in-order", "--queue-size", "100"],
         &["--poll", "interrupt", "--event-idx", "--rate", "20000"],
         &["--poll", "adaptive", "--size", "1518"],
+        &["--tcp", "--fin", "--bridge", "--flows", "2000"],
+        &["--tcp", "--fin", "--size", "1518", "--ring", "split", "--flows", "3", "--pairs", "2"],
+        &["--tcp", "--mergeable", "--size", "65536", "--expect", "rewritten"],
     ] {
         let outcome = json(&[&["bench", "pvp", "--json", "--seconds", "0.2"], options].concat());
         assert!(outcome["rx_pps"].as_f64() > Some(0.0), "{options:?}: {outcome}");
@@ -61,6 +64,12 @@ fn bench_measures_every_kind_of_ring() {
         assert!(outcome["cycles_per_packet"].as_f64() > Some(0.0), "{options:?}: {outcome}");
         let [p50, p99, p999] = ["p50", "p99", "p999"].map(|key| outcome["latency_ns"][key].as_u64().expect("a time"));
         assert!(0 < p50 && p50 <= p99 && p99 <= p999, "{options:?}: {outcome}");
+        let flows = outcome["flows"].as_u64().expect("a count");
+        let closed = if options.contains(&"--fin") { flows } else { 0 };
+        assert_eq!((&outcome["opened"], &outcome["closed"]), (&flows.into(), &closed.into()), "{options:?}: {outcome}");
+        assert_eq!(outcome["tcp"], options.contains(&"--tcp"), "{options:?}: {outcome}");
+        // Whoever opens and closes flows is looked at.
+        assert!(outcome["inspected"].as_u64() >= Some(2 * (flows + closed)), "{options:?}: {outcome}");
     }
 }
 
@@ -83,7 +92,10 @@ fn bench_names_what_is_wrong() {
         (&["--size", "59"][..], "--size: 60 to"),
         (&["--sockets", "/tmp/a"], "two are needed"),
         (&["--flows", "0"], "--flows"),
-        (&["--flows", "30000000"], "1 GiB"),
+        (&["--flows", "8000000", "--size", "1518"], "1 GiB"),
+        (&["--flows", "30000000"], "--flows: 1 to 8388608"),
+        (&["--tcp", "--size", "63"], "--size: 64 to"),
+        (&["--tcp", "--pairs", "2"], "--flows"),
         (&["--pairs", "65"], "--pairs"),
         (&["--ring", "split", "--queue-size", "100"], "ring size 100"),
     ] {
@@ -92,6 +104,7 @@ fn bench_names_what_is_wrong() {
     }
     assert!(fails(2, &pvp(&["--load", "101%"])).contains("not between 0 and 100"));
     assert!(fails(2, &pvp(&["--server"])).contains("--sockets"));
+    assert!(fails(2, &pvp(&["--fin"])).contains("--tcp"));
 
     let dir = TempDir::new().expect("a directory");
     let long = dir.path().join("x".repeat(110));

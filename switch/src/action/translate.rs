@@ -88,11 +88,12 @@ fn initiator(at: &Situation<'_>) -> Result<(Tuple, Option<Tuple>), Stop> {
     let nobodys = Stop::drop(DropCause::NoConnection);
     let Some(before) = at.tuple else { return Err(nobodys) };
     match at.standing {
-        Standing::Beginning | Standing::Initiator(None) => Ok((before, None)),
+        Standing::Beginning => Ok((before, None)),
         // In front of it, something else changed: then it is another connection.
         Standing::Initiator(Some(entry)) if entry.before != before => Err(Stop::Ended),
         Standing::Initiator(Some(entry)) => Ok((before, Some(entry.after))),
-        Standing::Responder | Standing::Stray | Standing::Stateless => Err(nobodys),
+        // The connection has its names already: answers to others would not be its own.
+        Standing::Initiator(None) | Standing::Responder | Standing::Stray | Standing::Stateless => Err(nobodys),
     }
 }
 

@@ -6,6 +6,8 @@
 pub struct BridgeStats {
     /// Stations forgotten because they were silent.
     pub aged: u64,
+    /// Frames whose source was not learnt because it is the fixed address of another port.
+    pub claimed: u64,
     /// Frames flooded because their destination is a group.
     pub flooded_group: u64,
     /// Frames flooded because their destination is not in the table.
@@ -38,9 +40,17 @@ pub struct BridgeStats {
 }
 
 impl BridgeStats {
+    /// A number that is another one whenever some station was learnt, has moved or was forgotten.
+    #[inline]
+    #[must_use]
+    pub const fn changes(&self) -> u64 {
+        self.aged + self.flushed + self.learned + self.moved + self.remote_applied + self.replaced
+    }
+
     /// Adds another replica's counters, for a total over all workers.
     pub const fn add(&mut self, other: &Self) {
         self.aged += other.aged;
+        self.claimed += other.claimed;
         self.flooded_group += other.flooded_group;
         self.flooded_unknown += other.flooded_unknown;
         self.flushed += other.flushed;

@@ -32,6 +32,7 @@ impl Meter for Cost {
         let (work, lines) = match probe {
             Probe::NextRow => (1.3, 0.0),
             Probe::Row => (5.0, 1.0),
+            Probe::Item => (1.3, 0.0),
             Probe::List => (20.0, 1.0),
             Probe::Slot => (10.0, 1.0),
             Probe::Node => (3.0, 1.0),

@@ -5,28 +5,37 @@ use packet::Field;
 
 use super::Lookup;
 use super::assign::assign;
-use super::entry::{CompileError, Entries, Rule, Selection};
-use super::hash::Hash;
+use super::entry::Entries;
 use super::interval::Interval;
+use super::lanes::NO_ROW;
 use super::linear::Linear;
 use super::meter::Meter;
+use super::nodes::{At, NOWHERE, Nodes, Tree};
 use super::rank::Rank;
+use super::rows::{Query, Rows};
+use super::rule::{CompileError, Rule, Selection};
 use super::trie::Trie;
 use super::tuple::Tuple;
 use crate::condition::{Key, Subject};
 
+/// Classifiers of a group whose searches begin at once, so that one need not wait for another's memory.
+const AT_ONCE: usize = 4;
+
 /// A kind of classifier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// [`Linear`].
+    /// Rules packed in one array, the best first: the oracle of all others, and the best for a few rules.
+    /// It has all rules of its group.
     Linear,
-    /// [`struct@Hash`].
+    /// The most selective checks of rules in one array: for what is left over by others.
+    List,
+    /// A hash table of rules that all fix the same bits.
     Hash,
-    /// [`Trie`] of this address.
+    /// A trie of this address.
     Trie(Field),
-    /// [`Interval`] of this subject.
+    /// An interval tree of this subject.
     Interval(Subject),
-    /// [`Tuple`].
+    /// A hash table for each set of fixed bits.
     Tuple,
 }
 
@@ -50,24 +59,35 @@ pub enum Kind {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
-pub struct Compiled {
-    /// Descending in their best rank.
-    parts: Vec<Part>,
+pub struct Compiled(Inner);
+
+#[derive(Debug)]
+enum Inner {
+    Linear(Linear),
+    Indexed(Indexed),
 }
 
-/// A classifier and the best rank of its rules.
+/// Rows, and classifiers that find them.
+#[derive(Debug)]
+pub(super) struct Indexed {
+    pub(super) rows: Rows,
+    /// Ascending in their best row.
+    pub(super) parts: Vec<Part>,
+}
+
+/// A classifier of some rows of a group.
 #[derive(Debug)]
 pub(super) struct Part {
-    top: Option<Rank>,
+    /// The best row.
+    top: u32,
     kind: Kind,
-    rules: usize,
-    classifier: Classifier,
+    len: usize,
+    index: Index,
 }
 
 #[derive(Debug)]
-enum Classifier {
-    Linear(Linear),
-    Hash(Hash),
+enum Index {
+    List(Nodes),
     Trie(Trie),
     Interval(Interval),
     Tuple(Tuple),
@@ -89,88 +109,141 @@ impl Compiled {
     /// The same of rules already expanded.
     #[must_use]
     pub fn from_entries(entries: &Entries, seed: u64) -> Self {
-        Self { parts: assign(entries, seed) }
+        Self(assign(entries, seed).map_or_else(|| Inner::Linear(Linear::new(entries)), Inner::Indexed))
     }
 
     /// All rules in one classifier of this kind, if it can have them.
     #[must_use]
     pub fn single(kind: Kind, entries: &Entries, seed: u64) -> Option<Self> {
-        Some(Self { parts: vec![Part::new(kind, entries, seed)?] })
+        if kind == Kind::Linear {
+            return Some(Self(Inner::Linear(Linear::new(entries))));
+        }
+        let rows = Rows::new(entries);
+        let of: Vec<u32> = entries.rows().collect();
+        let parts = vec![Part::new(kind, entries, &of, &rows, seed)?];
+        Some(Self(Inner::Indexed(Indexed { rows, parts })))
     }
 
     /// Rules dealt to classifiers in turn, for tests of how these are searched together.
     #[cfg(test)]
     pub(super) fn dealt(kinds: &[Kind], entries: &Entries, seed: u64) -> Self {
-        let hand = |at: usize| (0..).take(entries.len()).skip(at).step_by(kinds.len()).collect::<Vec<u32>>();
-        let hands = kinds.iter().enumerate().map(|(at, kind)| (kind, entries.select(&hand(at))));
-        let mut parts: Vec<_> = hands.filter_map(|(kind, entries)| Part::new(*kind, &entries, seed)).collect();
-        parts.sort_by_key(|part| std::cmp::Reverse(part.top()));
-        Self { parts }
+        let rows = Rows::new(entries);
+        let hand = |at: usize| entries.rows().skip(at).step_by(kinds.len()).collect::<Vec<_>>();
+        let deal = |(at, kind): (usize, &Kind)| Part::new(*kind, entries, &hand(at), &rows, seed);
+        let mut parts: Vec<_> = kinds.iter().enumerate().filter_map(deal).collect();
+        parts.sort_by_key(Part::top);
+        Self(Inner::Indexed(Indexed { rows, parts }))
     }
 
     /// The classifiers in the order in which they are searched, and how many entries each has.
-    pub fn parts(&self) -> impl Iterator<Item = (Kind, usize)> + '_ {
-        self.parts.iter().map(|part| (part.kind, part.rules))
+    #[must_use]
+    pub fn parts(&self) -> Vec<(Kind, usize)> {
+        match &self.0 {
+            Inner::Linear(list) => vec![(Kind::Linear, list.len())],
+            Inner::Indexed(indexed) => indexed.parts.iter().map(|part| (part.kind, part.len)).collect(),
+        }
+    }
+
+    /// What it takes of memory, in bytes, without long lists of values.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match &self.0 {
+            Inner::Linear(list) => list.bytes(),
+            Inner::Indexed(Indexed { rows, parts }) => parts.iter().map(Part::bytes).sum::<usize>() + rows.bytes(),
+        }
     }
 }
 
 impl Lookup for Compiled {
     #[inline]
     fn best_metered<M: Meter>(&self, key: &Key, beat: Option<Rank>, meter: &mut M) -> Option<Rank> {
-        search(&self.parts, key, beat, meter)
+        match &self.0 {
+            Inner::Linear(list) => list.best_metered(key, beat, meter),
+            Inner::Indexed(Indexed { rows, parts }) => {
+                let bound = rows.beating(beat);
+                let best = search(parts, rows, key, bound, meter);
+                if best < bound { rows.rank(best) } else { None }
+            }
+        }
     }
 
     fn top(&self) -> Option<Rank> {
-        self.parts.first().and_then(Part::top)
+        match &self.0 {
+            Inner::Linear(list) => list.top(),
+            Inner::Indexed(Indexed { rows, .. }) => rows.rank(0),
+        }
     }
 }
 
 impl Part {
-    pub(super) fn new(kind: Kind, entries: &Entries, seed: u64) -> Option<Self> {
-        let classifier = match kind {
-            Kind::Linear => Classifier::Linear(Linear::new(entries)),
-            Kind::Hash => Classifier::Hash(Hash::new(entries, seed)?),
-            Kind::Trie(field) => Classifier::Trie(Trie::new(entries, field)?),
-            Kind::Interval(subject) => Classifier::Interval(Interval::new(entries, subject)?),
-            Kind::Tuple => Classifier::Tuple(Tuple::new(entries, seed)),
+    /// Of rows, ascending.
+    pub(super) fn new(kind: Kind, entries: &Entries, of: &[u32], rows: &Rows, seed: u64) -> Option<Self> {
+        let index = match kind {
+            Kind::Linear => return None,
+            Kind::List => {
+                let items: Vec<_> = entries.of(of).map(|(row, entry)| rows.lanes.item(row, entry, None)).collect();
+                Index::List(Tree { parents: &[NO_ROW], ends: &[items.len()], items: &items }.grow()?.0)
+            }
+            Kind::Hash => Index::Tuple(Some(Tuple::new(entries, of, rows, seed)).filter(Tuple::is_single)?),
+            Kind::Trie(field) => Index::Trie(Trie::new(entries, of, field, rows)?),
+            Kind::Interval(subject) => Index::Interval(Interval::new(entries, of, subject, rows)?),
+            Kind::Tuple => Index::Tuple(Tuple::new(entries, of, rows, seed)),
         };
-        let top = match &classifier {
-            Classifier::Linear(list) => list.top(),
-            Classifier::Hash(table) => table.top(),
-            Classifier::Trie(trie) => trie.top(),
-            Classifier::Interval(tree) => tree.top(),
-            Classifier::Tuple(tables) => tables.top(),
-        };
-        Some(Self { top, kind, rules: entries.len(), classifier })
+        Some(Self { top: of.first().copied().unwrap_or(NO_ROW), kind, len: of.len(), index })
     }
 
-    pub(super) fn tuple(entries: &Entries, seed: u64) -> Self {
-        let tables = Tuple::new(entries, seed);
-        Self { top: tables.top(), kind: Kind::Tuple, rules: entries.len(), classifier: Classifier::Tuple(tables) }
-    }
-
-    pub(super) const fn top(&self) -> Option<Rank> {
+    pub(super) const fn top(&self) -> u32 {
         self.top
+    }
+
+    fn bytes(&self) -> usize {
+        match &self.index {
+            Index::List(nodes) => nodes.bytes(),
+            Index::Trie(trie) => trie.bytes(),
+            Index::Interval(tree) => tree.bytes(),
+            Index::Tuple(tables) => tables.bytes(),
+        }
+    }
+
+    /// Where a search begins.
+    #[inline]
+    fn enter<M: Meter>(&self, query: &Query<'_>, meter: &mut M) -> At {
+        match &self.index {
+            Index::List(_) => Nodes::FIRST,
+            Index::Trie(trie) => trie.enter(query, meter),
+            Index::Interval(tree) => tree.enter(query, meter),
+            Index::Tuple(_) => NOWHERE,
+        }
+    }
+
+    /// The best matching row if it is better than `best`, else `best`.
+    #[inline]
+    fn search<M: Meter>(&self, at: At, rows: &Rows, query: &Query<'_>, best: u32, meter: &mut M) -> u32 {
+        match &self.index {
+            Index::List(nodes) => nodes.search(at, rows, query, best, meter),
+            Index::Trie(trie) => trie.nodes.search(at, rows, query, best, meter),
+            Index::Interval(tree) => tree.nodes.search(at, rows, query, best, meter),
+            Index::Tuple(tables) => tables.search(rows, query, best, meter),
+        }
     }
 }
 
-/// The best rank of a match in any of `parts`, which descend in their best, that beats `beat`.
+/// The best matching row in any of `parts`, which ascend in their best, that is better than `bound`.
 #[inline]
-pub(super) fn search<M: Meter>(parts: &[Part], key: &Key, beat: Option<Rank>, meter: &mut M) -> Option<Rank> {
-    let mut found = None;
-    for part in parts {
-        let beat = found.or(beat);
-        if Rank::bits(part.top) <= Rank::bits(beat) {
-            break;
+pub(super) fn search<M: Meter>(parts: &[Part], rows: &Rows, key: &Key, bound: u32, meter: &mut M) -> u32 {
+    let query = rows.query(key);
+    let mut best = bound;
+    for parts in parts.chunks(AT_ONCE) {
+        let mut doors = [NOWHERE; AT_ONCE];
+        for (door, part) in doors.iter_mut().zip(parts) {
+            *door = part.enter(&query, meter);
         }
-        let better = match &part.classifier {
-            Classifier::Linear(list) => list.best_metered(key, beat, meter),
-            Classifier::Hash(table) => table.best_metered(key, beat, meter),
-            Classifier::Trie(trie) => trie.best_metered(key, beat, meter),
-            Classifier::Interval(tree) => tree.best_metered(key, beat, meter),
-            Classifier::Tuple(tables) => tables.best_metered(key, beat, meter),
-        };
-        found = better.or(found);
+        for (door, part) in doors.into_iter().zip(parts) {
+            if part.top >= best {
+                return best;
+            }
+            best = part.search(door, rows, &query, best, meter);
+        }
     }
-    found
+    best
 }

@@ -19,8 +19,17 @@ impl Linear {
     #[must_use]
     pub fn new(entries: &Entries) -> Self {
         let mut store = Store::new(entries.len(), &entries.lists);
-        entries.iter().for_each(|entry| store.push(entry, None));
+        entries.iter().for_each(|entry| store.push(entry));
         Self { store: store.packed() }
+    }
+
+    /// How many rules there are.
+    pub(super) fn len(&self) -> usize {
+        self.store.len() as usize
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.store.bytes()
     }
 }
 

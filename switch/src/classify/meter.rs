@@ -15,6 +15,8 @@ pub enum Probe {
     Slot,
     /// A node of a trie or an interval tree.
     Node,
+    /// An item of a node or of a slot.
+    Item,
     /// A search for the segment of a value among sorted ones.
     Segment,
     /// A word of the bit vectors that say which tables may have a match.

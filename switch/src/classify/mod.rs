@@ -7,10 +7,13 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `rank` | [`Rank`]: which of two matches wins |
-//! | `entry`, `check`, `list` | [`Entries`]: rules made single-valued; what tests them |
-//! | `store` | rows packed for searching |
-//! | `linear`, `hash`, `trie`, `interval`, `tuple` | [`Linear`], [`struct@Hash`], [`Trie`], [`Interval`], [`Tuple`] |
-//! | `segments`, `prefixes`, `subtable`, `filter` | what those are made of |
+//! | `rule`, `expand`, `entry` | [`Rule`]s, made single-valued: [`Entries`] |
+//! | `check`, `list` | what tests them |
+//! | `store`, `linear` | all rows in turn |
+//! | `rows`, `lanes` | rows that an index finds, and the short check that comes before them |
+//! | `nodes`, `trie`, `interval` | rows at the nodes of trees |
+//! | `prefixes`, `segments` | what leads to a node |
+//! | `subtable`, `filter`, `tuple` | hash tables |
 //! | `meter`, `cost`, `sample`, `assign` | the cost model, and who gets which rule |
 //! | `group` | [`Compiled`]: a group |
 
@@ -18,15 +21,20 @@ mod assign;
 mod check;
 mod cost;
 mod entry;
+mod expand;
 mod filter;
 mod group;
-mod hash;
+mod hasher;
 mod interval;
+mod lanes;
 mod linear;
 mod list;
 mod meter;
+mod nodes;
 mod prefixes;
 mod rank;
+mod rows;
+mod rule;
 mod sample;
 mod segments;
 #[cfg(test)]
@@ -39,15 +47,12 @@ mod trie;
 mod tuple;
 
 pub use cost::Cost;
-pub use entry::{CompileError, Entries, MAX_EXPANSION, Rule, Selection};
+pub use entry::Entries;
 pub use group::{Compiled, Kind};
-pub use hash::Hash;
-pub use interval::Interval;
 pub use linear::Linear;
 pub use meter::{Meter, Probe};
 pub use rank::Rank;
-pub use trie::Trie;
-pub use tuple::Tuple;
+pub use rule::{CompileError, MAX_EXPANSION, Rule, Selection};
 
 use crate::condition::Key;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Keys that rules match: what the cost model tries candidates with.
 
-use super::entry::{Entries, Entry};
+use super::entry::{Entries, View};
 use crate::condition::{IpVersion, Key, Subject, Value};
 
 /// Up to `count` keys, each matching one of the entries (but for its lists), spread evenly over them.
@@ -23,9 +23,9 @@ pub(super) fn keys(entries: &Entries, count: usize) -> Vec<Key> {
 }
 
 /// Makes a key match an entry.
-fn overlay(key: &mut Key, entry: &Entry, random: &mut Random) {
-    for term in &entry.terms {
-        match term.value {
+fn overlay(key: &mut Key, entry: View<'_>, random: &mut Random) {
+    for term in entry.terms {
+        match term.value() {
             Value::Exact(value) => key.set(term.subject, value),
             Value::Range { lo, hi } => {
                 let width = hi.saturating_sub(lo).saturating_add(1);
@@ -44,7 +44,7 @@ fn overlay(key: &mut Key, entry: &Entry, random: &mut Random) {
     if entry
         .terms
         .iter()
-        .any(|term| matches!(term.value, Value::Prefix { version: IpVersion::V4 | IpVersion::Arp, .. }))
+        .any(|term| matches!(term.value(), Value::Prefix { version: IpVersion::V4 | IpVersion::Arp, .. }))
     {
         for subject in [packet::Field::IpSrc, packet::Field::IpDst].map(Subject::Field) {
             key.set(subject, key.get(subject) & u128::from(u32::MAX));

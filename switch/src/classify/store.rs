@@ -9,11 +9,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::check::Check;
-use super::entry::Entry;
+use super::entry::{View, merge};
+use super::hasher::Quick;
 use super::list::ListTest;
 use super::meter::{Meter, Probe};
 use super::rank::Rank;
-use crate::condition::{Key, Subject};
+use crate::condition::Key;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -30,7 +31,7 @@ struct Packing {
     scratch: Vec<Check>,
     /// Where sequences of checks are: rules share protocols and ports, and what is not stored twice
     /// stays in the cache.
-    known: HashMap<Box<[Check]>, u32>,
+    known: HashMap<Box<[Check]>, u32, Quick>,
 }
 
 #[derive(Debug)]
@@ -44,8 +45,6 @@ struct Row {
     word: u8,
     more_len: u8,
     lists_len: u8,
-    /// The next row has the same hash.
-    chained: bool,
 }
 
 impl Store {
@@ -59,10 +58,11 @@ impl Store {
         }
     }
 
-    /// Appends a row that tests all of an entry but what it says of one subject.
-    pub(super) fn push(&mut self, entry: &Entry, except: Option<Subject>) {
+    /// Appends a row.
+    pub(super) fn push(&mut self, entry: View<'_>) {
         let Packing { scratch, known } = &mut self.packing;
-        entry.checks_but(except, scratch);
+        // Contradictory entries are not there.
+        let _ = merge(entry.terms, scratch);
         scratch.sort_by_key(|check| u32::MAX.saturating_sub(check.bits()));
         let (first, more) = match scratch.split_first() {
             Some((first, more)) => (*first, more),
@@ -90,9 +90,8 @@ impl Store {
             word: first.word,
             more_len: count(more.len()),
             lists_len: count(entry.lists.len()),
-            chained: false,
         });
-        self.lists.extend_from_slice(&entry.lists);
+        self.lists.extend_from_slice(entry.lists);
     }
 
     /// No more rows come.
@@ -116,11 +115,6 @@ impl Store {
         self.rows.get(row as usize).map_or(0, |row| row.rank)
     }
 
-    /// Whether a row tests nothing.
-    pub(super) fn is_unconditional(&self, row: u32) -> bool {
-        self.rows.get(row as usize).is_some_and(|row| row.mask == 0 && row.more_len == 0 && row.lists_len == 0)
-    }
-
     /// The rank of the first of these rows, which descend in rank, that matches and beats `best`; else
     /// `best`.
     #[inline]
@@ -130,48 +124,6 @@ impl Store {
         for row in rows {
             meter.count(probe, self.bytes());
             probe = Probe::NextRow;
-            if row.rank <= best {
-                return best;
-            }
-            if self.passes(row, key, meter) {
-                return row.rank;
-            }
-        }
-        best
-    }
-
-    /// The same for a row and those chained to it.
-    #[inline]
-    pub(super) fn scan_chain<M: Meter>(&self, first: u32, key: &Key, best: u64, meter: &mut M) -> u64 {
-        let mut probe = Probe::Row;
-        for row in self.rows.get(first as usize..).unwrap_or_default() {
-            meter.count(probe, self.bytes());
-            probe = Probe::NextRow;
-            if row.rank <= best {
-                return best;
-            }
-            if self.passes(row, key, meter) {
-                return row.rank;
-            }
-            if !row.chained {
-                break;
-            }
-        }
-        best
-    }
-
-    /// Chains the last row to the next.
-    pub(super) fn chain(&mut self) {
-        if let Some(row) = self.rows.last_mut() {
-            row.chained = true;
-        }
-    }
-
-    /// The same for rows at these places.
-    #[inline]
-    pub(super) fn scan_places<M: Meter>(&self, places: &[u32], key: &Key, best: u64, meter: &mut M) -> u64 {
-        for row in places.iter().filter_map(|at| self.rows.get(*at as usize)) {
-            meter.count(Probe::Row, self.bytes());
             if row.rank <= best {
                 return best;
             }

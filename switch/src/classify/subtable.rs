@@ -1,78 +1,90 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A hash table of the entries that fix the same bits.
 //!
-//! A slot has part of the hash and where the entries with it lie in the store: next to each other,
-//! descending. The rows test the bits again, so the table needs no copy of them.
+//! A slot has part of the hash and where the items of the entries with it lie: next to each other,
+//! ascending. The rows test the bits again, so the table needs no copy of them.
 
-use super::entry::{Entries, Entry};
+use super::entry::{Entries, View, merge};
+use super::hasher::mix;
+use super::lanes::{Item, NO_ROW};
 use super::meter::{Meter, Probe};
-use super::store::Store;
-use crate::condition::Key;
-
-/// Bits that entries fix: per word, ascending.
-pub(super) type Mask = Vec<(u8, u64)>;
+use super::rows::{Query, Rows};
 
 #[derive(Debug)]
 pub(super) struct Subtable {
     mask: Box<[(u8, u64)]>,
     slots: Box<[Slot]>,
-    top: u64,
+    /// The best row.
+    top: u32,
     seed: u64,
 }
 
-/// Part of a hash, and the first row with it; [`NO_ROW`] if there is none.
+/// Part of a hash, and the first item with it; [`NO_ITEM`] if there is none.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     tag: u32,
     first: u32,
 }
 
-const NO_ROW: u32 = u32::MAX;
+const NO_ITEM: u32 = u32::MAX;
 
 impl Subtable {
-    /// Of the entries at `places`, which ascend and all fix the bits of `mask`; appends them to `store`.
-    pub(super) fn new(mask: &Mask, entries: &Entries, places: &[u32], store: &mut Store, seed: u64) -> Self {
-        let hash = |entry: &Entry| entry.fixed().iter().fold(seed, |hash, check| mix(hash, check.lo));
-        let with_hash = |at: &u32| entries.get(*at).map(|entry| (hash(entry), *at, entry));
-        let mut hashed: Vec<(u64, u32, &Entry)> = places.iter().filter_map(with_hash).collect();
-        hashed.sort_unstable_by_key(|(hash, at, _)| (*hash, *at));
+    /// Of rows that all have the mask of this number; appends their items.
+    pub(super) fn new(mask: u32, entries: &Entries, of: &[u32], rows: &Rows, items: &mut Vec<Item>, seed: u64) -> Self {
+        let mut checks = Vec::new();
+        let mask = entries.mask(mask);
+        let mut hash = |entry: &View<'_>| {
+            let _ = merge(entry.terms, &mut checks);
+            checks.iter().take(mask.len()).fold(seed, |hash, check| mix(hash, check.lo))
+        };
+        let mut hashed: Vec<_> = entries.of(of).map(|(row, entry)| (hash(&entry), row, entry)).collect();
+        hashed.sort_unstable_by_key(|(hash, row, _)| (*hash, *row));
         let chains = hashed.chunk_by(|a, b| a.0 == b.0);
         let count = chains.clone().count().saturating_mul(3).div_ceil(2).next_power_of_two();
-        let empty = Slot { tag: 0, first: NO_ROW };
-        let mut this = Self { mask: mask.clone().into(), slots: vec![empty; count].into(), top: 0, seed };
+        let empty = Slot { tag: 0, first: NO_ITEM };
+        let top = of.first().copied().unwrap_or(NO_ROW);
+        let mut this = Self { mask: mask.into(), slots: vec![empty; count].into(), top, seed };
         for chain in chains {
-            let first = store.len();
-            let mut hash = seed;
-            for (number, (its_hash, _, entry)) in chain.iter().enumerate() {
-                if number > 0 {
-                    store.chain();
-                }
-                hash = *its_hash;
-                store.push(entry, None);
+            let first = u32::try_from(items.len()).unwrap_or(NO_ITEM);
+            for (at, (_, row, entry)) in (1..).zip(chain) {
+                let item = rows.lanes.hashed_item(*row, *entry);
+                items.push(if at < chain.len() { item.chained() } else { item });
             }
-            this.top = this.top.max(store.rank(first));
+            let hash = chain.first().map_or(seed, |(hash, ..)| *hash);
             this.insert(hash, Slot { tag: tag(hash), first });
         }
         this
     }
 
-    pub(super) const fn top(&self) -> u64 {
+    pub(super) const fn top(&self) -> u32 {
         self.top
     }
 
-    /// The rank of the best match that beats `best`, else `best`.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val(&*self.slots).saturating_add(size_of_val(&*self.mask)).saturating_add(size_of::<Self>())
+    }
+
+    /// The best matching row if it is better than `best`, else `best`.
     #[inline]
-    pub(super) fn find<M: Meter>(&self, store: &Store, key: &Key, best: u64, meter: &mut M) -> u64 {
-        let bits = |(word, mask): &(u8, u64)| key.word(usize::from(*word)) & mask;
+    pub(super) fn find<M: Meter>(
+        &self,
+        items: &[Item],
+        rows: &Rows,
+        query: &Query<'_>,
+        best: u32,
+        meter: &mut M,
+    ) -> u32 {
+        let bits = |(word, mask): &(u8, u64)| query.key.word(usize::from(*word)) & mask;
         let hash = self.mask.iter().fold(self.seed, |hash, part| mix(hash, bits(part)));
         let mut best = best;
-        // All tables of the store compete for the caches.
-        meter.count(Probe::Slot, store.bytes());
+        // All tables of the group compete for the caches.
+        meter.count(Probe::Slot, size_of_val(items));
         for at in self.sequence(hash) {
             match self.slots.get(at) {
-                Some(slot) if slot.first != NO_ROW => {
+                Some(slot) if slot.first != NO_ITEM => {
                     if slot.tag == tag(hash) {
-                        best = store.scan_chain(slot.first, key, best, meter);
+                        let chain = items.get(slot.first as usize..).unwrap_or_default();
+                        best = scan(chain, rows, query, best, meter);
                     }
                 }
                 _ => break,
@@ -84,7 +96,7 @@ impl Subtable {
     fn insert(&mut self, hash: u64, slot: Slot) {
         for at in self.sequence(hash) {
             if let Some(free) = self.slots.get_mut(at)
-                && free.first == NO_ROW
+                && free.first == NO_ITEM
             {
                 *free = slot;
                 return;
@@ -102,19 +114,25 @@ impl Subtable {
     }
 }
 
-/// The bits that an entry fixes.
-pub(super) fn mask_of(entry: &Entry) -> Mask {
-    entry.fixed().iter().map(|check| (check.word, check.mask)).collect()
+/// The best match of a chain.
+#[inline]
+fn scan<M: Meter>(chain: &[Item], rows: &Rows, query: &Query<'_>, best: u32, meter: &mut M) -> u32 {
+    meter.count(Probe::Node, size_of_val(chain));
+    for item in chain {
+        meter.count(Probe::Item, 0);
+        if item.row() >= best {
+            break;
+        }
+        if rows.passes(*item, query, meter) {
+            return item.row();
+        }
+        if !item.is_chained() {
+            break;
+        }
+    }
+    best
 }
 
 const fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
-}
-
-/// A full product folded in half: every bit of the word reaches every bit of the hash.
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the two halves")]
-const fn mix(hash: u64, word: u64) -> u64 {
-    let product = (hash ^ word) as u128 * 0xf39c_c060_5ced_c835_u128;
-    (product as u64 ^ (product >> 64) as u64).wrapping_add(0x2545_f491_4f6c_dd1d)
 }

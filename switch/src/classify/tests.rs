@@ -125,7 +125,7 @@ fn longest(conditions: &Conditions, selection: Selection, key: &Key) -> u8 {
 }
 
 fn kinds() -> Vec<Kind> {
-    let mut kinds = vec![Kind::Linear, Kind::Hash, Kind::Tuple];
+    let mut kinds = vec![Kind::Linear, Kind::List, Kind::Hash, Kind::Tuple];
     for subject in SUBJECTS {
         kinds.push(match subject {
             Subject::Field(field) if subject.ip_version().is_some() => Kind::Trie(field),
@@ -139,7 +139,7 @@ fn agree(rules: &Rules, selection: Selection, keys: &[Key]) -> Result<(), TestCa
     let sequence = rules.iter().map(|(priority, conditions)| Rule { priority: *priority, conditions });
     let entries = Entries::new(sequence, selection).unwrap();
     let singles = kinds().into_iter().filter_map(|kind| Some((Some(kind), Compiled::single(kind, &entries, 7)?)));
-    let mixed = [Kind::Trie(Field::IpDst), Kind::Interval(Subject::Field(Field::L4Dst)), Kind::Tuple, Kind::Linear];
+    let mixed = [Kind::Trie(Field::IpDst), Kind::Interval(Subject::Field(Field::L4Dst)), Kind::Tuple, Kind::List];
     let several = [Compiled::from_entries(&entries, 7), Compiled::dealt(&mixed, &entries, 7)];
     let groups: Vec<_> = singles.chain(several.map(|group| (None, group))).collect();
     for key in keys {

@@ -1,106 +1,108 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Rules by the prefix of one address: all nodes of a compressed trie that match, the longest first.
 //!
-//! In a longest-prefix group the rank begins with the length, so the first node that has a match ends
-//! the search. Else a node knows the best rank of all above it, which ends it as well.
+//! A node knows the best row of all above it, which ends a search: in a longest-prefix group rank begins
+//! with the length, so that the first node with a match does. Rules that say nothing of the address are
+//! at the root.
 
 use packet::Field;
 
-use super::Lookup;
-use super::entry::{Entries, Entry};
-use super::meter::{Meter, Probe};
+use super::entry::Entries;
+use super::lanes::{Item, NO_ROW};
+use super::meter::Meter;
+use super::nodes::{At, NOWHERE, Nodes, Tree};
 use super::prefixes::{Prefix, PrefixTree};
-use super::rank::Rank;
-use super::segments::NONE;
-use super::store::Store;
-use crate::condition::{Key, Subject};
+use super::rows::{Query, Rows};
+use crate::condition::{IpVersion, Subject};
 
 /// A compressed trie of one address; the other conditions are verified.
 #[derive(Debug)]
-pub struct Trie {
+pub(super) struct Trie {
     tree: PrefixTree,
-    nodes: Box<[Node]>,
-    /// Rows of the nodes, then those of entries without a prefix of the address.
-    store: Store,
-    /// Where the latter begin.
-    wild: u32,
-    top: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Node {
-    /// Best rank of the nodes above.
-    above: u64,
-    /// Best rank of this node.
-    top: u64,
-    first: u32,
-    /// 0 if the best row has no further checks, so that none need be looked at.
-    len: u32,
-    parent: u32,
+    pub(super) nodes: Nodes,
 }
 
 impl Trie {
-    /// Of any rules; those that say nothing of the address are searched as a list. None if the field is
-    /// no address.
-    #[must_use]
-    pub fn new(entries: &Entries, field: Field) -> Option<Self> {
-        let mut placed: Vec<(Prefix, u32)> = Vec::with_capacity(entries.len());
-        let mut wild: Vec<&Entry> = Vec::new();
-        for (entry, at) in entries.iter().zip(0..) {
-            match entry.prefix(field) {
-                Some(prefix) => placed.push((prefix, at)),
-                None => wild.push(entry),
-            }
-        }
-        // Entries are in order of rank, so those of a node are as well.
-        placed.sort_unstable();
-        let groups: Vec<_> = placed.chunk_by(|a, b| a.0 == b.0).collect();
-        let prefixes: Vec<_> = groups.iter().filter_map(|group| group.first()).map(|(prefix, _)| *prefix).collect();
-        let tree = PrefixTree::new(field, &prefixes)?;
-        let mut store = Store::new(entries.len(), &entries.lists);
-        let mut nodes: Vec<Node> = Vec::with_capacity(groups.len());
-        for (group, number) in groups.into_iter().zip(0..) {
-            let first = store.len();
-            let members = group.iter().filter_map(|(_, at)| entries.get(*at));
-            members.for_each(|entry| store.push(entry, Some(Subject::Field(field))));
-            let parent = tree.parent(number);
-            let above = nodes.get(parent as usize).map_or(0, |parent| parent.above.max(parent.top));
-            let (top, len) = (store.rank(first), store.len().saturating_sub(first));
-            nodes.push(Node { above, top, first, len: if store.is_unconditional(first) { 0 } else { len }, parent });
-        }
-        let first_wild = store.len();
-        wild.into_iter().for_each(|entry| store.push(entry, None));
-        let top = entries.iter().next().map_or(0, |entry| Rank::bits(Some(entry.rank)));
-        Some(Self { tree, nodes: nodes.into(), store: store.packed(), wild: first_wild, top })
+    /// Of any rows, ascending. None if the field is no address.
+    pub(super) fn new(entries: &Entries, of: &[u32], field: Field, rows: &Rows) -> Option<Self> {
+        let Sorted { prefixes, mut ends, order, wild } = sorted(entries, of, field);
+        let item = |row: &u32, known| entries.get(*row).map(|entry| rows.lanes.item(*row, entry, known));
+        // The root, then a node for every prefix.
+        let mut items: Vec<Item> = Vec::with_capacity(of.len());
+        items.extend(wild.iter().filter_map(|row| item(row, None)));
+        items.extend(order.iter().filter_map(|row| item(row, Some(Subject::Field(field)))));
+        ends.iter_mut().for_each(|end| *end = end.saturating_add(wild.len()));
+        ends.insert(0, wild.len());
+        // Where a search in the root begins is known before there is a tree.
+        let root = if wild.is_empty() { NOWHERE } else { Nodes::FIRST };
+        let mut nodes = None;
+        let tree = PrefixTree::new(field, &prefixes, root, |parents| {
+            let numbered = |parent: &u32| if *parent == NO_ROW { 0 } else { parent.saturating_add(1) };
+            let parents: Vec<u32> = [NO_ROW].into_iter().chain(parents.iter().map(numbered)).collect();
+            let (grown, mut places) = Tree { parents: &parents, ends: &ends, items: &items }.grow()?;
+            nodes = Some(grown);
+            places.remove(0);
+            Some(places)
+        })?;
+        Some(Self { tree, nodes: nodes? })
+    }
+
+    #[inline]
+    pub(super) fn enter<M: Meter>(&self, query: &Query<'_>, meter: &mut M) -> At {
+        self.tree.deepest(query.key, meter)
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.tree.bytes().saturating_add(self.nodes.bytes())
     }
 }
 
-impl Lookup for Trie {
-    #[inline]
-    fn best_metered<M: Meter>(&self, key: &Key, beat: Option<Rank>, meter: &mut M) -> Option<Rank> {
-        let beat = Rank::bits(beat);
-        let mut best = beat;
-        let mut at = self.tree.deepest(key, meter);
-        while at != NONE {
-            let Some(node) = self.nodes.get(at as usize) else { break };
-            meter.count(Probe::Node, self.nodes.len().saturating_mul(size_of::<Node>()));
-            if node.top > best {
-                best = if node.len == 0 {
-                    node.top
-                } else {
-                    self.store.scan(node.first..node.first.saturating_add(node.len), key, best, meter)
-                };
-            }
-            if node.above <= best {
-                break;
-            }
-            at = node.parent;
-        }
-        best = self.store.scan(self.wild..self.store.len(), key, best, meter);
-        if best > beat { Rank::from_bits(best) } else { None }
-    }
+/// Rows by their prefixes.
+#[derive(Default)]
+struct Sorted {
+    prefixes: Vec<Prefix>,
+    /// Where in `order` those of each prefix end.
+    ends: Vec<usize>,
+    order: Vec<u32>,
+    /// Those without.
+    wild: Vec<u32>,
+}
 
-    fn top(&self) -> Option<Rank> {
-        Rank::from_bits(self.top)
+fn sorted(entries: &Entries, of: &[u32], field: Field) -> Sorted {
+    let mut sorted = Sorted::default();
+    // Address, length and row of an IPv4 prefix are one number.
+    let (mut narrow, mut wide): (Vec<u64>, Vec<(u128, u8, u32)>) = (Vec::with_capacity(of.len()), Vec::new());
+    for (row, entry) in entries.of(of) {
+        match entry.prefix(field) {
+            Some((IpVersion::V4, value, len)) => {
+                let value = u64::try_from(value).unwrap_or_default();
+                narrow.push(value << 32 | u64::from(len) << 24 | u64::from(row));
+            }
+            Some((_, value, len)) => wide.push((value, len, row)),
+            None => sorted.wild.push(row),
+        }
+    }
+    narrow.sort_unstable();
+    wide.sort_unstable();
+    for packed in narrow {
+        let prefix = (IpVersion::V4, (packed >> 32).into(), u8::try_from(packed >> 24 & 0xff).unwrap_or_default());
+        sorted.push(prefix, u32::try_from(packed & 0xff_ffff).unwrap_or_default());
+    }
+    for (value, len, row) in wide {
+        sorted.push((IpVersion::V6, value, len), row);
+    }
+    sorted
+}
+
+impl Sorted {
+    fn push(&mut self, prefix: Prefix, row: u32) {
+        self.order.push(row);
+        if self.prefixes.last() != Some(&prefix) {
+            self.prefixes.push(prefix);
+            self.ends.push(0);
+        }
+        if let Some(end) = self.ends.last_mut() {
+            *end = self.order.len();
+        }
     }
 }

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The first packet of a flow: it is planned, and what the plan wants is committed in one place.
 
-use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, Program, Tunnel, Ufid, Verdict};
+use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, PortId, Program, Tunnel, Ufid, Verdict};
 
-use super::flow::{Fate, Unified, Watched};
+use super::flow::{Fate, Marks, Unified, Watched};
 use super::path::PathId;
 use super::reconcile::Settled;
 use super::shard::{Now, Place, Shard, Tracked, beginning, scope, segment};
@@ -141,7 +141,14 @@ impl Shard {
     }
 
     pub(super) fn simulate(&self, direction: Direction, key: &Key, now_ns: u64) -> Plan {
-        let now = Now { ns: now_ns, ms: super::to_ms(now_ns), direction, snapshot: &self.snapshot, names: &[] };
+        let now = Now {
+            ns: now_ns,
+            ms: super::to_ms(now_ns),
+            direction,
+            snapshot: &self.snapshot,
+            epoch: self.epoch,
+            names: &[],
+        };
         let tuple = Kind::of(&key.ufid).tuple();
         let connection = tuple.and_then(|tuple| self.connections.find(direction, &tuple));
         self.plan(key, self.membership(connection, tuple.is_some()), &now)
@@ -159,9 +166,10 @@ impl Shard {
         let (fate, program) = compile(fate, &planned.plan, &place.parsed.ufid, &place.parsed.layout);
         let mut flow = Unified::new(fate, program, now);
         let passes = !matches!(fate, Fate::Drop(_));
-        flow.passing = fate == Fate::Drop(DropCause::NoMapping);
+        flow.marks.set(Marks::PASSING, fate == Fate::Drop(DropCause::NoMapping));
         // An answer of the pool may be another next time.
-        if planned.plan.transient || fate == Fate::Drop(DropCause::NatExhausted) {
+        let of_the_pool = fate == Fate::Drop(DropCause::NatExhausted) || !passes && planned.plan.from_ranges;
+        if planned.plan.transient || of_the_pool {
             return Err(flow);
         }
         let opens = passes && planned.connection.is_none() && !planned.plan.entries.is_empty();
@@ -206,7 +214,7 @@ impl Shard {
         let tcp = planned.begins.flatten();
         let mut connection = Connection::new(now.direction, [enter, leave], &plan.entries, tcp);
         (connection.idle_s, connection.rests) = (plan.idle_s, plan.from_ranges);
-        (connection.epoch, connection.last_ms) = (now.snapshot.epoch(), now.ms);
+        (connection.epoch, connection.last_ms) = (now.epoch, now.ms);
         let (name, other) = (connection.name(now.direction), connection.name(now.direction.reversed()));
         let taken = |shard: &Self, direction, name| shard.connections.find(direction, &name).is_some();
         if taken(self, now.direction, name) || taken(self, now.direction.reversed(), other) {
@@ -241,9 +249,9 @@ impl Shard {
     pub(super) fn keep(&mut self, key: &FlowKey<'_>, mut flow: Unified, now_ms: u32) -> Result<Handle, Unified> {
         let connection = flow.connection.and_then(|at| self.connections.get(at));
         let established = connection.is_some_and(|connection| connection.established);
-        flow.quiet = established && connection.is_some_and(|connection| connection.tcp.is_none());
-        flow.small = !established || !self.room_for_confirmed();
-        if flow.small {
+        flow.marks.set(Marks::QUIET, established && connection.is_some_and(|connection| connection.tcp.is_none()));
+        flow.marks.set(Marks::SMALL, !established || !self.room_for_confirmed());
+        if flow.marks.has(Marks::SMALL) {
             self.make_room(now_ms);
             // What made room may have been the connection itself.
             if flow.connection.is_some_and(|at| self.connections.get(at).is_none()) {
@@ -251,12 +259,12 @@ impl Shard {
                 return Err(flow);
             }
         }
-        flow.sibling = connection_flows(self, flow.connection);
+        flow.link = connection_flows(self, flow.connection);
         if flow.connection.is_none() {
             let direction = if key.scope == scope(Direction::In) { Direction::In } else { Direction::Out };
             flow.watched = self.watched(direction, Kind::of(key.ufid).tuple());
         }
-        let (small, at) = (flow.small, flow.connection);
+        let (small, at) = (flow.marks.has(Marks::SMALL), flow.connection);
         let handle = self.flows.insert(key, flow).inspect_err(|_| self.stats.table_full += 1)?;
         if small {
             self.small.push_back(handle);
@@ -315,8 +323,10 @@ impl Shard {
 
     fn join_pair(&mut self, one: Handle, other: Handle) {
         for (one, other) in [(one, other), (other, one)] {
-            if let Some(flow) = self.flows.get_mut(one) {
-                flow.pair = Some(other);
+            if let Some(flow) = self.flows.get_mut(one)
+                && flow.connection.is_none()
+            {
+                flow.link = Some(other);
             }
         }
     }
@@ -357,21 +367,21 @@ fn connection_flows(shard: &Shard, at: Option<Handle>) -> Option<Handle> {
 impl Unified {
     pub(super) fn new(fate: Fate, program: Option<Box<Program>>, now: &Now<'_>) -> Self {
         Self {
-            epoch: now.snapshot.epoch(),
+            epoch: now.epoch,
             bytes: 0,
             program,
             packets: 0,
             last_ms: now.ms,
             path: PathId::None,
             connection: None,
-            sibling: None,
-            pair: None,
+            link: None,
+            next: None,
+            next_epoch: 0,
+            next_port: PortId::NONE,
+            next_s: 0,
             fate,
-            small: true,
-            seen: false,
-            quiet: false,
+            marks: Marks::SMALL,
             watched: Watched::default(),
-            passing: false,
         }
     }
 }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Forgetting: flows and connections that end, that are silent for too long, or that make room for others.
 
-use super::flow::Fate;
+use super::flow::{Fate, Marks};
 use super::shard::Shard;
 use super::to_ms;
 use crate::flow::connection::Connection;
@@ -22,7 +22,7 @@ impl Shard {
         let Some(connection) = self.connections.close(at, now_ms) else { return };
         let mut next = connection.flows;
         while let Some(handle) = next {
-            next = self.flows.get(handle).and_then(|flow| flow.sibling);
+            next = self.flows.get(handle).and_then(|flow| flow.link);
             self.drop_flow(handle);
         }
     }
@@ -30,7 +30,7 @@ impl Shard {
     /// Forgets a flow. Its connection ends if the flow is the one that began it.
     pub(super) fn forget(&mut self, handle: Handle) {
         let Some(flow) = self.flows.get(handle) else { return };
-        let (connection, sibling, now_ms) = (flow.connection, flow.sibling, flow.last_ms);
+        let (connection, sibling, now_ms) = (flow.connection, flow.link, flow.last_ms);
         if let Some(at) = connection
             && let Some(connection) = self.connections.get_mut(at)
         {
@@ -42,11 +42,11 @@ impl Shard {
             } else {
                 let mut next = connection.flows;
                 while let Some(before) = next.and_then(|at| self.flows.get_mut(at)) {
-                    if before.sibling == Some(handle) {
-                        before.sibling = sibling;
+                    if before.link == Some(handle) {
+                        before.link = sibling;
                         break;
                     }
-                    next = before.sibling;
+                    next = before.link;
                 }
             }
         }
@@ -57,7 +57,7 @@ impl Shard {
         self.fold_flow(handle);
         if let Some(flow) = self.flows.remove(handle) {
             self.paths.release(flow.path);
-            if !flow.small {
+            if !flow.marks.has(Marks::SMALL) {
                 self.stats.confirmed = self.stats.confirmed.saturating_sub(1);
             }
         }
@@ -78,13 +78,13 @@ impl Shard {
         let mut next = connection.flows;
         while let Some(flow) = next.and_then(|handle| self.flows.get(handle)) {
             // The later one, on a clock that goes round. What is dropped keeps nothing alive.
-            if flow.seen
+            if flow.marks.has(Marks::SEEN)
                 && !matches!(flow.fate, Fate::Drop(_))
                 && flow.last_ms.wrapping_sub(connection.last_ms) < u32::MAX / 2
             {
                 connection.last_ms = flow.last_ms;
             }
-            next = flow.sibling;
+            next = flow.link;
         }
     }
 
@@ -95,13 +95,13 @@ impl Shard {
         let (mut next, quiet) = (connection.flows, connection.tcp.is_none());
         while let Some(handle) = next {
             self.confirm(handle, quiet);
-            next = self.flows.get(handle).and_then(|flow| flow.sibling);
+            next = self.flows.get(handle).and_then(|flow| flow.link);
         }
     }
 
     /// Both flows of a pair were seen.
     pub(super) fn confirm_pair(&mut self, handle: Handle) {
-        let pair = self.flows.get(handle).and_then(|flow| flow.pair);
+        let pair = self.flows.get(handle).and_then(|flow| flow.link);
         for handle in [Some(handle), pair].into_iter().flatten() {
             self.confirm(handle, true);
         }
@@ -110,9 +110,11 @@ impl Shard {
     fn confirm(&mut self, handle: Handle, quiet: bool) {
         let room = self.room_for_confirmed();
         let Some(flow) = self.flows.get_mut(handle) else { return };
-        flow.quiet |= quiet;
-        if flow.small && room {
-            flow.small = false;
+        if quiet {
+            flow.marks.set(Marks::QUIET, true);
+        }
+        if flow.marks.has(Marks::SMALL) && room {
+            flow.marks.set(Marks::SMALL, false);
             self.stats.confirmed += 1;
         }
     }
@@ -128,7 +130,7 @@ impl Shard {
         let mut best: Option<((u8, u32), Handle)> = None;
         let (candidates, next) = self.flows.slice(self.hand, CANDIDATES);
         for (handle, flow) in candidates {
-            if flow.small {
+            if flow.marks.has(Marks::SMALL) {
                 continue;
             }
             let rank = flow.connection.and_then(|at| self.connections.get(at)).map_or(2, rank);
@@ -157,7 +159,7 @@ impl Shard {
     /// Takes the oldest out of the queue of the small.
     pub(super) fn make_room_small(&mut self, now_ms: u32) {
         let Some(handle) = self.small.pop_front() else { return };
-        let Some(flow) = self.flows.get(handle).filter(|flow| flow.small) else { return };
+        let Some(flow) = self.flows.get(handle).filter(|flow| flow.marks.has(Marks::SMALL)) else { return };
         self.stats.evicted_small += 1;
         let unfinished = flow.connection.filter(|at| self.connections.get(*at).is_some_and(|held| !held.established));
         match unfinished {
@@ -176,7 +178,7 @@ impl Shard {
             if Some(handle) != initiator {
                 last = Some(handle);
             }
-            next = self.flows.get(handle).and_then(|flow| flow.sibling);
+            next = self.flows.get(handle).and_then(|flow| flow.link);
         }
         if count > MAX_SIBLINGS
             && let Some(last) = last

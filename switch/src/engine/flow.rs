@@ -4,14 +4,13 @@
 use packet::{DropCause, PortId, Program};
 
 use super::path::PathId;
-use crate::compile::Stamp;
 use crate::flow::Handle;
 
 /// A unified flow.
 #[derive(Debug)]
 pub(super) struct Unified {
-    /// The snapshot under which it was last found right.
-    pub(super) epoch: Stamp,
+    /// The epoch of its shard in which it was last found right.
+    pub(super) epoch: u32,
     /// Bytes since they were last given to the rules.
     pub(super) bytes: u64,
     /// What is done to headers; `None`: nothing.
@@ -21,22 +20,56 @@ pub(super) struct Unified {
     pub(super) last_ms: u32,
     pub(super) path: PathId,
     pub(super) connection: Option<Handle>,
-    /// The next flow of the same connection.
-    pub(super) sibling: Option<Handle>,
-    /// The flow of the other direction.
-    pub(super) pair: Option<Handle>,
+    /// With a connection: the next flow of it. Without: the flow of the other direction.
+    pub(super) link: Option<Handle>,
+    /// The flow that its packets belong to at the port that they go to.
+    pub(super) next: Option<Handle>,
+    /// The forwarder's epoch in which they went there.
+    pub(super) next_epoch: u32,
+    /// That port, and when it was last made sure of, in seconds.
+    pub(super) next_port: PortId,
+    pub(super) next_s: u16,
     /// Of a flow without a connection: where to see whether one with its name may have begun since it was planned, and
     /// what stood there then.
     pub(super) watched: Watched,
     pub(super) fate: Fate,
-    /// Whether it is among those that nobody has confirmed.
-    pub(super) small: bool,
-    /// Whether a packet of it was seen: one that was made for its pair has yet to be.
-    pub(super) seen: bool,
+    /// What else there is to know, a bit each.
+    pub(super) marks: Marks,
+}
+
+/// What there is to know about a flow, a bit each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Marks(u8);
+
+impl Marks {
+    /// It is among those that nobody has confirmed.
+    pub(super) const SMALL: Self = Self(1);
+    /// A packet of it was seen: one that was made for its pair has yet to be.
+    pub(super) const SEEN: Self = Self(2);
     /// Its connection has nothing to learn from its packets any more.
-    pub(super) quiet: bool,
+    pub(super) const QUIET: Self = Self(4);
     /// It is right for a while only: what the directory denied may come to be.
-    pub(super) passing: bool,
+    pub(super) const PASSING: Self = Self(8);
+
+    #[inline]
+    pub(super) const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    #[inline]
+    pub(super) const fn set(&mut self, other: Self, to: bool) {
+        if to {
+            self.0 |= other.0;
+        } else {
+            self.0 &= !other.0;
+        }
+    }
+
+    /// Whether its flow's packets have nothing to tell but that they were there.
+    #[inline]
+    pub(super) const fn is_calm(self) -> bool {
+        self.0 & (Self::SEEN.0 | Self::QUIET.0 | Self::PASSING.0) == Self::SEEN.0 | Self::QUIET.0
+    }
 }
 
 /// A place among the [`Openings`], and what stood there.
@@ -92,6 +125,9 @@ pub(super) enum Fate {
     Drop(DropCause),
 }
 
+// A hundred thousand flows are to fit into caches.
+const _: () = assert!(size_of::<Unified>() <= 72);
+
 impl Unified {
     /// Counts a packet.
     #[inline]
@@ -99,6 +135,6 @@ impl Unified {
         self.packets = self.packets.saturating_add(1);
         self.bytes = self.bytes.saturating_add(u64::from(bytes));
         self.last_ms = now_ms;
-        self.seen = true;
+        self.marks.set(Marks::SEEN, true);
     }
 }

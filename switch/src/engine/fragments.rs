@@ -238,7 +238,7 @@ mod tests {
         /// Against a model of single bytes.
         #[test]
         fn no_byte_is_seen_twice(pieces in prop::collection::vec((0u32..40, 0u32..10), 0..30)) {
-            let now = Now { ns: 0, ms: 0, direction: Direction::Out, snapshot: &crate::compile::Snapshot::empty(), names: &[] };
+            let now = Now { ns: 0, ms: 0, direction: Direction::Out, snapshot: &crate::compile::Snapshot::empty(), epoch: 1, names: &[] };
             let flow = Unified::new(Fate::Pass, None, &now);
             let mut rest = Rest { since_ms: 0, flow, path: None, ranges: Vec::new(), total: Some(40) };
             let mut seen = [false; 50];

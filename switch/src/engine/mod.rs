@@ -35,6 +35,7 @@
 //! | `errors.rs`, `fragments.rs` | ICMP errors, fragments |
 //! | `path.rs` | ways through the layers that flows have in common |
 //! | `flow.rs` | [`Unified`](flow::Unified) |
+//! | `through.rs` | from the flow at one port to that at the next |
 //! | `report.rs` | what a shard says about itself |
 
 mod batch;
@@ -47,6 +48,7 @@ mod path;
 mod reconcile;
 mod report;
 mod shard;
+mod through;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "test frames are short")]
@@ -65,6 +67,7 @@ use crate::condition::Key;
 use crate::model::Direction;
 use crate::plan::{Plan, Request};
 use shard::Shard;
+use through::Trail;
 
 /// Most events that wait to be told; later ones are counted and forgotten.
 const MAX_EVENTS: usize = 1024;
@@ -92,6 +95,8 @@ pub struct Engine {
     events: VecDeque<Event>,
     lost_events: u64,
     sweep_next: usize,
+    /// Of the packets of the present burst the flow at the port that they came from.
+    trail: Trail,
 }
 
 /// What a burst leaves for the caller to do.
@@ -139,6 +144,7 @@ impl Engine {
             events: VecDeque::with_capacity(MAX_EVENTS),
             lost_events: 0,
             sweep_next: 0,
+            trail: Trail::new(),
         }
     }
 
@@ -187,11 +193,27 @@ impl Engine {
     /// are to be forwarded to the port. What is let through keeps its verdict, unless it is sent elsewhere. Returns
     /// what the caller has to do.
     pub fn process(&mut self, burst: &mut Burst, port: PortId, direction: Direction, now_ns: u64) -> Todo {
-        let Self { shards, names, events, lost_events, .. } = self;
-        let Some(shard) = shards.get_mut(port.index()).and_then(Option::as_deref_mut) else { return Todo::default() };
-        let mut outside = Outside { names, events, lost_events, parked: 0, release: false };
+        let Self { shards, names, events, lost_events, trail, .. } = self;
+        // Out of its place, so that it can look at the other shards.
+        let Some(mut shard) = shards.get_mut(port.index()).and_then(Option::take) else { return Todo::default() };
+        let mut outside = Outside { names, events, lost_events, shards, trail, parked: 0, release: false };
         shard.process(burst, direction, now_ns, &mut outside);
-        Todo { parked: outside.parked, release: outside.release }
+        let todo = Todo { parked: outside.parked, release: outside.release };
+        if let Some(slot) = shards.get_mut(port.index()) {
+            *slot = Some(shard);
+        }
+        todo
+    }
+
+    /// To be called before a burst is processed for the first time. As long as `forwarding` is the same number, the
+    /// forwarder sends packets with the same addresses where it sent them before.
+    pub fn begin_burst(&mut self, forwarding: u64) {
+        self.trail.begin(forwarding);
+    }
+
+    /// To be called before packets are processed that are not those of the burst in their order: copies, say.
+    pub fn leave_burst(&mut self) {
+        self.trail.leave();
     }
 
     /// Works out what policy would do with a packet that came now (VF-29).
@@ -205,12 +227,10 @@ impl Engine {
     pub fn sweep(&mut self, now_ns: u64, budget: usize) {
         let mut left = budget;
         for _ in 0..self.shards.len() {
-            let at = self.sweep_next;
-            let Some(shard) = self.shards.get_mut(at) else {
+            if self.sweep_next >= self.shards.len() {
                 self.sweep_next = 0;
-                continue;
-            };
-            let Some(shard) = shard else {
+            }
+            let Some(Some(shard)) = self.shards.get_mut(self.sweep_next) else {
                 self.sweep_next += 1;
                 continue;
             };
@@ -256,6 +276,12 @@ impl Engine {
         self.shard(port)?.compare(staged, from, budget, now_ns, hear)
     }
 
+    /// A port's policy.
+    #[must_use]
+    pub fn snapshot(&self, port: PortId) -> Option<Arc<Snapshot>> {
+        Some(Arc::clone(&self.shard(port)?.snapshot))
+    }
+
     /// Gives what a port's flows counted to their rules, for up to `budget` flows; where to go on.
     pub fn fold(&mut self, port: PortId, from: u32, budget: usize) -> Option<u32> {
         self.shards.get_mut(port.index())?.as_deref_mut()?.fold(from, budget)
@@ -293,6 +319,8 @@ struct Outside<'a> {
     names: &'a [Option<Name>],
     events: &'a mut VecDeque<Event>,
     lost_events: &'a mut u64,
+    shards: &'a mut Vec<Option<Box<Shard>>>,
+    trail: &'a mut Trail,
     /// Packets that must wait.
     parked: usize,
     /// Whether packets that wait can go on.

@@ -2,7 +2,7 @@
 //! Flows and connections after policy changed (VF-20): lazily, with the first packet that comes.
 
 use super::begin::{compile, layout_of};
-use super::flow::{Fate, Unified};
+use super::flow::{Fate, Marks, Unified};
 use super::shard::{Now, Shard};
 use crate::condition::{Key, REGISTERS};
 use crate::flow::Handle;
@@ -29,8 +29,12 @@ impl Shard {
             return false;
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
+        // Its connection began with it, and both were planned again.
+        if flow.epoch == now.epoch {
+            return true;
+        }
         if self.paths.holds(flow.path, now.snapshot) {
-            flow.epoch = now.snapshot.epoch();
+            flow.epoch = now.epoch;
             self.stats.revalidated += 1;
             return true;
         }
@@ -40,13 +44,13 @@ impl Shard {
     /// Plans a connection again from its beginning, if policy has changed since.
     pub(super) fn reconcile_connection(&mut self, at: Handle, now: &Now<'_>) -> Settled {
         let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };
-        if connection.epoch == now.snapshot.epoch() {
+        if connection.epoch == now.epoch {
             return Settled::Goes;
         }
         let (first, direction) = (connection.initiator, connection.direction);
         let path = first.and_then(|first| self.flows.get(first)).and_then(|flow| flow.path);
         if self.paths.holds(path, now.snapshot) {
-            connection.epoch = now.snapshot.epoch();
+            connection.epoch = now.epoch;
             return Settled::Goes;
         }
         let Some(identity) = first.and_then(|first| self.flows.identity(first)) else {
@@ -76,7 +80,7 @@ impl Shard {
             self.end(at, now.ms);
             return Settled::Ended;
         }
-        connection.epoch = now.snapshot.epoch();
+        connection.epoch = now.epoch;
         connection.idle_s = plan.idle_s;
         let before: Vec<Entry> = connection.entries().collect();
         if before != plan.entries {
@@ -136,8 +140,8 @@ impl Shard {
         while let Some(handle) = next {
             self.fold_flow(handle);
             let Some(flow) = self.flows.get_mut(handle) else { return };
-            next = flow.sibling;
-            flow.epoch = crate::compile::Stamp::NONE;
+            next = flow.link;
+            flow.epoch = 0;
             let path = flow.path.take();
             self.paths.release(path);
         }
@@ -150,7 +154,7 @@ fn membership_role(shard: &Shard, at: Handle, now: &Now<'_>) -> Option<crate::fl
 
 impl Unified {
     fn renew(&mut self, fate: Fate, program: Option<Box<packet::Program>>, now: &Now<'_>) {
-        (self.fate, self.program, self.epoch) = (fate, program, now.snapshot.epoch());
-        self.passing = fate == Fate::Drop(packet::DropCause::NoMapping);
+        (self.fate, self.program, self.epoch) = (fate, program, now.epoch);
+        self.marks.set(Marks::PASSING, fate == Fate::Drop(packet::DropCause::NoMapping));
     }
 }

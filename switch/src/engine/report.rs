@@ -3,7 +3,7 @@
 
 use packet::{DropCause, PortId, Ufid};
 
-use super::flow::{Fate, Unified};
+use super::flow::{Fate, Marks, Unified};
 use super::shard::{Now, Shard, scope};
 use super::to_ms;
 use crate::compile::Snapshot;
@@ -18,6 +18,8 @@ use crate::plan::{Membership, Plan};
 pub struct ShardStats {
     /// Packets of flows that were known, and right.
     pub hits: u64,
+    /// Hits that came straight from the flow at another port.
+    pub through: u64,
     /// Packets whose flow was not known.
     pub misses: u64,
     /// Flows that were found right after policy changed, without being planned again.
@@ -151,7 +153,14 @@ impl Shard {
                 None => Membership::None,
             };
             let under = |snapshot| {
-                let now = Now { ns: now_ns, ms: to_ms(now_ns), direction: report.direction, snapshot, names: &[] };
+                let now = Now {
+                    ns: now_ns,
+                    ms: to_ms(now_ns),
+                    direction: report.direction,
+                    snapshot,
+                    epoch: self.epoch,
+                    names: &[],
+                };
                 self.plan(&key, membership, &now)
             };
             let (now, then) = (under(&self.snapshot), under(staged));
@@ -173,7 +182,7 @@ impl Shard {
             tuple: Kind::of(&ufid).tuple(),
             pending: (flow.packets, flow.bytes),
             last_ms: flow.last_ms,
-            confirmed: !flow.small,
+            confirmed: !flow.marks.has(Marks::SMALL),
             tcp: tcp.map(tcp::Connection::state),
             retransmits: [retransmits(tcp::Side::Initiator), retransmits(tcp::Side::Responder)],
             dropped: match flow.fate {

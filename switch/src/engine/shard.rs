@@ -4,10 +4,10 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, QuickTcp, Verdict};
+use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, Program, QuickTcp, Verdict};
 
 use super::batch::{Batch, Member};
-use super::flow::{Fate, Openings, Unified, Watched};
+use super::flow::{Fate, Marks, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
 use super::{EngineConfig, Outside, ShardStats, to_ms};
@@ -22,7 +22,7 @@ use crate::model::Direction;
 use crate::plan::{Outcome, Request};
 
 /// A flow that was silent for so long is looked at closely: its connection's time may be over.
-const SILENT_MS: u32 = 1000;
+pub(super) const SILENT_MS: u32 = 1000;
 /// Ways through the layers that the flows of a port may take.
 const MAX_PATHS: usize = 1 << 18;
 
@@ -44,6 +44,8 @@ pub(super) struct Shard {
     /// Questions that were asked, and when.
     pub(super) asked: HashMap<Request, u64, foldhash::fast::RandomState>,
     pub(super) sweep_at: u32,
+    /// Grows with each snapshot: what flows compare.
+    pub(super) epoch: u32,
     /// Where room for confirmed flows was last looked for.
     pub(super) hand: u32,
     batch: Option<Box<Batch>>,
@@ -89,6 +91,8 @@ pub(super) struct Now<'a> {
     pub(super) ms: u32,
     pub(super) direction: Direction,
     pub(super) snapshot: &'a Snapshot,
+    /// That of the shard.
+    pub(super) epoch: u32,
     /// What ports are called, by number.
     pub(super) names: &'a [Option<Name>],
 }
@@ -119,6 +123,7 @@ impl Shard {
             stats: ShardStats::default(),
             asked: HashMap::default(),
             sweep_at: 0,
+            epoch: 1,
             hand: 0,
             batch: Some(Batch::new()),
             now_ms: 0,
@@ -133,6 +138,8 @@ impl Shard {
     pub(super) fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) -> Arc<Snapshot> {
         // What was missing may be there now: if not, it is asked for again.
         self.asked.clear();
+        // 0 is nobody's.
+        self.epoch = self.epoch.checked_add(1).unwrap_or(1);
         std::mem::replace(&mut self.snapshot, snapshot)
     }
 
@@ -145,7 +152,14 @@ impl Shard {
             return;
         }
         let snapshot = Arc::clone(&self.snapshot);
-        let now = Now { ns: now_ns, ms: to_ms(now_ns), direction, snapshot: &snapshot, names: outside.names };
+        let now = Now {
+            ns: now_ns,
+            ms: to_ms(now_ns),
+            direction,
+            snapshot: &snapshot,
+            epoch: self.epoch,
+            names: outside.names,
+        };
         self.now_ms = now.ms;
         let Some(mut batch) = self.batch.take() else { return };
         let wanted = match direction {
@@ -155,10 +169,20 @@ impl Shard {
         let scope = scope(direction);
         self.stats.unparsed += batch.read(burst, wanted, &self.flows, scope);
         batch.find(&self.flows, scope);
+        let mut through = 0_u64;
+        if direction == Direction::Out {
+            outside.trail.start(self.port, burst.len());
+            for i in 0..batch.len() {
+                let leads_on = batch.member(i).is_some_and(|member| {
+                    member.is_plain() && self.leads_on(&member, &now, outside.shards, outside.trail)
+                });
+                through |= u64::from(leads_on) << i;
+            }
+        }
         let mut hits = 0;
         for i in 0..batch.len() {
             let Some(member) = batch.member(i) else { break };
-            if member.is_plain() && self.hit_calm(burst, &member, &now) {
+            if member.is_plain() && self.hit_calm(burst, &member, &now, through >> i & 1 != 0, outside) {
                 hits += 1;
             } else {
                 self.slow(burst, &batch, i, &member, &now, outside);
@@ -171,17 +195,35 @@ impl Shard {
     /// Deals with a packet of a flow that has nothing to learn from it: nearly every packet comes here. `false`: there is
     /// more to it, and nothing was done.
     #[inline]
-    fn hit_calm(&mut self, burst: &mut Burst, member: &Member, now: &Now<'_>) -> bool {
-        let Some(flow) = member.handle.and_then(|handle| self.flows.get_mut(handle)) else { return false };
-        let calm = flow.is_calm()
-            && flow.epoch == now.snapshot.epoch()
+    fn hit_calm(
+        &mut self,
+        burst: &mut Burst,
+        member: &Member,
+        now: &Now<'_>,
+        leads_on: bool,
+        outside: &mut Outside<'_>,
+    ) -> bool {
+        let Some(handle) = member.handle else { return false };
+        let Some(flow) = self.flows.get_mut(handle) else { return false };
+        let calm = flow.marks.is_calm()
+            && flow.epoch == now.epoch
             && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
             && (flow.connection.is_some() || self.openings.is_quiet(flow.watched));
-        if calm {
-            flow.count(member.len, now.ms);
-            flow.apply(burst, member.at, member.quick.layout(), member.hash);
+        if !calm {
+            return false;
         }
-        calm
+        flow.count(member.len, now.ms);
+        if flow.apply(burst, member.at, member.quick.layout(), member.hash) {
+            match (leads_on, flow.next) {
+                (true, Some(next)) => {
+                    let next = (flow.next_port, next);
+                    Self::go_through(burst, member, next, now, outside.shards);
+                }
+                _ if now.direction == Direction::Out => outside.trail.note(member.at, handle),
+                _ => self.note_next(member.at, handle, now, outside.shards, outside.trail),
+            }
+        }
+        true
     }
 
     /// Deals with a packet that is not plain, or not of a calm flow.
@@ -262,16 +304,16 @@ impl Shard {
     #[inline]
     fn hit(&mut self, burst: &mut Burst, packet: &Packet<'_>, handle: Handle, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
-        let strange = flow.epoch != now.snapshot.epoch()
+        let strange = flow.epoch != now.epoch
             || now.ms.wrapping_sub(flow.last_ms) >= SILENT_MS
-            || flow.passing
-            || !flow.seen
+            || flow.marks.has(Marks::PASSING)
+            || !flow.marks.has(Marks::SEEN)
             || flow.connection.is_none() && !self.openings.is_quiet(flow.watched);
         if strange && !self.examine(handle, now) {
             return false;
         }
         let Some(flow) = self.flows.get(handle) else { return false };
-        if !flow.quiet && !self.watch(handle, packet.segment, now) {
+        if !flow.marks.has(Marks::QUIET) && !self.watch(handle, packet.segment, now) {
             return false;
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
@@ -289,8 +331,8 @@ impl Shard {
         }
         let Some(at) = flow.connection else {
             // Without a connection it is the pair that confirms a flow.
-            let pair = flow.pair.and_then(|pair| self.flows.get(pair));
-            if pair.is_some_and(|pair| pair.seen) {
+            let pair = flow.link.and_then(|pair| self.flows.get(pair));
+            if pair.is_some_and(|pair| pair.marks.has(Marks::SEEN)) {
                 self.confirm_pair(handle);
             }
             return true;
@@ -358,10 +400,10 @@ impl Shard {
             }
         }
         let Some(flow) = self.flows.get(handle) else { return false };
-        if flow.epoch != now.snapshot.epoch() {
+        if flow.epoch != now.epoch {
             return self.reconcile(handle, now);
         }
-        if flow.passing && now.ns >= self.paths.until_ns(flow.path) {
+        if flow.marks.has(Marks::PASSING) && now.ns >= self.paths.until_ns(flow.path) {
             self.forget(handle);
             return false;
         }
@@ -394,6 +436,13 @@ pub(super) enum Tracked {
 }
 
 impl Now<'_> {
+    /// About a second, round and round.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "it goes round")]
+    pub(super) const fn seconds(&self) -> u16 {
+        (self.ms >> 10) as u16
+    }
+
     /// What an outcome means for a flow of a port.
     pub(super) fn fate(&self, outcome: &Outcome, own: PortId) -> Fate {
         match outcome {
@@ -431,14 +480,33 @@ impl Budget {
 
 impl Unified {
     #[inline]
-    pub(super) fn apply(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) {
+    /// Does to a packet what is done to the flow's. `true`: it passes.
+    pub(super) fn apply(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) -> bool {
         if self.fate != Fate::Pass {
-            return self.apply_fate(burst, at, layout, hash);
+            self.apply_fate(burst, at, layout, hash);
+            return false;
         }
-        if let Some(program) = &self.program
-            && let Err(cause) = program.apply(burst, at, layout, flow_hash(hash))
-        {
-            burst.set_verdict(at, Verdict::Drop(cause));
+        match &self.program {
+            Some(program) => self.apply_program(program, burst, at, layout, hash),
+            None => true,
+        }
+    }
+
+    #[inline]
+    pub(super) fn apply_program(
+        &self,
+        program: &Program,
+        burst: &mut Burst,
+        at: usize,
+        layout: &Layout,
+        hash: u64,
+    ) -> bool {
+        match program.apply(burst, at, layout, flow_hash(hash)) {
+            Ok(()) => true,
+            Err(cause) => {
+                burst.set_verdict(at, Verdict::Drop(cause));
+                false
+            }
         }
     }
 
@@ -451,12 +519,6 @@ impl Unified {
             (Fate::Pass, _) => return,
         };
         burst.set_verdict(at, verdict);
-    }
-
-    /// Whether its packets have nothing to tell but that they were there.
-    #[inline]
-    const fn is_calm(&self) -> bool {
-        self.quiet && self.seen && !self.passing
     }
 }
 

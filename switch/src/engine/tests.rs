@@ -436,3 +436,54 @@ fn icmp_errors_are_translated_with_what_they_quote() {
     let stats = ShardStats { icmp_errors: 2, ..before.stats };
     assert_eq!(after, PortReport { stats, ..before }, "it left nothing behind");
 }
+
+/// Decision 7: from the flow of one port straight to that of the next, as long as nothing has changed.
+#[test]
+fn packets_go_straight_through_both_ports() {
+    const OTHER: PortId = PortId(2);
+    let mut bench = Bench::new();
+    bench.layer("acl", 10, Default::Block, vec![rule("out", Direction::Out, &[], allow())]);
+    let block = rule("no", Direction::In, &[("dst_port", "99")], Action::Block { cause: DropCause::PolicyBlock });
+    let mut other = Bench::new();
+    other.layer("acl", 10, Default::Allow, vec![block, rule("in", Direction::In, &[], allow())]);
+    let inbound = Arc::clone(&other.snapshot);
+    bench.engine.set_policy(OTHER, Arc::clone(&inbound));
+    let (ask, answer) = (udp("10.0.0.1:1000", "10.0.0.2:53"), udp("10.0.0.2:53", "10.0.0.1:1000"));
+    // Takes a packet from port to port, and says what the second policy was told of it.
+    let cross = |bench: &mut Bench, frame: &[u8], from: PortId, to: PortId, forwarding: u64| {
+        let mut packets = Burst::new();
+        packets.push(from, frame.len() as u32, Offload::NONE, 0).unwrap().copy_from_slice(frame);
+        bench.engine.begin_burst(forwarding);
+        bench.engine.process(&mut packets, from, Direction::Out, bench.now);
+        packets.set_pending(Verdict::Forward(to));
+        bench.engine.process(&mut packets, to, Direction::In, bench.now);
+        packets.verdict(0)
+    };
+    let through = |bench: &Bench, port| bench.engine.report(port).unwrap().stats.through;
+    // Confirmed at both ports, and noted.
+    for _ in 0..3 {
+        cross(&mut bench, &ask, PORT, OTHER, 1);
+        cross(&mut bench, &answer, OTHER, PORT, 1);
+    }
+    assert_eq!(cross(&mut bench, &ask, PORT, OTHER, 1), Verdict::Deliver(OTHER));
+    assert_eq!(cross(&mut bench, &answer, OTHER, PORT, 1), Verdict::Deliver(PORT));
+    let before = through(&bench, OTHER);
+    assert_eq!(cross(&mut bench, &ask, PORT, OTHER, 1), Verdict::Deliver(OTHER));
+    assert_eq!(through(&bench, OTHER), before + 1);
+    // The forwarder has changed, a second has passed, the other port's policy has changed: the long way.
+    assert_eq!(cross(&mut bench, &ask, PORT, OTHER, 2), Verdict::Forward(OTHER));
+    assert_eq!(cross(&mut bench, &ask, PORT, OTHER, 2), Verdict::Deliver(OTHER));
+    bench.now += 1100 * 1_000_000;
+    assert_eq!(cross(&mut bench, &ask, PORT, OTHER, 2), Verdict::Forward(OTHER));
+    assert_eq!(cross(&mut bench, &ask, PORT, OTHER, 2), Verdict::Forward(OTHER), "the first way was slow");
+    assert_eq!(cross(&mut bench, &ask, PORT, OTHER, 2), Verdict::Deliver(OTHER));
+    bench.engine.set_policy(OTHER, Arc::new(Snapshot::compile(&PortPolicy::empty(), None, 3).unwrap()));
+    assert_eq!(cross(&mut bench, &ask, PORT, OTHER, 2), Verdict::Forward(OTHER));
+    // What each port counted is what went through it.
+    bench.engine.fold(PORT, 0, 100);
+    bench.engine.fold(OTHER, 0, 100);
+    let [here] = bench.snapshot.totals().try_into().unwrap();
+    let [there] = inbound.totals().try_into().unwrap();
+    let out = here.groups[0].rules[0].1.packets;
+    assert_eq!((out, there.groups[0].rules[1].1.packets), (11, 10), "the last met no policy there");
+}

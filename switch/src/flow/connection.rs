@@ -41,8 +41,8 @@ pub(crate) struct Connection {
     leave: Packed,
     entries: Entries,
     protocol: u8,
-    /// The snapshot under which it was last planned.
-    pub(crate) epoch: Stamp,
+    /// The epoch of its shard in which it was last planned.
+    pub(crate) epoch: u32,
     /// The flow of the initiator's packets that began it.
     pub(crate) initiator: Option<Handle>,
     /// The first of all its flows; each knows the next.
@@ -105,7 +105,7 @@ impl Connection {
             enter: enter_packed,
             leave: leave_packed,
             protocol: enter.protocol,
-            epoch: Stamp::NONE,
+            epoch: 0,
             initiator: None,
             flows: None,
             last_ms: 0,

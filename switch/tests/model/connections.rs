@@ -13,7 +13,7 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 /// How long a name rests that had a port of a list.
 const REST: u64 = 30 * SECOND;
 /// By how much the end of a connection may be noticed too late: its name rests from then on.
-const SLACK: u64 = 2 * SECOND;
+pub(crate) const SLACK: u64 = 2 * SECOND;
 
 /// What a stateful rule did in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub(crate) struct Connections {
     all: Vec<Connection>,
     /// Names that rest, and since when.
     resting: Vec<(Direction, Tuple, u64)>,
+    /// Names of connections that were forgotten, and when: perhaps that has not been noticed yet.
+    ghosts: Vec<(Direction, Tuple, u64)>,
 }
 
 impl Connection {
@@ -117,15 +119,24 @@ impl Connections {
             let over = self.all.iter().find(|connection| now > connection.last + connection.lifetime());
             let Some(over) = over else { break };
             let (direction, tuple, when) = (over.direction, over.enter, over.last + over.lifetime());
+            let names = [direction, direction.reversed()].map(|way| (way, over.name(way), when));
+            self.ghosts.extend(names);
             self.end(direction, tuple, when);
         }
         self.resting.retain(|(_, _, since)| now <= since + REST + SLACK);
+        self.ghosts.retain(|(_, _, since)| now <= since + SLACK);
+    }
+
+    /// Whether it was the name of a connection that was forgotten a moment ago.
+    pub(crate) fn is_ghost(&self, direction: Direction, name: Tuple, now: u64) -> bool {
+        self.ghosts.iter().any(|(way, tuple, since)| (*way, *tuple) == (direction, name) && now <= since + SLACK)
     }
 
     pub(crate) fn is_free(&mut self, direction: Direction, name: Tuple, now: u64) -> Free {
         if self.find(direction, name).is_some() {
             return Free::No;
         }
+        let least = if self.is_ghost(direction, name, now) { Free::Perhaps } else { Free::Yes };
         let rests = self.resting.iter().filter(|(way, tuple, _)| (*way, *tuple) == (direction, name));
         rests
             .map(|(_, _, since)| match now {
@@ -133,8 +144,7 @@ impl Connections {
                 _ if now <= since + REST + SLACK => Free::Perhaps,
                 _ => Free::Yes,
             })
-            .min()
-            .unwrap_or(Free::Yes)
+            .fold(least, Free::min)
     }
 
     /// Entries go with their layer.

@@ -127,18 +127,30 @@ impl BufferPool {
     /// Says that the first line of buffer `i` will be read soon. Does nothing if there is none.
     #[inline(always)]
     pub fn prefetch_read(&self, i: u32) {
-        prefetch_read(self.line(i));
+        prefetch_read(self.line(i, 0));
+    }
+
+    /// The same for the line that holds the byte at `offset`.
+    #[inline(always)]
+    pub fn prefetch_read_at(&self, i: u32, offset: u32) {
+        prefetch_read(self.line(i, offset));
     }
 
     /// Says that the first line of buffer `i` will be written soon. Does nothing if there is none.
     #[inline(always)]
     pub fn prefetch_write(&self, i: u32) {
-        prefetch_write(self.line(i));
+        prefetch_write(self.line(i, 0));
+    }
+
+    /// The same for the line that holds the byte at `offset`.
+    #[inline(always)]
+    pub fn prefetch_write_at(&self, i: u32, offset: u32) {
+        prefetch_write(self.line(i, offset));
     }
 
     #[inline(always)]
-    fn line(&self, i: u32) -> HostPtr {
-        self.host.offset(i as usize * self.stride as usize)
+    fn line(&self, i: u32, offset: u32) -> HostPtr {
+        self.host.offset((i as usize).wrapping_mul(self.stride as usize).wrapping_add(offset as usize))
     }
 
     /// Offset in the pool of `len` bytes at an offset of buffer `i`.
@@ -180,6 +192,8 @@ mod tests {
         assert_eq!(pool.read_u64(4, 1), u64::MAX >> 8);
         pool.prefetch_read(9);
         pool.prefetch_write(u32::MAX);
+        pool.prefetch_read_at(9, 255);
+        pool.prefetch_write_at(u32::MAX, u32::MAX);
         BufferPool::new(memory.map(), base, 256, 257).unwrap_err();
     }
 

@@ -11,8 +11,10 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
+use super::ovs::{self, Tables};
+use super::policy::{Policy, Shape};
 use super::scenarios::{Kind, Scenario, Side};
-use crate::command::target_dir;
+use crate::command::{output, target_dir};
 
 /// How long a peer may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,40 +33,63 @@ pub(super) struct Sample {
 pub(super) fn measure(side: &Side, scenario: &Scenario, seconds: &str) -> Result<Sample> {
     let directory = Scratch::new()?;
     let sockets = [directory.file("a.sock"), directory.file("b.sock")];
-    let server = side.kind == Kind::Ovs;
-    let mut backend = start(side.kind, &directory, &sockets)?;
-    if !server {
-        wait_for(|| sockets.iter().all(|socket| socket.exists()), "the backend's sockets")?;
-    }
-    let report = generate(&sockets, server, side, scenario, seconds);
-    let cycles = match side.kind {
-        Kind::Wired | Kind::Bridged => our_cycles(&directory),
-        Kind::Testpmd | Kind::Ovs => Ok(None),
-    };
+    let mut backend = start(side.kind, scenario, &directory, &sockets)?;
+    let report = exercise(side, scenario, &directory, &sockets, seconds);
     let output = backend.finish()?;
     let report = report.with_context(|| format!("{} under {}:\n{output}", side.label, scenario.name))?;
-    let number = |path: &str| report.pointer(path).and_then(Value::as_f64).unwrap_or(f64::NAN);
+    if let Some(tables) = tables(side.kind, scenario) {
+        ovs::check(&output, &tables).with_context(|| format!("{}:\n{output}", scenario.name))?;
+    }
+    let number = |path: &str| report.pointer(path).and_then(Value::as_f64);
     let sample = Sample {
-        pps: number("/rx_pps"),
-        p50: number("/latency_ns/p50"),
-        p99: number("/latency_ns/p99"),
-        cycles: cycles?.or_else(|| peer_cycles(side.kind, &output)),
+        pps: number("/rx_pps").unwrap_or(f64::NAN),
+        p50: number("/latency_ns/p50").unwrap_or(f64::NAN),
+        p99: number("/latency_ns/p99").unwrap_or(f64::NAN),
+        cycles: number("/cycles_per_packet").or_else(|| peer_cycles(side.kind, &output)),
     };
     ensure!(sample.pps > 0.0, "{}: nothing was received: {report}", side.label);
     Ok(sample)
 }
 
-fn generate(sockets: &[PathBuf; 2], server: bool, side: &Side, scenario: &Scenario, seconds: &str) -> Result<Value> {
+/// Lets the generator at a backend, once it is ready.
+fn exercise(
+    side: &Side,
+    scenario: &Scenario,
+    directory: &Scratch,
+    sockets: &[PathBuf; 2],
+    seconds: &str,
+) -> Result<Value> {
+    let control = directory.file("control.sock");
+    match side.kind {
+        Kind::Wired | Kind::Bridged | Kind::Policy(_) => wait_for(|| control.exists(), "the node's control socket")?,
+        Kind::Testpmd => wait_for(|| sockets.iter().all(|socket| socket.exists()), "testpmd's sockets")?,
+        // It connects to us, whenever it is ready.
+        Kind::Ovs | Kind::OvsTables(_) => {}
+    }
+    if let Kind::Policy(shape) = side.kind {
+        let file = directory.file("policy.toml");
+        fs::write(&file, Policy::new(shape).to_string())?;
+        let mut command = Command::new(shunt());
+        output(command.args(["policy", "apply"]).arg(file).arg("--control").arg(&control))?;
+    }
     let [a, b] = sockets;
     let mut command = Command::new(shunt());
     command.args(["bench", "pvp", "--json", "--seconds", seconds, "--sockets"]);
     command.arg(format!("{},{}", a.display(), b.display())).args(scenario.load).args(side.extra);
-    if server {
-        command.arg("--server");
+    match side.kind {
+        Kind::Ovs | Kind::OvsTables(_) => _ = command.arg("--server"),
+        Kind::Wired | Kind::Bridged | Kind::Policy(_) => _ = command.arg("--control").arg(control),
+        Kind::Testpmd => {}
     }
     let output = command.stderr(Stdio::piped()).output()?;
     ensure!(output.status.success(), "the generator: {}", String::from_utf8_lossy(&output.stderr).trim());
     serde_json::from_slice(&output.stdout).context("the generator's report")
+}
+
+/// OVS's tables under this load, if it is to have any.
+fn tables(kind: Kind, scenario: &Scenario) -> Option<Tables> {
+    let Kind::OvsTables(shape) = kind else { return None };
+    Some(Tables { shape, tcp: scenario.load.contains(&"--tcp"), connections: scenario.flows() })
 }
 
 /// A backend that runs, and what it said.
@@ -111,9 +136,9 @@ impl Drop for Backend {
     }
 }
 
-fn start(kind: Kind, directory: &Scratch, sockets: &[PathBuf; 2]) -> Result<Backend> {
+fn start(kind: Kind, scenario: &Scenario, directory: &Scratch, sockets: &[PathBuf; 2]) -> Result<Backend> {
     match kind {
-        Kind::Wired | Kind::Bridged => {
+        Kind::Wired | Kind::Bridged | Kind::Policy(_) => {
             let config = directory.file("node.toml");
             fs::write(&config, node_toml(kind, directory, sockets))?;
             let mut command = Command::new(shunt());
@@ -121,16 +146,26 @@ fn start(kind: Kind, directory: &Scratch, sockets: &[PathBuf; 2]) -> Result<Back
             Backend::start(command, directory, Signal::TERM)
         }
         Kind::Testpmd => Backend::start(testpmd(sockets), directory, Signal::INT),
-        Kind::Ovs => Backend::start(ovs(directory, sockets)?, directory, Signal::TERM),
+        Kind::Ovs | Kind::OvsTables(_) => {
+            let command = ovs::command(directory.path(), sockets, tables(kind, scenario).as_ref())?;
+            Backend::start(command, directory, Signal::TERM)
+        }
     }
 }
 
 fn node_toml(kind: Kind, directory: &Scratch, [a, b]: &[PathBuf; 2]) -> String {
-    let wires = if kind == Kind::Wired { "\n[[crossconnect]]\nports = [\"a\", \"b\"]\n" } else { "" };
+    let more = match kind {
+        Kind::Wired => "\n[[crossconnect]]\nports = [\"a\", \"b\"]\n".to_owned(),
+        Kind::Policy(Shape { layers, .. }) => {
+            let uid = rustix::process::getuid().as_raw();
+            format!("\n[[controller]]\nname = \"bench\"\nuid = {uid}\norder = [0, {layers}]\n")
+        }
+        _ => String::new(),
+    };
     format!(
         "[control]\nsocket = {:?}\nstate_dir = \"/dev/shm/shunt-bench-{}\"\n\
          [[worker]]\nname = \"w0\"\ncpu = 0\npoll = \"busy\"\n\
-         [[port]]\nname = \"a\"\nsocket = {a:?}\n[[port]]\nname = \"b\"\nsocket = {b:?}\n{wires}",
+         [[port]]\nname = \"a\"\nsocket = {a:?}\n[[port]]\nname = \"b\"\nsocket = {b:?}\n{more}",
         directory.file("control.sock"),
         std::process::id()
     )
@@ -145,53 +180,6 @@ fn testpmd([a, b]: &[PathBuf; 2]) -> Command {
     command.args(["--forward-mode=io", "--total-num-mbufs=16384", "--auto-start", "--record-core-cycles"]);
     command.args(["--stats-period=3600", "--txd=1024", "--rxd=1024"]);
     command
-}
-
-/// A database, a daemon and two flows, in a shell because that is how OVS is operated; it ends with its own statistics.
-fn ovs(directory: &Scratch, [a, b]: &[PathBuf; 2]) -> Result<Command> {
-    const SCRIPT: &str = r#"
-set -eu
-export OVS_RUNDIR=$DIR OVS_LOGDIR=$DIR OVS_DBDIR=$DIR
-daemon=/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk
-db=unix:$DIR/db.sock
-ovsdb-tool create $DIR/conf.db /usr/share/openvswitch/vswitch.ovsschema
-ovsdb-server $DIR/conf.db --remote=p$db --pidfile=$DIR/db.pid --detach --log-file=$DIR/db.log
-ovs-vsctl --db=$db --no-wait init
-ovs-vsctl --db=$db --no-wait set Open_vSwitch . other_config:dpdk-init=true other_config:pmd-cpu-mask=0x1 \
-  other_config:dpdk-lcore-mask=0x1 other_config:dpdk-socket-mem=256 "other_config:dpdk-extra=--no-pci --file-prefix=o$$"
-$daemon $db --pidfile=$DIR/vs.pid --detach --log-file=$DIR/vs.log
-ctl=$(ls $DIR/ovs-vswitchd*.ctl)
-finish() {
-  ovs-appctl -t $ctl dpif-netdev/pmd-stats-show || true
-  kill $(cat $DIR/vs.pid) $(cat $DIR/db.pid)
-  exit 0
-}
-trap finish TERM
-ovs-vsctl --db=$db add-br br0 -- set bridge br0 datapath_type=netdev
-ovs-vsctl --db=$db add-port br0 p1 -- set Interface p1 type=dpdkvhostuserclient options:vhost-server-path=$A ofport_request=1 mtu_request=9000
-ovs-vsctl --db=$db add-port br0 p2 -- set Interface p2 type=dpdkvhostuserclient options:vhost-server-path=$B ofport_request=2 mtu_request=9000
-ovs-ofctl del-flows unix:$DIR/br0.mgmt
-ovs-ofctl add-flow unix:$DIR/br0.mgmt in_port=1,actions=output:2
-ovs-ofctl add-flow unix:$DIR/br0.mgmt in_port=2,actions=output:1
-touch $DIR/ready
-while :; do sleep 0.2; done
-"#;
-    let mut command = Command::new("bash");
-    command.args(["-c", SCRIPT]).env("DIR", directory.path()).env("A", a).env("B", b);
-    Ok(command)
-}
-
-/// Busy cycles per packet of our node, over its life, which is this run.
-fn our_cycles(directory: &Scratch) -> Result<Option<f64>> {
-    let output =
-        Command::new(shunt()).args(["stats", "--json", "--control"]).arg(directory.file("control.sock")).output()?;
-    ensure!(output.status.success(), "stats: {}", String::from_utf8_lossy(&output.stderr).trim());
-    let stats: Value = serde_json::from_slice(&output.stdout)?;
-    let sum = |key: &str| {
-        let workers = stats["workers"].as_array().into_iter().flatten();
-        workers.filter_map(|worker| worker[key].as_f64()).sum::<f64>()
-    };
-    Ok((sum("packets") > 0.0).then(|| sum("busy_cycles") / sum("packets")))
 }
 
 /// What the peers print of themselves: testpmd `CPU cycles/packet=…`, OVS `avg processing cycles per packet: …`.

@@ -2,11 +2,25 @@
 //! Benchmarks side by side: one generator, the backend under test on the other core, runs of two sides interleaved.
 //!
 //! A shared machine's speed drifts by a factor of two within minutes, so no single run and no absolute figure means
-//! anything: each pair of runs gives one ratio, the order within pairs alternates, and the median of ratios is reported
-//! with its spread. Beside it stands the least number of TSC cycles per packet that each side counted of itself.
+//! anything: each pair of runs gives one ratio, the order within pairs alternates, and the median of ratios is reported with
+//! the interval that the true one lies in with 95 % probability, and their spread. Beside it stands the least number of TSC
+//! cycles per packet that each side counted of itself, and the median of the differences within pairs, with its interval.
+//!
+//! | module | job |
+//! |---|---|
+//! | `scenarios` | what is compared with what |
+//! | `backend` | one run |
+//! | `ovs` | OVS-DPDK, its tables, and whether they were used |
+//! | `policy` | policies that every flow of the generator meets uniformly |
+//! | `cells` | how rules divide the flows among themselves |
+//! | `statistics` | medians, and how sure they are |
 
 mod backend;
+mod cells;
+mod ovs;
+mod policy;
 mod scenarios;
+mod statistics;
 
 use std::io::{Write, stdout};
 
@@ -16,19 +30,30 @@ use clap::{Args, Subcommand};
 use crate::command::{cargo, run as execute};
 use crate::setup;
 use backend::{Sample, measure};
-use scenarios::{SCENARIOS, Scenario};
+use policy::Policy;
+use scenarios::{SCENARIOS, Scenario, Side};
+use statistics::{interval, median, spread};
 
 /// What can be measured.
 #[derive(Debug, Subcommand)]
 pub(crate) enum What {
     /// Shunt against DPDK's vhost library and OVS-DPDK, packed rings against split ones, bridge against cross-connect
     Peers(Options),
+    /// Print a policy file whose rules every flow of `shunt bench pvp` meets uniformly
+    Policy(PolicyOptions),
+}
+
+/// What policy it is.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyOptions {
+    #[command(flatten)]
+    policy: Policy,
 }
 
 /// How it is measured.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Pairs of runs in each comparison
+    /// Pairs of runs in each comparison; 15 at least in those of policies
     #[arg(long, default_value_t = 7)]
     pairs: usize,
     /// Seconds of each run
@@ -40,13 +65,24 @@ pub(crate) struct Options {
 }
 
 pub(crate) fn run(what: &What) -> Result<()> {
-    let What::Peers(options) = what;
+    match what {
+        What::Peers(options) => peers(options),
+        What::Policy(PolicyOptions { policy }) => {
+            policy.check()?;
+            Ok(write!(stdout().lock(), "{policy}")?)
+        }
+    }
+}
+
+fn peers(options: &Options) -> Result<()> {
     ensure!(options.pairs > 0, "--pairs: at least one is needed");
     setup::run(&setup::PEERS)?;
     execute(&mut cargo(&["build", "--release", "--package", "shunt-cli", "--quiet"]))?;
     let wanted = |scenario: &&Scenario| options.only.as_ref().is_none_or(|name| scenario.name.contains(name.as_str()));
-    println!("| scenario | what | first | second | median ratio | spread | cycles per packet |");
-    println!("|---|---|---|---|---|---|---|");
+    println!(
+        "| scenario | what | first | second | median ratio | 95 % interval | spread | least cycles | difference |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
     let mut any = false;
     for scenario in SCENARIOS.iter().filter(wanted) {
         compare(scenario, options)?;
@@ -58,36 +94,47 @@ pub(crate) fn run(what: &What) -> Result<()> {
 
 fn compare(scenario: &Scenario, options: &Options) -> Result<()> {
     let [first, second] = &scenario.sides;
-    let (mut firsts, mut seconds, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for pair in 0..options.pairs {
+    let (mut firsts, mut seconds, mut ratios, mut differences) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let measure = |side: &Side| patiently(|| measure(side, scenario, &options.seconds));
+    for pair in 0..options.pairs.max(scenario.pairs) {
         let (a, b) = if pair % 2 == 0 {
-            let a = measure(first, scenario, &options.seconds)?;
-            (a, measure(second, scenario, &options.seconds)?)
+            let a = measure(first)?;
+            (a, measure(second)?)
         } else {
-            let b = measure(second, scenario, &options.seconds)?;
-            (measure(first, scenario, &options.seconds)?, b)
+            let b = measure(second)?;
+            (measure(first)?, b)
         };
         ratios.push(scenario.metric.of(&a) / scenario.metric.of(&b));
+        differences.extend(a.cycles.zip(b.cycles).map(|(a, b)| a - b));
         firsts.push(a);
         seconds.push(b);
         eprint!(".");
     }
     eprintln!();
-    let values = |samples: &[Sample]| median(samples.iter().map(|sample| scenario.metric.of(sample)).collect());
+    let values =
+        |samples: &[Sample]| median(&samples.iter().map(|sample| scenario.metric.of(sample)).collect::<Vec<_>>());
     let least = |samples: &[Sample]| {
         let least = samples.iter().filter_map(|sample| sample.cycles).min_by(f64::total_cmp);
         least.map_or_else(|| "–".to_owned(), |cycles| format!("{cycles:.0}"))
     };
-    let (low, high) = (ratios.iter().copied().fold(f64::MAX, f64::min), ratios.iter().copied().fold(0.0, f64::max));
+    let range = |ends: Option<(f64, f64)>, digits: usize| {
+        ends.map_or_else(|| "–".to_owned(), |(low, high)| format!("{low:.digits$} to {high:.digits$}"))
+    };
+    let difference = match &*differences {
+        [] => "–".to_owned(),
+        some => format!("{:.0} ({})", median(some), range(interval(some), 0)),
+    };
     println!(
-        "| {} | {} | {} {} | {} {} | {:.2} | {low:.2}–{high:.2} | {} / {} |",
+        "| {} | {} | {} {} | {} {} | {:.2} | {} | {} | {} / {} | {difference} |",
         scenario.name,
         scenario.metric.unit(),
         first.label,
         scenario.metric.show(values(&firsts)),
         second.label,
         scenario.metric.show(values(&seconds)),
-        median(ratios),
+        median(&ratios),
+        range(interval(&ratios), 2),
+        range(Some(spread(&ratios)), 2),
         least(&firsts),
         least(&seconds),
     );
@@ -95,20 +142,11 @@ fn compare(scenario: &Scenario, options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    let middle = values.len() / 2;
-    let at = |index: usize| values.get(index).copied().unwrap_or(f64::NAN);
-    if values.len() % 2 == 1 { at(middle) } else { f64::midpoint(at(middle.saturating_sub(1)), at(middle)) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_of_an_even_number_lies_between() {
-        assert!((median(vec![4.0, 1.0, 2.0, 3.0]) - 2.5).abs() < f64::EPSILON);
-        assert!((median(vec![9.0, 1.0, 2.0]) - 2.0).abs() < f64::EPSILON);
-    }
+/// Once more if it fails, saying why: among dozens of runs on a shared machine, one in which a backend stood still for
+/// seconds must not be the end of all.
+fn patiently(mut run: impl FnMut() -> Result<Sample>) -> Result<Sample> {
+    run().or_else(|error| {
+        eprintln!("\na run failed and is repeated: {error:#}");
+        run()
+    })
 }

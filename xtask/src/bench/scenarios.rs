@@ -2,6 +2,7 @@
 //! What is compared with what.
 
 use super::backend::Sample;
+use super::policy::Shape;
 
 /// A comparison of two sides under the same load.
 pub(super) struct Scenario {
@@ -10,6 +11,16 @@ pub(super) struct Scenario {
     pub(super) load: &'static [&'static str],
     pub(super) metric: Metric,
     pub(super) sides: [Side; 2],
+    /// Fewest pairs of runs that say anything about it.
+    pub(super) pairs: usize,
+}
+
+impl Scenario {
+    /// How many flows the generator is told to send.
+    pub(super) fn flows(&self) -> u32 {
+        let mut words = self.load.iter().skip_while(|word| **word != "--flows").skip(1);
+        words.next().and_then(|number| number.parse().ok()).unwrap_or(1)
+    }
 }
 
 /// A backend under test.
@@ -27,10 +38,14 @@ pub(super) enum Kind {
     Wired,
     /// Our node, two ports on the bridge.
     Bridged,
+    /// Our node, two ports on the bridge, each with a policy of this shape.
+    Policy(Shape),
     /// DPDK's vhost library, two ports wired together, no switching.
     Testpmd,
     /// OVS-DPDK with port-to-port flows.
     Ovs,
+    /// OVS-DPDK with connection tracking and a table for each layer of a policy of this shape.
+    OvsTables(Shape),
 }
 
 /// What a run is judged by; larger is better except for latencies, whose ratio is turned round.
@@ -76,6 +91,19 @@ const TESTPMD: Side = side("net_vhost", Kind::Testpmd);
 const OVS: Side = side("OVS-DPDK", Kind::Ovs);
 const SPLIT: Side = Side { label: "shunt split", kind: Kind::Wired, extra: &["--ring", "split"] };
 
+/// The policy that others are measured against: as many layers as OVS has tables.
+const SHAPE: Shape = Shape { layers: 10, rules: 200, groups: 1, stateful: 2 };
+const POLICY: Side = side("shunt policy", Kind::Policy(SHAPE));
+const OVS_TABLES: Side = side("OVS-DPDK tables", Kind::OvsTables(SHAPE));
+
+/// A policy of another size, stateful as far as its layers go.
+const fn policy(label: &'static str, shape: Shape, layers: u32, rules: u32) -> Side {
+    let stateful = if shape.stateful < layers { shape.stateful } else { layers };
+    side(label, Kind::Policy(Shape { layers, rules, stateful, ..shape }))
+}
+
+const UDP: &[&str] = &["--size", "64", "--flows", "10000"];
+const TCP: &[&str] = &["--size", "64", "--flows", "10000", "--tcp"];
 const SMALL: &[&str] = &["--size", "64", "--flows", "1"];
 const LARGE: &[&str] = &["--size", "1518", "--flows", "1"];
 /// The longest frames that OVS takes: its ports' MTU ends at some 9,700 bytes.
@@ -84,7 +112,16 @@ const HUGE: &[&str] = &["--size", "65536", "--mergeable", "--queue-size", "1024"
 const LIGHT: &[&str] = &["--size", "64", "--load", "10%"];
 
 const fn rate(name: &'static str, load: &'static [&'static str], sides: [Side; 2]) -> Scenario {
-    Scenario { name, load, metric: Metric::Rate, sides }
+    Scenario { name, load, metric: Metric::Rate, sides, pairs: 1 }
+}
+
+/// One that is to show that there is no difference, or how small it is.
+const fn claim(name: &'static str, load: &'static [&'static str], sides: [Side; 2]) -> Scenario {
+    Scenario { pairs: 15, ..rate(name, load, sides) }
+}
+
+const fn latency(name: &'static str, metric: Metric, sides: [Side; 2]) -> Scenario {
+    Scenario { metric, ..rate(name, LIGHT, sides) }
 }
 
 /// All comparisons; `docs/performance.md` has their figures.
@@ -98,6 +135,14 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     rate("1518-ovs", LARGE, [WIRED, OVS]),
     rate("64k-net_vhost", HUGE, [WIRED, TESTPMD]),
     rate("9014-ovs", JUMBO, [WIRED, OVS]),
-    Scenario { name: "latency-p50-net_vhost", load: LIGHT, metric: Metric::P50, sides: [WIRED, TESTPMD] },
-    Scenario { name: "latency-p99-net_vhost", load: LIGHT, metric: Metric::P99, sides: [WIRED, TESTPMD] },
+    latency("latency-p50-net_vhost", Metric::P50, [WIRED, TESTPMD]),
+    latency("latency-p99-net_vhost", Metric::P99, [WIRED, TESTPMD]),
+    claim("policy-bridge-udp", UDP, [POLICY, BRIDGED]),
+    claim("policy-bridge-tcp", TCP, [POLICY, BRIDGED]),
+    claim("policy-layers-20-1", UDP, [policy("shunt 20 layers", SHAPE, 20, 200), policy("1 layer", SHAPE, 1, 200)]),
+    claim("policy-rules-50k-1", UDP, [policy("shunt 50 k rules", SHAPE, 1, 50_000), policy("1 rule", SHAPE, 1, 1)]),
+    claim("policy-ovs-udp", UDP, [POLICY, OVS_TABLES]),
+    claim("policy-ovs-tcp", TCP, [POLICY, OVS_TABLES]),
+    rate("bridge-ovs-tables-udp", UDP, [BRIDGED, OVS_TABLES]),
+    rate("bridge-ovs-tables-tcp", TCP, [BRIDGED, OVS_TABLES]),
 ];

@@ -1,0 +1,115 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! The backend under test as far as it is ours: a node in this process, or one that answers on a control socket.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use backend::config::PollMode;
+use backend::policy::PolicyStore;
+use backend::stats::Stats;
+use switch::document::Document;
+use switch::model::Controller;
+
+use super::options::{Options, Poll};
+use super::pvp::as_float;
+use crate::client::{Client, Control};
+use crate::embedded::{EmbeddedNode, Shape};
+
+/// The backend under test.
+#[derive(Debug)]
+pub(super) enum Node {
+    /// Runs in this process.
+    Embedded(EmbeddedNode),
+    /// Runs elsewhere, and answers.
+    Answering(Client),
+    /// Anything that speaks vhost-user.
+    Stranger,
+}
+
+impl Node {
+    /// The one that the options ask for. One of our own is started, and is ready for the first packet but for the front ends:
+    /// what it is to know besides its ports, it is told here.
+    pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
+        if options.sockets.is_empty() {
+            let node = start(options)?;
+            if let Some(file) = &options.policy {
+                apply(file, &node)?;
+            }
+            return Ok(Self::Embedded(node));
+        }
+        match &options.control {
+            Some(socket) => Ok(Self::Answering(Client::new(&Control::at(socket.clone()))?)),
+            None => Ok(Self::Stranger),
+        }
+    }
+
+    /// Where its two ports listen, if it is our own.
+    pub(super) fn sockets(&self) -> Option<&[PathBuf]> {
+        match self {
+            Self::Embedded(node) => Some(node.sockets()),
+            Self::Answering(_) | Self::Stranger => None,
+        }
+    }
+
+    /// Waits until its rings run, if that can be known.
+    pub(super) fn wait_until_up(&self) -> anyhow::Result<()> {
+        match self {
+            Self::Embedded(node) => node.wait_until_up(),
+            Self::Answering(_) | Self::Stranger => Ok(()),
+        }
+    }
+
+    /// What its workers have done so far, if that can be known.
+    pub(super) fn work(&self) -> anyhow::Result<Option<Work>> {
+        Ok(match self {
+            Self::Embedded(node) => Some(Work::of(&node.stats()?)),
+            Self::Answering(client) => Some(Work::of(&client.get("/stats")?)),
+            Self::Stranger => None,
+        })
+    }
+}
+
+fn start(options: &Options) -> anyhow::Result<EmbeddedNode> {
+    EmbeddedNode::start(&Shape {
+        ports: &["a", "b"],
+        queues: options.pairs,
+        crossconnect: !options.bridge,
+        poll: match options.poll {
+            Poll::Busy => PollMode::Busy,
+            Poll::Adaptive => PollMode::Adaptive,
+            Poll::Interrupt => PollMode::Interrupt,
+        },
+        cpu: Some(options.node_cpu.into()),
+    })
+}
+
+/// Puts the node's ports under the policy of a file, whoever its controller is: there is no other.
+fn apply(file: &Path, node: &EmbeddedNode) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let document = Document::from_toml(&text).with_context(|| file.display().to_string())?;
+    let controller = Controller { name: document.controller.clone(), order: [0, u32::MAX] };
+    PolicyStore::new(Arc::new(node.handle().clone())).apply(&controller, &document)?;
+    Ok(())
+}
+
+/// What a node's workers have done so far.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Work {
+    packets: u64,
+    busy_cycles: u64,
+}
+
+impl Work {
+    fn of(stats: &Stats) -> Self {
+        Self {
+            packets: stats.workers.iter().map(|worker| worker.packets).sum(),
+            busy_cycles: stats.workers.iter().map(|worker| worker.busy_cycles).sum(),
+        }
+    }
+
+    pub(super) fn cycles_per_packet_since(self, before: Self) -> Option<f64> {
+        let packets = self.packets.checked_sub(before.packets).filter(|&packets| packets > 0)?;
+        Some(as_float(self.busy_cycles.saturating_sub(before.busy_cycles)) / as_float(packets))
+    }
+}

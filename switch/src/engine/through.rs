@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! From the flow at the port that a packet came from straight to the one at the port that it goes to (decision 7).
+//!
+//! # Theory of operation
+//!
+//! A packet that passes through the policies of two ports belongs to a flow at each. The first packets are looked up
+//! twice, with the forwarder in between; the engine notes, by the trail that a burst leaves, that a flow of the first
+//! port is *next* followed by one of the second. Later packets are then looked up once: both flows are counted, both
+//! changes made, and the forwarder is not asked. That is right as long as the second flow is there and its port's policy
+//! and the forwarder are what they were; once a second it is made sure of by going the long way, which also lets
+//! the forwarder see that the stations live.
+
+use packet::{Burst, MAX_BURST, PortId, Program, Verdict};
+
+use super::batch::Member;
+use super::flow::Fate;
+use super::shard::{Now, SILENT_MS, Shard};
+use crate::flow::Handle;
+use crate::model::Direction;
+
+/// Which flows the packets of a burst belong to, at the port that they came from.
+#[derive(Debug)]
+pub(super) struct Trail {
+    port: PortId,
+    handles: [Option<Handle>; MAX_BURST],
+    /// The low half of the forwarder's number.
+    epoch: u32,
+}
+
+impl Trail {
+    pub(super) const fn new() -> Self {
+        Self { port: PortId::NONE, handles: [None; MAX_BURST], epoch: 0 }
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "the low half")]
+    pub(super) const fn begin(&mut self, forwarding: u64) {
+        self.port = PortId::NONE;
+        self.epoch = forwarding as u32;
+    }
+
+    pub(super) const fn leave(&mut self) {
+        self.port = PortId::NONE;
+    }
+
+    /// A port's packets begin their way here.
+    pub(super) fn start(&mut self, port: PortId, packets: usize) {
+        self.port = port;
+        self.handles.iter_mut().take(packets).for_each(|handle| *handle = None);
+    }
+
+    /// Packet `at` belongs to this flow.
+    #[inline]
+    pub(super) fn note(&mut self, at: usize, handle: Handle) {
+        if let Some(slot) = self.handles.get_mut(at) {
+            *slot = Some(handle);
+        }
+    }
+}
+
+impl Shard {
+    /// Whether the packets of a flow can go straight to the next flow. Touches it.
+    #[inline]
+    pub(super) fn leads_on(&self, member: &Member, now: &Now<'_>, shards: &[Option<Box<Self>>], trail: &Trail) -> bool {
+        let Some(flow) = member.handle.and_then(|handle| self.flows.get(handle)) else { return false };
+        let Some(next) = flow.next else { return false };
+        let Some(Some(shard)) = shards.get(flow.next_port.index()) else { return false };
+        flow.next_epoch == trail.epoch
+            && flow.next_s == now.seconds()
+            && shard.flows.get(next).is_some_and(|flow| {
+                flow.marks.is_calm()
+                    && flow.fate == Fate::Pass
+                    && flow.epoch == shard.epoch
+                    && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
+                    && (flow.connection.is_some() || shard.openings.is_quiet(flow.watched))
+            })
+    }
+
+    /// Takes a packet through the next flow; the present one's changes are made.
+    #[inline]
+    pub(super) fn go_through(
+        burst: &mut Burst,
+        member: &Member,
+        next: (PortId, Handle),
+        now: &Now<'_>,
+        shards: &mut [Option<Box<Self>>],
+    ) {
+        let (port, handle) = next;
+        let Some(Some(shard)) = shards.get_mut(port.index()) else { return };
+        let Some(flow) = shard.flows.get_mut(handle) else { return };
+        shard.stats.hits += 1;
+        shard.stats.through += 1;
+        flow.count(burst.frame_len(member.at), now.ms);
+        burst.set_verdict(member.at, Verdict::Deliver(port));
+        if let Some(program) = &flow.program {
+            flow.apply_program(program, burst, member.at, member.quick.layout(), member.hash);
+        }
+    }
+
+    /// Notes that packets of the flow that the trail tells of belong to this flow here.
+    #[inline]
+    pub(super) fn note_next(
+        &self,
+        at: usize,
+        handle: Handle,
+        now: &Now<'_>,
+        shards: &mut [Option<Box<Self>>],
+        trail: &Trail,
+    ) {
+        if now.direction == Direction::Out || trail.port == PortId::NONE {
+            return;
+        }
+        let Some(Some(before)) = trail.handles.get(at) else { return };
+        let Some(Some(shard)) = shards.get_mut(trail.port.index()) else { return };
+        let Some(flow) = shard.flows.get_mut(*before) else { return };
+        // What moves the headers leaves others to be found anew.
+        if flow.fate == Fate::Pass && flow.program.as_deref().is_none_or(Program::keeps_layout) {
+            (flow.next, flow.next_port) = (Some(handle), self.port);
+            (flow.next_epoch, flow.next_s) = (trail.epoch, now.seconds());
+        }
+    }
+}
