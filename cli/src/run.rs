@@ -9,6 +9,7 @@ use anyhow::Context;
 use backend::Node;
 use backend::config::Config;
 use backend::control::ControlListener;
+use backend::policy::PolicyStore;
 use clap::builder::PossibleValuesParser;
 use log::LevelFilter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -48,9 +49,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         flag::register(signal, Arc::clone(&told)).context("cannot wait for signals")?;
     }
     raise_descriptor_limit();
-    let control = ControlListener::bind(&config.control)?;
+    let control = ControlListener::bind(&config.control, &config.controllers)?;
     let node = Node::start(&config)?;
-    let server = control.serve(Arc::new(node.handle()))?;
+    let policy = Arc::new(PolicyStore::new(Arc::new(node.handle())));
+    let server = control.serve(Arc::new(node.handle()), policy)?;
     log::info!(
         "shunt {} runs: {} workers, {} ports, control socket {}{}",
         env!("CARGO_PKG_VERSION"),

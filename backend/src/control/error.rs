@@ -5,10 +5,14 @@ use axum::Json;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
+use switch::compile::CommitError;
+use switch::document::DocumentError;
+use switch::model::{GroupError, LayerError, ResourceError, TransactionError};
 use thiserror::Error;
 use utoipa::ToSchema;
 
 use crate::config::{Fault, MAX_PORTS, Place};
+use crate::policy::{Forbidden, PolicyError, SwitchboardError};
 
 /// Why a node refuses to change. Each message is one line that names the thing.
 #[derive(Debug, Error)]
@@ -120,6 +124,107 @@ impl ApiError {
 impl From<Fault> for ApiError {
     fn from(fault: Fault) -> Self {
         ControlError::from(fault).into()
+    }
+}
+
+impl From<Forbidden> for ApiError {
+    fn from(error: Forbidden) -> Self {
+        let status = match error {
+            Forbidden::BadToken => StatusCode::UNAUTHORIZED,
+            Forbidden::WhichOne { .. } | Forbidden::OtherDocument { .. } => StatusCode::BAD_REQUEST,
+            Forbidden::NoSuch { .. }
+            | Forbidden::NotYou { .. }
+            | Forbidden::OwnerOnly
+            | Forbidden::ReadOnly
+            | Forbidden::Stranger { .. } => StatusCode::FORBIDDEN,
+        };
+        Self::new(status, error.to_string())
+    }
+}
+
+impl From<DocumentError> for ApiError {
+    fn from(error: DocumentError) -> Self {
+        let mut answer = Self::new(StatusCode::BAD_REQUEST, error.to_string());
+        if !error.object.is_empty() {
+            answer = answer.about(error.object);
+        }
+        if error.field.is_empty() { answer } else { answer.field(&error.field) }
+    }
+}
+
+impl From<PolicyError> for ApiError {
+    fn from(error: PolicyError) -> Self {
+        let text = error.to_string();
+        let (status, object) = match error {
+            PolicyError::Absent { port, object } => {
+                (StatusCode::PRECONDITION_FAILED, format!("port {port} / {object}"))
+            }
+            PolicyError::Refused { port, cause } => {
+                let (status, object) = refused(*cause);
+                (status, format!("port {port} / {object}"))
+            }
+            PolicyError::Resource { port, resource, .. } => {
+                (StatusCode::BAD_REQUEST, format!("port {port} / resource {resource}"))
+            }
+            PolicyError::Switchboard(SwitchboardError::UnknownPort { port }) => {
+                (StatusCode::NOT_FOUND, format!("port {port}"))
+            }
+            PolicyError::Switchboard(SwitchboardError::Wired { port }) => {
+                (StatusCode::CONFLICT, format!("port {port}"))
+            }
+            PolicyError::Switchboard(SwitchboardError::Late { port }) => {
+                (StatusCode::SERVICE_UNAVAILABLE, format!("port {port}"))
+            }
+            PolicyError::Switchboard(SwitchboardError::Gone) => return ControlError::Gone.into(),
+            PolicyError::Unknown { port, object } => (StatusCode::NOT_FOUND, format!("port {port} / {object}")),
+        };
+        Self::new(status, text).about(object)
+    }
+}
+
+/// How the API says that a transaction is refused: status, and what is in the way.
+fn refused(error: CommitError) -> (StatusCode, String) {
+    match error {
+        CommitError::Compile(error) => (StatusCode::BAD_REQUEST, format!("group {}/{}", error.layer, error.group)),
+        CommitError::Transaction(error) => match error {
+            TransactionError::GroupConflict { layer, group, .. } => {
+                (StatusCode::PRECONDITION_FAILED, format!("group {layer}/{group}"))
+            }
+            TransactionError::PolicyConflict { .. } => (StatusCode::PRECONDITION_FAILED, "policy".to_owned()),
+            TransactionError::ResourceConflict { resource, .. } => {
+                (StatusCode::PRECONDITION_FAILED, format!("resource {resource}"))
+            }
+            TransactionError::Layer { layer, cause } => layer_refused(&layer, cause),
+            TransactionError::Resource { resource, cause } => {
+                let status = match cause {
+                    ResourceError::Owner { .. } => StatusCode::FORBIDDEN,
+                    ResourceError::Unknown => StatusCode::NOT_FOUND,
+                    ResourceError::Missing { .. } | ResourceError::TooManyMappings => StatusCode::CONFLICT,
+                    _ => StatusCode::BAD_REQUEST,
+                };
+                (status, format!("resource {resource}"))
+            }
+            TransactionError::TooManyLayers => (StatusCode::CONFLICT, "layers".to_owned()),
+            TransactionError::TooManyResources => (StatusCode::CONFLICT, "resources".to_owned()),
+            TransactionError::UnknownLayer { layer } => (StatusCode::NOT_FOUND, format!("layer {layer}")),
+        },
+    }
+}
+
+fn layer_refused(layer: &str, cause: LayerError) -> (StatusCode, String) {
+    let about = format!("layer {layer}");
+    match cause {
+        LayerError::Group { group, cause } => {
+            let group = format!("group {layer}/{group}");
+            let object = match cause {
+                GroupError::Rule { rule, .. } => format!("{group} / rule {rule}"),
+                _ => group,
+            };
+            (StatusCode::BAD_REQUEST, object)
+        }
+        LayerError::Owner { .. } | LayerError::Order { .. } => (StatusCode::FORBIDDEN, about),
+        LayerError::SameOrder { .. } | LayerError::TooManyGroups { .. } => (StatusCode::CONFLICT, about),
+        LayerError::UnknownGroup { group } => (StatusCode::NOT_FOUND, format!("group {layer}/{group}")),
     }
 }
 

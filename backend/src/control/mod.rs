@@ -4,7 +4,8 @@
 //! # Theory of operation
 //!
 //! One thread runs a single-threaded `tokio`; nothing of it ever touches a worker. It serves HTTP/1.1 on a UNIX socket
-//! (mode 0600: whoever may open it may do everything) and, when asked, on a TCP address where requests can only read.
+//! and, when asked, on a TCP address. Who a caller is, and so what it may do, is known from its user id or its token
+//! ([`policy`](crate::policy)); the socket's mode is 0600 unless controllers run as other users.
 //! A request becomes a call of [`Controlled`] on a helper thread, because the node may take milliseconds to answer, and is
 //! given up after a bounded time. Connections, request sizes and waiting times are bounded, so that a client that stalls or
 //! floods costs others nothing but its share.
@@ -12,22 +13,41 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `server.rs` | the thread, connections and their bounds |
-//! | `routes.rs` | one function per path and method |
+//! | `access.rs` | whom a request comes from, and what that caller may do |
+//! | `routes.rs` | all paths; those about ports and counters, one function per path and method |
+//! | `policy.rs`, `resources.rs`, `documents.rs`, `flows.rs`, `events.rs` | those about policy |
+//! | `api.rs` | what all routes share |
+//! | `answers.rs`, `schema.rs` | what the API says, and what is said to it |
 //! | `openapi.rs` | the description at `/openapi.json` |
 //! | `metrics.rs` | [`Stats`] as Prometheus text |
 //! | `node.rs` | the running node as [`Controlled`] |
 //! | `error.rs` | refusals, and their JSON |
 
+mod access;
+mod answers;
+mod api;
+mod documents;
 mod error;
+mod events;
+mod flows;
 mod metrics;
 mod node;
 mod openapi;
+mod policy;
+mod resources;
 mod routes;
+mod schema;
 mod server;
 
 #[cfg(test)]
+mod policy_tests;
+#[cfg(test)]
 mod tests;
 
+pub use self::answers::{
+    ApplyAnswer, Count, FlowAffected, FlowCounts, FlowInfo, FlowList, FlowsAffected, GroupInfo, LayerInfo, PortLayers,
+    ResourceInfo, TraceAnswer, TraceStep, Written,
+};
 pub use self::error::{ControlError, ErrorBody};
 pub use self::routes::Version;
 pub use self::server::{ControlListener, ControlServer, ServerError};

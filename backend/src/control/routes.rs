@@ -7,56 +7,79 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{Method, StatusCode, header};
-use axum::middleware::{Next, from_fn};
+use axum::http::{StatusCode, header};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
+use switch::Name;
 use utoipa::ToSchema;
 
+use super::access::{Manager, identify};
+use super::api::{ANSWER_LIMIT, Api, Target, blocking, broken};
 use super::error::{ApiError, ControlError, ErrorBody};
-use super::{Controlled, metrics, openapi};
+use super::{Controlled, documents, events, flows, metrics, openapi, policy, resources};
 use crate::config::{PortBody, PortConfig};
 use crate::stats::{PortStatus, Stats};
 
 /// Longest request body in bytes; a port is described in a few hundred.
 const MAX_BODY: usize = 16 << 10;
-/// How long the node may take to answer one call.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// Longest request body about policy in bytes; a document of 50 000 rules has some ten million.
+pub(super) const MAX_POLICY: usize = 64 << 20;
 /// How long a request may take from its header to its answer, its body included.
 const REQUEST_LIMIT: Duration = Duration::from_secs(15);
-
-/// What the routes speak to.
-pub(super) type Target = Arc<dyn Controlled>;
-
-/// What a client may do, by the way it came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Access {
-    /// Through the UNIX socket, whose mode is the permission.
-    Full,
-    /// Through TCP, where nobody knows who it is.
-    ReadOnly,
-}
+/// The same of a request about policy.
+const POLICY_REQUEST_LIMIT: Duration = Duration::from_secs(90);
 
 /// All paths of the API.
-pub(super) fn router(target: Target, access: Access) -> Router {
-    let router = Router::new()
+pub(super) fn router(api: Api) -> Router {
+    let policies = Router::new()
+        .route("/ports/{name}/layers", get(policy::list_layers))
+        .route(
+            "/ports/{name}/layers/{layer}",
+            get(policy::show_layer).put(policy::put_layer).delete(policy::remove_layer),
+        )
+        .route(
+            "/ports/{name}/layers/{layer}/groups/{group}",
+            get(policy::show_group).put(policy::put_group).delete(policy::remove_group),
+        )
+        .route(
+            "/ports/{name}/layers/{layer}/groups/{group}/rules/{rule}",
+            get(policy::show_rule).put(policy::put_rule).delete(policy::remove_rule),
+        )
+        .route(
+            "/ports/{name}/resources/{resource}",
+            get(resources::show_resource).put(resources::put_resource).delete(resources::remove_resource),
+        )
+        .route(
+            "/ports/{name}/resources/{resource}/entries/{address}",
+            get(resources::show_entry).put(resources::put_entry).delete(resources::remove_entry),
+        )
+        .route("/ports/{name}/transactions", post(documents::transact))
+        .route("/ports/{name}/policy", get(documents::show_port_policy))
+        .route("/ports/{name}/simulate", post(flows::simulate))
+        .route("/ports/{name}/flows", get(flows::list_flows))
+        .route("/policy", get(documents::show_document).post(documents::apply_document))
+        .route("/events", get(events::stream_events))
+        .layer(DefaultBodyLimit::max(MAX_POLICY))
+        .layer(from_fn_with_state(POLICY_REQUEST_LIMIT, within_limit));
+    let others = Router::new()
         .route("/ports", get(list_ports).post(add_port))
         .route("/ports/{name}", get(show_port).delete(remove_port))
         .route("/stats", get(show_stats))
         .route("/metrics", get(show_metrics))
         .route("/openapi.json", get(show_openapi))
         .route("/version", get(show_version))
+        .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(from_fn_with_state(REQUEST_LIMIT, within_limit));
+    Router::new()
+        .merge(policies)
+        .merge(others)
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(MAX_BODY))
-        .layer(from_fn(within_limit))
-        .with_state(target);
-    match access {
-        Access::Full => router,
-        Access::ReadOnly => router.layer(from_fn(only_reading)),
-    }
+        .layer(from_fn_with_state(api.clone(), identify))
+        .with_state(api)
 }
 
 /// Which program answers.
@@ -90,6 +113,7 @@ pub(super) async fn show_port(
         (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn add_port(
     State(target): State<Target>,
+    _: Manager,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<PortStatus>), ApiError> {
     let body = body.map_err(|rejection| ApiError::new(rejection.status(), rejection.body_text()))?;
@@ -107,11 +131,17 @@ pub(super) async fn add_port(
     responses((status = 204), (status = 403, body = ErrorBody), (status = 404, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn remove_port(
-    State(target): State<Target>,
+    State(api): State<Api>,
     Path(name): Path<String>,
+    _: Manager,
 ) -> Result<StatusCode, ApiError> {
     let about = format!("port {name}");
-    ask(target, move |node| node.remove_port(&name)).await?.map_err(|error| ApiError::from(error).about(about))?;
+    let (node, policies) = (api.node, api.policy);
+    let removed = blocking(ANSWER_LIMIT, move || match Name::new(name.as_str()) {
+        Ok(port) => policies.remove_port(&port, || node.remove_port(&name)),
+        Err(_) => node.remove_port(&name),
+    });
+    removed.await?.map_err(|error| ApiError::from(error).about(about))?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -123,9 +153,11 @@ pub(super) async fn show_stats(State(target): State<Target>) -> Result<Json<Stat
 
 #[utoipa::path(get, path = "/metrics", tag = "stats", summary = "All that the node counts, for Prometheus",
     responses((status = 200, body = String, content_type = "application/openmetrics-text")))]
-pub(super) async fn show_metrics(State(target): State<Target>) -> Result<Response, ApiError> {
-    let stats = ask(target, |node| node.stats()).await??;
-    let text = metrics::encode(stats).map_err(|_| broken("the metrics cannot be written as text"))?;
+pub(super) async fn show_metrics(State(api): State<Api>) -> Result<Response, ApiError> {
+    let stats = ask(api.node, |node| node.stats()).await??;
+    let policies = Arc::clone(&api.policy);
+    let policies = blocking(ANSWER_LIMIT, move || metrics::Policies::of(&policies)).await?;
+    let text = metrics::encode(stats, policies).map_err(|_| broken("the metrics cannot be written as text"))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }
 
@@ -152,16 +184,7 @@ async fn ask<T: Send + 'static>(
     target: Target,
     call: impl FnOnce(&dyn Controlled) -> T + Send + 'static,
 ) -> Result<T, ApiError> {
-    match tokio::time::timeout(ANSWER_LIMIT, tokio::task::spawn_blocking(move || call(&*target))).await {
-        Ok(Ok(answer)) => Ok(answer),
-        Ok(Err(_)) => Err(broken("the node failed while it answered; its log says more")),
-        Err(_) => Err(ControlError::Unanswered { seconds: ANSWER_LIMIT.as_secs() }.into()),
-    }
-}
-
-fn broken(cause: &str) -> ApiError {
-    log::error!("control: {cause}");
-    ApiError::new(StatusCode::INTERNAL_SERVER_ERROR, cause)
+    blocking(ANSWER_LIMIT, move || call(&*target)).await
 }
 
 async fn unknown_path(request: Request) -> ApiError {
@@ -175,21 +198,12 @@ async fn wrong_method(request: Request) -> ApiError {
 }
 
 /// Gives up on a request that takes too long to arrive or to answer.
-async fn within_limit(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(REQUEST_LIMIT, next.run(request)).await {
+async fn within_limit(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let cause = format!("the request was not complete within {} s", REQUEST_LIMIT.as_secs());
+            let cause = format!("the request was not complete within {} s", limit.as_secs());
             ApiError::new(StatusCode::REQUEST_TIMEOUT, cause).into_response()
         }
     }
-}
-
-/// Refuses everything that could change the node.
-async fn only_reading(request: Request, next: Next) -> Response {
-    if matches!(*request.method(), Method::GET | Method::HEAD) {
-        return next.run(request).await;
-    }
-    let cause = "this address is read-only; changes are made through the control socket";
-    ApiError::new(StatusCode::FORBIDDEN, cause).into_response()
 }

@@ -13,12 +13,14 @@ use std::{fs, thread};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{ControlConfig, Name, SocketPath};
+use crate::config::{ControlConfig, ControllerConfig, Name, SocketPath};
+use crate::policy::PolicyStore;
+use crate::policy::tests::FakeBoard;
 use crate::stats::{BridgeStats, NeighborStatus, PortState, RingLayout, WorkerStats};
 
 /// Remembers ports; refuses what its names say it should.
 #[derive(Debug, Default)]
-struct FakeNode(Mutex<Vec<PortStatus>>);
+pub(super) struct FakeNode(Mutex<Vec<PortStatus>>);
 
 impl Controlled for FakeNode {
     fn add_port(&self, port: PortConfig) -> Result<(), ControlError> {
@@ -88,7 +90,12 @@ fn serve_at(socket: &Path) -> Result<ControlServer, ServerError> {
         http: Some("127.0.0.1:0".parse().expect("an address")),
         ..ControlConfig::default()
     };
-    ControlServer::start(&config, Arc::new(FakeNode::default()))
+    start(&config)
+}
+
+fn start(config: &ControlConfig) -> Result<ControlServer, ServerError> {
+    let policy = Arc::new(PolicyStore::new(FakeBoard::with_ports(&["vm0"])));
+    ControlServer::start(config, &[], Arc::new(FakeNode::default()), policy)
 }
 
 fn exchange(mut stream: impl Read + Write, method: &str, path: &str, body: &str) -> (u16, String) {
@@ -193,7 +200,8 @@ fn requests_outside_the_api_are_answered_in_json_too() {
 fn tcp_only_reads() {
     let served = Served::new();
     let body = r#"{"name":"vm0","socket":"/tmp/vm0.sock"}"#;
-    let refusal = json!({"error": "this address is read-only; changes are made through the control socket"});
+    let refusal =
+        json!({"error": "this address is read-only without a token; changes are made through the control socket"});
     for (method, path) in [("POST", "/ports"), ("DELETE", "/ports/vm0"), ("PUT", "/stats"), ("POST", "/nothing")] {
         assert_eq!(parsed(&served.ask_tcp(method, path, body)), (403, refusal.clone()), "{method} {path}");
     }
@@ -240,7 +248,7 @@ fn metrics_have_one_line_per_count_and_label() {
         uplink.neighbors = vec![known.clone(), NeighborStatus::default(), known];
     }
     let stats = Stats { ports: [stats.ports, vec![up]].concat(), ..stats };
-    let text = metrics::encode(stats).expect("text");
+    let text = metrics::encode(stats, metrics::Policies::default()).expect("text");
     for line in [
         r#"shunt_port_state{port="up",state="down"} 1"#,
         r#"shunt_uplink_rx_oversized_total{port="up"} 3"#,
@@ -280,24 +288,43 @@ fn the_description_lists_what_is_served() {
             methods.as_object().expect("methods").keys().map(move |method| format!("{method} {path}"))
         })
         .collect();
-    let mut expected = [
-        "get /metrics",
-        "get /openapi.json",
-        "get /ports",
-        "post /ports",
-        "get /ports/{name}",
-        "delete /ports/{name}",
-        "get /stats",
-        "get /version",
+    let group = "/ports/{name}/layers/{layer}/groups/{group}";
+    let expected = [
+        ("/events", "get"),
+        ("/metrics", "get"),
+        ("/openapi.json", "get"),
+        ("/policy", "get post"),
+        ("/ports", "get post"),
+        ("/ports/{name}", "get delete"),
+        ("/ports/{name}/flows", "get"),
+        ("/ports/{name}/layers", "get"),
+        ("/ports/{name}/layers/{layer}", "get put delete"),
+        (group, "get put delete"),
+        (&format!("{group}/rules/{{rule}}"), "get put delete"),
+        ("/ports/{name}/policy", "get"),
+        ("/ports/{name}/resources/{resource}", "get put delete"),
+        ("/ports/{name}/resources/{resource}/entries/{address}", "get put delete"),
+        ("/ports/{name}/simulate", "post"),
+        ("/ports/{name}/transactions", "post"),
+        ("/stats", "get"),
+        ("/version", "get"),
     ];
     let mut sorted = described.clone();
     sorted.sort();
-    expected.sort_unstable();
-    assert_eq!(sorted, expected);
+    let mut listed: Vec<_> = expected
+        .iter()
+        .flat_map(|(path, methods)| methods.split(' ').map(move |method| format!("{method} {path}")))
+        .collect();
+    listed.sort_unstable();
+    assert_eq!(sorted, listed);
     // What is described is routed, and what is routed by another method is not described.
-    for path in ["/metrics", "/openapi.json", "/ports", "/ports/{name}", "/stats", "/version"] {
+    for (path, _) in expected {
         for method in ["get", "post", "put", "patch", "delete"] {
-            let routed = served.ask(&method.to_uppercase(), path, "").0 != 405;
+            let routed = match (method, path) {
+                // The answer has no end.
+                ("get", "/events") => true,
+                _ => served.ask(&method.to_uppercase(), path, "").0 != 405,
+            };
             assert_eq!(routed, described.contains(&format!("{method} {path}")), "{method} {path}");
         }
     }
@@ -350,6 +377,22 @@ fn only_the_owner_may_connect() {
     assert_eq!(mode & 0o777, 0o600);
 }
 
+/// Decision 20: where controllers run as other users, each caller is judged by who it is.
+#[test]
+fn with_controllers_of_other_users_everybody_may_connect() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let socket = dir.path().join("control.sock");
+    let config = ControlConfig { socket: SocketPath::new(&socket).expect("a path"), ..ControlConfig::default() };
+    let name = Name::new("acl").expect("a name");
+    let controllers = [ControllerConfig { name, uid: Some(4_000_001), token_file: None, order: [0, 9] }];
+    let policy = Arc::new(PolicyStore::new(FakeBoard::with_ports(&[])));
+    let server = ControlServer::start(&config, &controllers, Arc::new(FakeNode::default()), policy).expect("served");
+    assert_eq!(fs::metadata(&socket).expect("metadata").permissions().mode() & 0o777, 0o666);
+    let answer = exchange(UnixStream::connect(&socket).expect("connect"), "GET", "/ports", "");
+    assert_eq!(answer, (200, "[]".to_owned()), "the owner is known by the system's word");
+    server.stop();
+}
+
 #[test]
 fn a_stale_socket_is_replaced_and_a_live_one_is_an_error() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -391,7 +434,7 @@ fn a_taken_http_address_is_named_and_the_socket_goes() {
         http: Some(address),
         ..ControlConfig::default()
     };
-    let message = ControlServer::start(&config, Arc::new(FakeNode::default())).expect_err("taken").to_string();
+    let message = start(&config).expect_err("taken").to_string();
     assert_eq!(message, format!("cannot serve http on {address}: Address already in use (os error 98)"));
     assert!(!socket.exists());
 }

@@ -131,6 +131,14 @@ pub enum Forbidden {
         /// The name given.
         name: String,
     },
+    /// A document of another controller than the one that is claimed to send it.
+    #[error("the document is of controller {document:?}, and the request says {claimed:?}")]
+    OtherDocument {
+        /// Who sends it.
+        claimed: String,
+        /// Whose it is.
+        document: Name,
+    },
     /// The caller is somebody else.
     #[error("you are not controller {name:?} but {known}", known = list(.known))]
     NotYou {

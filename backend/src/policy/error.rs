@@ -10,6 +10,14 @@ use super::SwitchboardError;
 /// Why policy does not change. Each message is one line that names the thing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyError {
+    /// Something that must be there, as the request says, is not.
+    #[error("port {port:?} has no {object}")]
+    Absent {
+        /// The port.
+        port: Name,
+        /// What was looked for: `group acl/web`.
+        object: String,
+    },
     /// The running switch does not take it.
     #[error(transparent)]
     Switchboard(#[from] SwitchboardError),

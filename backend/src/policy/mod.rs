@@ -30,7 +30,7 @@ mod store;
 mod switchboard;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use self::change::{Change, ChangeKind};
 pub use self::controllers::{Caller, Controllers, Forbidden, Peer, TokenError};

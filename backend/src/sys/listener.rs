@@ -90,6 +90,8 @@ pub(crate) struct SocketListener {
 pub(crate) enum SocketMode {
     /// Its owner: mode 0600 from the first moment on.
     Owner,
+    /// Everybody: each caller is judged by who it is.
+    Everyone,
     /// Whom the process's umask allows: front ends run as other users.
     Umask,
 }
@@ -185,6 +187,10 @@ fn bind(path: &Path, mode: SocketMode) -> io::Result<UnixListener> {
         rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     }
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
+    if mode == SocketMode::Everyone {
+        // The mode of the unbound socket would be cut by the umask.
+        rustix::fs::chmod(path, Mode::from_raw_mode(0o666))?;
+    }
     rustix::net::listen(&socket, BACKLOG)?;
     Ok(socket.into())
 }

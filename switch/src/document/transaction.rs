@@ -67,21 +67,21 @@ impl Steps {
     /// The edits, carried out by `controller` at `now_ns`.
     ///
     /// # Errors
-    /// A resource that does not hold together.
-    pub fn edits(&self, controller: &Name, now_ns: u64) -> Result<Vec<Edit>, ResourceError> {
+    /// A resource that does not hold together, by its name.
+    pub fn edits(&self, controller: &Name, now_ns: u64) -> Result<Vec<Edit>, (Name, ResourceError)> {
         self.edits.iter().map(|step| step.edit(controller, now_ns)).collect()
     }
 }
 
 impl Step {
-    fn edit(&self, controller: &Name, now_ns: u64) -> Result<Edit, ResourceError> {
+    fn edit(&self, controller: &Name, now_ns: u64) -> Result<Edit, (Name, ResourceError)> {
         Ok(match self.clone() {
             Self::PutLayer(name, order, default) => Edit::PutLayer { name, order, default },
             Self::RemoveLayer(name) => Edit::RemoveLayer { name },
             Self::PutGroup(layer, group) => Edit::PutGroup { layer, group },
             Self::RemoveGroup(layer, group) => Edit::RemoveGroup { layer, group },
             Self::PutResource(name, content) => {
-                let content = content.to_model(now_ns, None)?;
+                let content = content.to_model(now_ns, None).map_err(|cause| (name.clone(), cause))?;
                 Edit::PutResource { resource: Arc::new(Resource { name, controller: controller.clone(), content }) }
             }
             Self::RemoveResource(name) => Edit::RemoveResource { name },
