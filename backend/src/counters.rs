@@ -35,6 +35,11 @@ pub(crate) struct PortCounters {
     pub(crate) tx_bytes: Counter,
     /// Eventfd writes that told the guest of used buffers.
     pub(crate) notifications: Counter,
+    /// Frames received that their sender left unfinished, and those of them that are longer than the link takes.
+    pub(crate) unfinished: Counter,
+    pub(crate) oversized: Counter,
+    /// What the latter were cut into.
+    pub(crate) segments: Counter,
     drops: [Counter; DropCause::COUNT],
     errors: [Counter; RingError::CAUSES.len()],
 }
@@ -47,6 +52,9 @@ impl Default for PortCounters {
             tx_packets: Counter::default(),
             tx_bytes: Counter::default(),
             notifications: Counter::default(),
+            unfinished: Counter::default(),
+            oversized: Counter::default(),
+            segments: Counter::default(),
             drops: std::array::from_fn(|_| Counter::default()),
             errors: std::array::from_fn(|_| Counter::default()),
         }

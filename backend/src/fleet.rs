@@ -4,12 +4,12 @@
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
-use packet::PortId;
+use packet::{MacAddr, PortId};
 use switch::{BridgeStats, Name};
 use virtqueue::MemoryMap;
 
 use crate::topology::Topology;
-use crate::worker::{Attachment, Command, Job, Mailbox, QueueId, WorkerGone};
+use crate::worker::{Attachment, Command, Job, Mailbox, QueueId, Uplink, WorkerGone};
 
 /// The workers' mailboxes, and the topology that all of them have.
 #[derive(Debug)]
@@ -62,9 +62,19 @@ impl Fleet {
         Ok(())
     }
 
-    /// Lets the bridge learn at `port`.
-    pub(crate) fn add_port(&self, port: PortId, name: &Name) -> Result<(), WorkerGone> {
-        self.ask_all(|reply| Command::AddPort { port, name: name.clone(), reply }).map(drop)
+    /// Lets the bridge learn at `port`, or know the one address that is there.
+    pub(crate) fn add_port(&self, port: PortId, name: &Name, mac: Option<MacAddr>) -> Result<(), WorkerGone> {
+        self.ask_all(|reply| Command::AddPort { port, name: name.clone(), mac, reply }).map(drop)
+    }
+
+    pub(crate) fn attach_uplink(&self, worker: usize, uplink: Uplink) -> Result<(), WorkerGone> {
+        let uplink = Box::new(uplink);
+        self.mailbox(worker)?.ask(|reply| Command::AttachUplink { uplink, reply })
+    }
+
+    /// Takes an uplink back. Its worker touches the socket no more.
+    pub(crate) fn detach_uplink(&self, worker: usize, port: PortId) -> Result<Option<Box<Uplink>>, WorkerGone> {
+        self.mailbox(worker)?.ask(|reply| Command::DetachUplink { port, reply })
     }
 
     /// Announces a guest that moved here, once: by the worker that serves the port's first queue pair.

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::config::{PollMode, PortKind, Role};
+use crate::config::{AfPacket, Endpoint, PollMode, PortKind, Role};
 
 /// Everything that a node counts, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -56,10 +56,15 @@ pub struct PortStatus {
     pub name: String,
     /// What is at the other end.
     pub kind: PortKind,
-    /// Who listens.
-    pub role: Role,
-    /// The socket on which front end and node meet.
-    pub socket: String,
+    /// Who listens; vhost-user only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// The socket on which front end and node meet; vhost-user only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<String>,
+    /// What only uplinks have.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uplink: Option<UplinkStatus>,
     /// How far the connection has come.
     pub state: PortState,
     /// The negotiated ring layout, once there is one.
@@ -90,12 +95,17 @@ impl PortStatus {
     pub fn new(port: &crate::config::PortConfig) -> Self {
         Self {
             name: port.name.to_string(),
-            kind: port.kind,
-            role: port.role,
-            socket: port.socket.to_string(),
-            state: match port.role {
-                Role::Client => PortState::Connecting,
-                Role::Server => PortState::Listening,
+            kind: port.kind(),
+            role: port.guest().map(|guest| guest.role),
+            socket: port.guest().map(|guest| guest.socket.to_string()),
+            uplink: match &port.endpoint {
+                Endpoint::VhostUser(_) => None,
+                Endpoint::AfPacket(uplink) => Some(UplinkStatus::new(uplink)),
+            },
+            state: match port.guest().map(|guest| guest.role) {
+                Some(Role::Client) => PortState::Connecting,
+                Some(Role::Server) => PortState::Listening,
+                None => PortState::Down,
             },
             ring: None,
             features: Vec::new(),
@@ -111,6 +121,62 @@ impl PortStatus {
     }
 }
 
+/// What an uplink has besides what all ports have.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct UplinkStatus {
+    /// The network interface.
+    pub interface: String,
+    /// The node's own addresses there.
+    pub address: Vec<String>,
+    /// Their MAC address, while the interface is there.
+    pub mac: Option<String>,
+    /// Longest IP packet that is sent there, once it is known.
+    pub mtu: Option<u16>,
+    /// Frames received that their sender left unfinished: without a checksum, or not cut.
+    pub rx_unfinished: u64,
+    /// Those of them that were longer than a link takes.
+    pub rx_oversized: u64,
+    /// What the node cut the latter into, for who does not take them whole.
+    pub segments: u64,
+    /// Who is where on the link, as far as the node needed to know.
+    pub neighbors: Vec<NeighborStatus>,
+    /// Frames in which the node asked where a neighbour is.
+    pub neighbors_asked: u64,
+    /// Requests for the node's addresses that it answered.
+    pub neighbors_answered: u64,
+    /// Neighbours that became known, or moved.
+    pub neighbors_learned: u64,
+    /// Neighbours that did not answer.
+    pub neighbors_failed: u64,
+    /// Messages of other stations that claim an address of the node's.
+    pub neighbors_duplicates: u64,
+    /// Packets that wait for a neighbour to say where it is.
+    pub parked: u64,
+}
+
+/// A neighbour of an uplink.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NeighborStatus {
+    /// Its IP address.
+    pub ip: String,
+    /// Its MAC address, if that is known.
+    pub mac: Option<String>,
+    /// What is known of it: incomplete, reachable, stale, failed.
+    pub state: String,
+}
+
+impl UplinkStatus {
+    /// An uplink whose interface nobody has looked at.
+    fn new(uplink: &AfPacket) -> Self {
+        Self {
+            interface: uplink.interface.to_string(),
+            address: uplink.address.iter().map(ToString::to_string).collect(),
+            mtu: uplink.mtu,
+            ..Self::default()
+        }
+    }
+}
+
 /// How far the connection of a port has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -121,13 +187,23 @@ pub enum PortState {
     Connecting,
     /// A front end is connected and negotiating.
     Connected,
-    /// Rings run: packets can flow.
+    /// Uplink: the interface is not there, or down.
+    Down,
+    /// Rings run, or the interface is up: packets can flow.
     Up,
+}
+
+impl PortStatus {
+    /// Where the port is met: its socket, or its interface.
+    pub fn place(&self) -> &str {
+        let interface = self.uplink.as_ref().map(|uplink| uplink.interface.as_str());
+        self.socket.as_deref().or(interface).unwrap_or("-")
+    }
 }
 
 impl PortState {
     /// All states.
-    pub const ALL: [Self; 4] = [Self::Listening, Self::Connecting, Self::Connected, Self::Up];
+    pub const ALL: [Self; 5] = [Self::Listening, Self::Connecting, Self::Connected, Self::Down, Self::Up];
 
     /// As it is spelled in JSON, metrics and tables.
     pub fn name(self) -> &'static str {
@@ -135,6 +211,7 @@ impl PortState {
             Self::Listening => "listening",
             Self::Connecting => "connecting",
             Self::Connected => "connected",
+            Self::Down => "down",
             Self::Up => "up",
         }
     }

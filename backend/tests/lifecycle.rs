@@ -271,7 +271,10 @@ fn mtu_configuration_and_status_are_served() {
 fn a_port_has_up_to_128_queue_pairs() {
     let _alone = alone();
     let spec = NodeSpec::new().workers(3, PollMode::Adaptive);
-    let node = spec.port_with("a", |port| port.queues = 128).port_with("b", |port| port.queues = 128).start();
+    let node = spec
+        .port_with("a", |port| port.guest_mut().expect("vhost-user").queues = 128)
+        .port_with("b", |port| port.guest_mut().expect("vhost-user").queues = 128)
+        .start();
     let many = |name| {
         let mut config = guest_config(node.socket(name));
         config.queue_pairs = 127;

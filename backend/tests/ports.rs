@@ -181,7 +181,7 @@ fn client_ports_come_and_go() {
     let node = NodeSpec::new().workers(1, PollMode::Adaptive).start();
     for _ in 0..5 {
         let mut client = port("c", node.socket("c"));
-        client.role = Role::Client;
+        client.guest_mut().expect("vhost-user").role = Role::Client;
         node.handle().add_port(client).expect("node").expect("add");
         assert_eq!(node.status("c").state, PortState::Connecting);
         let mut config = support::guest_config(node.socket("c"));

@@ -80,7 +80,9 @@ fn queue_pairs_are_spread_and_keep_their_order() {
     let _alone = alone();
     for wired in [true, false] {
         let spec = NodeSpec::new().workers(2, PollMode::Adaptive);
-        let spec = spec.port_with("a", |port| port.queues = 4).port_with("b", |port| port.queues = 4);
+        let spec = spec
+            .port_with("a", |port| port.guest_mut().expect("vhost-user").queues = 4)
+            .port_with("b", |port| port.guest_mut().expect("vhost-user").queues = 4);
         let node = if wired { spec.wired("a", "b") } else { spec }.start();
         let four = |config: &mut DeviceConfig| config.queue_pairs = 4;
         let (mut a, mut b) = (attach(&node, "a", four), attach(&node, "b", four));
@@ -281,7 +283,7 @@ fn ports_stay_on_their_workers() {
     let spec = NodeSpec::new().workers(3, PollMode::Adaptive);
     let on = |port: &mut backend::config::PortConfig| {
         port.workers = vec![Name::new("w2").expect("name"), Name::new("w0").expect("name")];
-        port.queues = 2;
+        port.guest_mut().expect("vhost-user").queues = 2;
     };
     let node = spec.port_with("a", on).port_with("b", on).wired("a", "b").start();
     let two = |config: &mut DeviceConfig| config.queue_pairs = 2;

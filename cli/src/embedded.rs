@@ -48,7 +48,11 @@ impl EmbeddedNode {
         let sockets: Vec<PathBuf> = shape.ports.iter().map(|port| dir.path().join(format!("{port}.sock"))).collect();
         let mut ports = Vec::new();
         for (name, socket) in names.iter().zip(&sockets) {
-            ports.push(PortConfig { queues: shape.queues, ..PortConfig::vhost_user(name.clone(), socket)? });
+            let mut port = PortConfig::vhost_user(name.clone(), socket)?;
+            if let Some(guest) = port.guest_mut() {
+                guest.queues = shape.queues;
+            }
+            ports.push(port);
         }
         let crossconnects = match (&*names, shape.crossconnect) {
             ([first, second, ..], true) => vec![CrossConnect { ports: [first.clone(), second.clone()] }],
@@ -60,7 +64,8 @@ impl EmbeddedNode {
             ..ControlConfig::default()
         };
         let workers = vec![WorkerConfig { name: worker, cpu: shape.cpu, poll: shape.poll }];
-        let node = Node::start(&Config { control, workers, ports, crossconnects }).context("cannot start the node")?;
+        let node = Node::start(&Config { control, workers, ports, crossconnects, ..Config::default() })
+            .context("cannot start the node")?;
         Ok(Self { handle: node.handle(), sockets, _node: node, _dir: dir })
     }
 

@@ -7,7 +7,7 @@ use anyhow::Context;
 use backend::config::{MAX_QUEUE_PAIRS, Name, PortConfig, PortKind, Role};
 use backend::stats::PortStatus;
 use clap::builder::PossibleValuesParser;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::client::{Client, Control};
 use crate::columns::Columns;
@@ -31,7 +31,7 @@ enum What {
         control: Control,
     },
     /// Adds a port
-    Add(Add),
+    Add(Box<Add>),
     /// Removes a port; its guest is disconnected
     Remove {
         /// The port
@@ -45,21 +45,39 @@ enum What {
 struct Add {
     /// The new port
     name: Name,
+    /// What is at the other end [default: af-packet with --interface, else vhost-user]
+    #[arg(long)]
+    kind: Option<String>,
     /// Socket on which front end and node meet
-    #[arg(long, value_name = "PATH")]
-    socket: PathBuf,
+    #[arg(long, value_name = "PATH", required_unless_present = "interface")]
+    socket: Option<PathBuf>,
     /// Whether the node listens on it (server) or connects to it (client)
-    #[arg(long, default_value = Role::Server.name(), value_parser = PossibleValuesParser::new(Role::NAMES))]
-    role: String,
+    #[arg(long, value_parser = PossibleValuesParser::new(Role::NAMES))]
+    role: Option<String>,
     /// Queue pairs offered
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUE_PAIRS)))]
-    queues: u16,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(MAX_QUEUE_PAIRS)))]
+    queues: Option<u16>,
+    /// Network interface of an uplink
+    #[arg(long, value_name = "NAME", conflicts_with = "socket")]
+    interface: Option<String>,
+    /// The node's own addresses there
+    #[arg(long, value_delimiter = ',', value_name = "IP/PREFIX,..")]
+    address: Vec<String>,
+    /// The routers there
+    #[arg(long, value_delimiter = ',', value_name = "IP,..")]
+    gateway: Vec<String>,
+    /// Longest IP packet that is sent there [default: the interface's MTU]
+    #[arg(long, value_name = "BYTES")]
+    mtu: Option<u16>,
+    /// The one MAC address that is at the port
+    #[arg(long)]
+    mac: Option<String>,
+    /// The virtual network that the port is in
+    #[arg(long)]
+    vni: Option<u32>,
     /// Workers that serve it; all unless given
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     workers: Vec<Name>,
-    /// What is at the other end
-    #[arg(long, default_value = PortKind::VhostUser.name())]
-    kind: String,
     #[command(flatten)]
     control: Control,
 }
@@ -82,16 +100,17 @@ fn list(client: &Client) -> anyhow::Result<()> {
     if ports.is_empty() {
         return print("no ports\n");
     }
-    let mut table = Columns::new(&["PORT", "KIND", "STATE", "RING", "PAIRS", "ROLE", "SOCKET"]);
+    let mut table = Columns::new(&["PORT", "KIND", "STATE", "RING", "PAIRS", "ROLE", "PLACE"]);
     for port in ports {
+        let place = port.place().to_owned();
         table.row([
             port.name,
             port.kind.to_string(),
             port.state.to_string(),
             port.ring.map_or_else(|| "-".to_owned(), |ring| ring.to_string()),
             port.queue_pairs.to_string(),
-            port.role.to_string(),
-            port.socket,
+            port.role.map_or_else(|| "-".to_owned(), |role| role.to_string()),
+            place,
         ]);
     }
     print(&table.to_string())
@@ -99,17 +118,37 @@ fn list(client: &Client) -> anyhow::Result<()> {
 
 fn add(what: &Add) -> anyhow::Result<()> {
     let name = &what.name;
-    // The node has its own idea of where relative paths begin.
-    let socket = std::path::absolute(&what.socket).with_context(|| format!("socket {}", what.socket.display()))?;
-    let mut port = json!({
-        "name": name, "kind": what.kind, "role": what.role, "queues": what.queues,
-        "socket": socket.to_str().with_context(|| format!("socket {} is not text", socket.display()))?,
-    });
-    if !what.workers.is_empty() {
-        port["workers"] = json!(what.workers);
-    }
     // The same judgement as the node's, but before anybody needs to answer.
-    let port = PortConfig::from_json(port.to_string().as_bytes()).with_context(|| format!("port {name}"))?;
+    let port = PortConfig::from_json(what.body()?.to_string().as_bytes()).with_context(|| format!("port {name}"))?;
     let status: PortStatus = Client::new(&what.control)?.post("/ports", &port)?;
-    print(&format!("port {name} is {} on {}\n", status.state, status.socket))
+    print(&format!("port {name} is {} on {}\n", status.state, status.place()))
+}
+
+impl Add {
+    /// The keys that were given, as the node takes them.
+    fn body(&self) -> anyhow::Result<Value> {
+        let default = if self.interface.is_some() { PortKind::AfPacket } else { PortKind::VhostUser };
+        let mut body = json!({ "name": self.name, "kind": self.kind.as_deref().unwrap_or_else(|| default.name()) });
+        let mut set = |key: &str, value: Value| {
+            if !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)) {
+                body[key] = value;
+            }
+        };
+        if let Some(socket) = &self.socket {
+            // The node has its own idea of where relative paths begin.
+            let socket = std::path::absolute(socket).with_context(|| format!("socket {}", socket.display()))?;
+            let text = socket.to_str().with_context(|| format!("socket {} is not text", socket.display()))?;
+            set("socket", json!(text));
+        }
+        set("role", json!(self.role));
+        set("queues", json!(self.queues));
+        set("interface", json!(self.interface));
+        set("address", json!(self.address));
+        set("gateway", json!(self.gateway));
+        set("mtu", json!(self.mtu));
+        set("mac", json!(self.mac));
+        set("vni", json!(self.vni));
+        set("workers", json!(self.workers));
+        Ok(body)
+    }
 }

@@ -23,6 +23,8 @@ pub enum Verdict {
     Park(DropCause),
     /// A copy was kept, and there is nothing more to do.
     Parked,
+    /// It was for the node itself.
+    Taken,
 }
 
 /// Declares the causes once, so that the enum, the labels and the list cannot drift apart.
@@ -100,6 +102,8 @@ drop_causes! {
     ReservedAddress => "reserved_address",
     /// Shorter than an Ethernet header.
     Runt => "runt",
+    /// The source is not one that the port may have.
+    SpoofedSource => "spoofed_source",
     /// Longer than any buffer the destination posted, or than a frame may be.
     TooBig => "too_big",
     /// The TTL or hop limit is spent.
@@ -112,6 +116,8 @@ drop_causes! {
     Unsegmentable => "unsegmentable",
     /// A rule of the port's policy changes headers that the packet has not.
     Untransposable => "untransposable",
+    /// The kernel found no room in the uplink's receive ring.
+    UplinkFull => "uplink_full",
 }
 
 impl DropCause {

@@ -29,6 +29,15 @@ impl NetNs {
         run(&self.command(&[&["ip"], args.split_whitespace().collect::<Vec<_>>().as_slice()].concat()))
     }
 
+    /// Wires two namespaces by a veth pair: `name` inside, `peer_name` in `peer`, both up.
+    pub fn wire(&self, name: &str, peer: &Self, peer_name: &str) -> Result<()> {
+        let (here, there) = (&self.name, &peer.name);
+        let words = format!("link add {name} netns {here} type veth peer name {peer_name} netns {there}");
+        run(&[&["ip"], words.split_whitespace().collect::<Vec<_>>().as_slice()].concat())?;
+        self.ip(&format!("link set {name} up"))?;
+        peer.ip(&format!("link set {peer_name} up")).map(drop)
+    }
+
     /// Runs a shell command inside, to its end.
     pub fn sh(&self, command: &str) -> Result<String> {
         run(&self.command(&["sh", "-c", command]))

@@ -2,6 +2,7 @@
 //! The `shunt` binary as a daemon: its configuration, its statistics, its restarts.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use anyhow::{Context, Result, bail};
 use serde::Deserialize;
 
 use crate::exchange::{Backend, BackendCounts};
+use crate::netns::NetNs;
 use crate::process::{self, Process};
 use crate::scenario::WorkDir;
 use crate::testpmd::PortCounts;
@@ -31,13 +33,26 @@ pub struct PortConfig {
     pub client: bool,
     /// Queue pairs.
     pub queues: u16,
+    /// Further lines of its table.
+    pub extra: String,
 }
 
 impl PortConfig {
     /// A listening port with one queue pair.
     pub fn new(name: &str) -> Self {
-        Self { name: name.to_owned(), client: false, queues: 1 }
+        Self { name: name.to_owned(), client: false, queues: 1, extra: String::new() }
     }
+}
+
+/// One uplink of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkConfig {
+    /// The port's name.
+    pub name: String,
+    /// Its interface, in the node's namespace.
+    pub interface: String,
+    /// Further lines of its table.
+    pub extra: String,
 }
 
 /// What a node is configured with.
@@ -47,8 +62,12 @@ pub struct NodeConfig {
     pub ports: Vec<PortConfig>,
     /// Pairs of ports that are wired back to back; the others form a bridge.
     pub crossconnects: Vec<[String; 2]>,
-    /// `poll` of the one worker; empty means the default.
+    /// Interfaces of the kernel.
+    pub uplinks: Vec<UplinkConfig>,
+    /// `poll` of the workers; empty means the default.
     pub poll: String,
+    /// Workers `w1` and so on besides `w0`, which is the only one that is pinned.
+    pub more_workers: usize,
 }
 
 impl NodeConfig {
@@ -66,9 +85,14 @@ impl NodeConfig {
         let path = |name: &str| work.file(name).display().to_string();
         let mut text = String::new();
         writeln!(text, "[control]\nsocket = {:?}\nstate_dir = {:?}", path("control.sock"), path("state"))?;
-        writeln!(text, "\n[[worker]]\nname = \"w0\"\ncpu = 0")?;
-        if !self.poll.is_empty() {
-            writeln!(text, "poll = {:?}", self.poll)?;
+        for worker in 0..=self.more_workers {
+            writeln!(text, "\n[[worker]]\nname = \"w{worker}\"")?;
+            if worker == 0 {
+                writeln!(text, "cpu = 0")?;
+            }
+            if !self.poll.is_empty() {
+                writeln!(text, "poll = {:?}", self.poll)?;
+            }
         }
         for port in &self.ports {
             let role = if port.client { "client" } else { "server" };
@@ -78,6 +102,11 @@ impl NodeConfig {
                 "\n[[port]]\nname = {:?}\nkind = \"vhost-user\"\nsocket = {socket:?}\nrole = {role:?}\nqueues = {}",
                 port.name, port.queues
             )?;
+            writeln!(text, "{}", port.extra)?;
+        }
+        for uplink in &self.uplinks {
+            let UplinkConfig { name, interface, extra } = uplink;
+            writeln!(text, "\n[[port]]\nname = {name:?}\nkind = \"af-packet\"\ninterface = {interface:?}\n{extra}")?;
         }
         for pair in &self.crossconnects {
             writeln!(text, "\n[[crossconnect]]\nports = {pair:?}")?;
@@ -118,6 +147,52 @@ pub struct PortStats {
     /// What went wrong, by cause.
     #[serde(default)]
     pub errors: BTreeMap<String, u64>,
+    /// What only uplinks have.
+    pub uplink: Option<UplinkStats>,
+}
+
+/// What an uplink counts besides.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct UplinkStats {
+    /// Its MAC address.
+    pub mac: Option<String>,
+    /// Longest IP packet that is sent.
+    pub mtu: Option<u16>,
+    /// Frames received that were unfinished.
+    pub rx_unfinished: u64,
+    /// Frames received that were longer than a link takes.
+    pub rx_oversized: u64,
+    /// What those were cut into.
+    pub segments: u64,
+    /// Stations of the link.
+    pub neighbors: Vec<NeighborStats>,
+    /// Requests answered.
+    pub neighbors_answered: u64,
+    /// Packets that wait for a neighbour.
+    pub parked: u64,
+}
+
+/// A neighbour of an uplink.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+pub struct NeighborStats {
+    /// Its IP address.
+    pub ip: String,
+    /// Its MAC address.
+    pub mac: Option<String>,
+    /// What is known of it.
+    pub state: String,
+}
+
+impl PortStats {
+    /// What it counts as an uplink.
+    pub fn uplink(&self) -> Result<&UplinkStats> {
+        self.uplink.as_ref().with_context(|| format!("{} is no uplink", self.name))
+    }
+
+    /// Frames dropped for one cause.
+    pub fn dropped(&self, cause: &str) -> u64 {
+        self.drops.get(cause).copied().unwrap_or(0)
+    }
 }
 
 impl Stats {
@@ -132,18 +207,29 @@ impl Stats {
 pub struct Node {
     dir: PathBuf,
     ports: Vec<String>,
+    prefix: Vec<OsString>,
     process: Process,
 }
 
 impl Node {
     /// Writes the configuration, starts the node and waits until it answers.
     pub fn start(work: &WorkDir, config: &NodeConfig) -> Result<Self> {
+        Self::start_with(work, config, Vec::new())
+    }
+
+    /// As [`start`](Self::start), in a namespace.
+    pub fn start_in(work: &WorkDir, config: &NodeConfig, ns: &NetNs) -> Result<Self> {
+        Self::start_with(work, config, ns.command(&[]))
+    }
+
+    fn start_with(work: &WorkDir, config: &NodeConfig, prefix: Vec<OsString>) -> Result<Self> {
         fs::write(work.file("node.toml"), config.to_toml(work)?)?;
         fs::create_dir_all(work.file("state"))?;
         let mut node = Self {
             dir: work.path().to_owned(),
             ports: config.ports.iter().map(|p| p.name.clone()).collect(),
-            process: launch(work)?,
+            process: launch(work, &prefix)?,
+            prefix,
         };
         node.answers()?;
         Ok(node)
@@ -151,7 +237,7 @@ impl Node {
 
     /// Starts it again after [`terminate`](Self::terminate) or [`kill`](Self::kill).
     pub fn start_again(&mut self, work: &WorkDir) -> Result<()> {
-        self.process = launch(work)?;
+        self.process = launch(work, &self.prefix)?;
         self.answers()
     }
 
@@ -266,9 +352,11 @@ pub fn target_dir() -> Result<PathBuf> {
     exe.ancestors().nth(3).map(Path::to_owned).context("the test is not in a target directory")
 }
 
-fn launch(work: &WorkDir) -> Result<Process> {
+fn launch(work: &WorkDir, prefix: &[OsString]) -> Result<Process> {
     let config = work.file("node.toml");
-    Process::spawn(work, "node", &[binary()?.as_os_str(), "run".as_ref(), "--config".as_ref(), config.as_os_str()])
+    let mut argv = prefix.to_vec();
+    argv.extend([binary()?.as_os_str(), "run".as_ref(), "--config".as_ref(), config.as_os_str()].map(Into::into));
+    Process::spawn(work, "node", &argv)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ enum Operation {
     AddPort(PortId),
     Advance(u64),
     Burst(Vec<Frame>),
+    Fix(PortId, MacAddr),
     LearnRemote(MacAddr, PortId, u64),
     RemovePort(PortId),
     Sweep(usize),
@@ -36,6 +37,7 @@ struct Oracle {
     now: u64,
     stations: BTreeMap<MacAddr, (PortId, u64)>,
     retired: Vec<PortId>,
+    fixed: Vec<PortId>,
     outbox: VecDeque<Announcement>,
     stats: BridgeStats,
 }
@@ -48,7 +50,9 @@ impl Oracle {
         if frame.len < 14 {
             return Verdict::Drop(DropCause::Runt);
         }
-        self.learn(frame.source, frame.ingress);
+        if !self.fixed.contains(&frame.ingress) {
+            self.learn(frame.source, frame.ingress);
+        }
         if frame.destination.is_reserved() {
             Verdict::Drop(DropCause::ReservedAddress)
         } else if frame.destination.is_multicast() {
@@ -73,6 +77,7 @@ impl Oracle {
             return;
         }
         match self.stations.get(&mac).copied() {
+            Some((_, Entry::FIXED)) => self.stats.claimed += 1,
             Some((at, seen)) if at == port => {
                 if now.saturating_sub(seen) < MS {
                     return;
@@ -107,10 +112,10 @@ impl Oracle {
             self.stats.port_full += 1;
             return false;
         }
-        if self.stations.len() == self.config.capacity as usize {
+        if self.stations.len() >= self.config.capacity as usize {
             let oldest = self.stations.iter().map(|(mac, (_, seen))| (*seen, *mac)).min();
             match oldest {
-                Some((seen, old)) if seen + self.config.ageing_ns / 2 <= now => {
+                Some((seen, old)) if seen.saturating_add(self.config.ageing_ns / 2) <= now => {
                     self.stats.replaced += 1;
                     self.stations.remove(&old);
                 }
@@ -125,7 +130,8 @@ impl Oracle {
     }
 
     fn learn_remote(&mut self, mac: MacAddr, port: PortId, seen: u64) {
-        if !mac.is_unicast() || self.retired.contains(&port) {
+        let fixed = matches!(self.stations.get(&mac), Some((_, Entry::FIXED)));
+        if !mac.is_unicast() || self.retired.contains(&port) || self.fixed.contains(&port) || fixed {
             self.stats.remote_refused += 1;
             return;
         }
@@ -157,6 +163,28 @@ impl Oracle {
 
     fn outbox_is_full(&self) -> bool {
         self.config.outbox > 0 && self.outbox.len() == self.config.outbox
+    }
+
+    fn fix(&mut self, port: PortId, mac: MacAddr) -> bool {
+        self.stats.flushed += self.forget(|at, _| at == port) as u64;
+        self.retired.retain(|retired| *retired != port);
+        self.fixed.push(port);
+        let taken = matches!(self.stations.get(&mac), Some((_, Entry::FIXED)));
+        if taken || !mac.is_unicast() {
+            return false;
+        }
+        if self.stations.len() == 8 && !self.stations.contains_key(&mac) {
+            let oldest = self.stations.iter().map(|(mac, (_, seen))| (*seen, *mac)).min();
+            match oldest {
+                Some((seen, old)) if seen != Entry::FIXED => {
+                    self.stats.replaced += 1;
+                    self.stations.remove(&old);
+                }
+                _ => return false,
+            }
+        }
+        self.stations.insert(mac, (port, Entry::FIXED));
+        true
     }
 
     fn announce(&mut self, mac: MacAddr, port: PortId, seen_ns: u64) -> bool {
@@ -227,6 +255,7 @@ fn operation() -> impl Strategy<Value = Operation> {
         4 => (0usize..8).prop_map(Operation::TakeAnnouncements),
         1 => port().prop_map(Operation::RemovePort),
         1 => port().prop_map(Operation::AddPort),
+        1 => (port(), mac()).prop_map(|(port, mac)| Operation::Fix(port, mac)),
     ]
 }
 
@@ -253,7 +282,7 @@ fn apply(bridge: &mut Bridge, oracle: &mut Oracle, burst: &mut Burst, operation:
         }
         Operation::Sweep(budget) => {
             let (now, ageing) = (oracle.now, oracle.config.ageing_ns);
-            let aged = oracle.forget(|_, seen| budget > 0 && seen + ageing <= now);
+            let aged = oracle.forget(|_, seen| budget > 0 && seen.saturating_add(ageing) <= now);
             oracle.stats.aged += aged as u64;
             assert_eq!(bridge.sweep(now, budget), aged);
         }
@@ -266,8 +295,10 @@ fn apply(bridge: &mut Bridge, oracle: &mut Oracle, burst: &mut Burst, operation:
             let flushed = oracle.forget(|at, _| at == port);
             oracle.stats.flushed += flushed as u64;
             oracle.retired.push(port);
+            oracle.fixed.retain(|fixed| *fixed != port);
             assert_eq!(bridge.remove_port(port), flushed);
         }
+        Operation::Fix(port, mac) => assert_eq!(bridge.fix(port, mac), oracle.fix(port, mac)),
         Operation::AddPort(port) => {
             oracle.retired.retain(|retired| *retired != port);
             bridge.add_port(port);
@@ -299,6 +330,7 @@ proptest! {
             now: start,
             stations: BTreeMap::new(),
             retired: Vec::new(),
+            fixed: Vec::new(),
             outbox: VecDeque::new(),
             stats: BridgeStats::default(),
         };

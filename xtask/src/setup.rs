@@ -13,11 +13,12 @@ use crate::command::{output, program, run as execute, target_dir};
 type Needs = [(&'static str, &'static str)];
 
 /// What the tests need.
-pub(crate) const TESTS: [(&str, &str); 6] = [
+pub(crate) const TESTS: [(&str, &str); 7] = [
     ("/usr/bin/dpdk-testpmd", "dpdk-dev"),
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/bin/busybox", "busybox-static"),
     ("/bin/ip", "iproute2"),
+    ("/sbin/ethtool", "ethtool"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/stdbuf", "coreutils"),
 ];

@@ -1,9 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What only shows when all sections are seen together, and on this machine.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
+use std::net::IpAddr;
 
-use super::{Config, Fault, MAX_PORTS, MAX_QUEUE_PAIRS, MAX_WORKERS, Machine, Name, Place, PortConfig, Problem};
+use super::{
+    AfPacket, Config, Conflict, Endpoint, Fault, InterfaceAddress, MAX_PORTS, MAX_QUEUE_PAIRS, MAX_WORKERS, Machine,
+    Name, Place, PortConfig, Problem,
+};
 
 impl Config {
     /// Checks how the parts fit together, and whether `machine` has what they ask for.
@@ -16,7 +20,8 @@ impl Config {
         self.control.check()?;
         self.check_workers(machine)?;
         self.check_ports()?;
-        self.check_crossconnects()
+        self.check_crossconnects()?;
+        self.check_controllers()
     }
 
     fn check_workers(&self, machine: &Machine) -> Result<(), Fault> {
@@ -39,16 +44,22 @@ impl Config {
         bounded("port", self.ports.len(), MAX_PORTS)?;
         let workers: Vec<&Name> = self.workers.iter().map(|worker| &worker.name).collect();
         let mut names = HashSet::new();
-        let mut sockets = HashMap::from([(self.control.socket.as_path(), "[control]".to_owned())]);
         for (index, port) in self.ports.iter().enumerate() {
             if !names.insert(&port.name) {
                 let problem = Problem::DuplicatePort { name: port.name.to_string() };
                 return Err(Place::in_port(index, "name").fault(problem));
             }
-            if let Some(other) = sockets.insert(&port.socket, format!("port \"{}\"", port.name)) {
-                let (name, socket) = (port.name.to_string(), port.socket.to_path_buf());
-                let problem = Problem::DuplicateSocket { port: name, socket, other };
-                return Err(Place::in_port(index, "socket").fault(problem));
+            let taken = |what: Conflict, other: String| {
+                let (key, port) = (what.key(), port.name.to_string());
+                Err(Place::in_port(index, key).fault(Problem::Conflict { port, what, other }))
+            };
+            if let Some(guest) = port.guest().filter(|guest| guest.socket == self.control.socket) {
+                return taken(Conflict::Socket(guest.socket.clone()), "[control]".to_owned());
+            }
+            for earlier in self.ports.iter().take(index) {
+                if let Some(what) = port.conflict(earlier) {
+                    return taken(what, format!("port \"{}\"", earlier.name));
+                }
             }
             port.check(&workers).map_err(|fault| Fault { place: Place { index, ..fault.place }, ..fault })?;
         }
@@ -84,9 +95,18 @@ impl PortConfig {
     /// # Errors
     /// The first thing found wrong.
     pub fn check(&self, workers: &[&Name]) -> Result<(), Fault> {
-        if !(1..=MAX_QUEUE_PAIRS).contains(&self.queues) {
-            let problem = Problem::Queues { port: self.name.to_string(), found: self.queues };
-            return Err(Place::in_port(0, "queues").fault(problem));
+        match &self.endpoint {
+            Endpoint::VhostUser(guest) if !(1..=MAX_QUEUE_PAIRS).contains(&guest.queues) => {
+                let problem = Problem::Queues { port: self.name.to_string(), found: guest.queues };
+                return Err(Place::in_port(0, "queues").fault(problem));
+            }
+            Endpoint::VhostUser(_) => {}
+            Endpoint::AfPacket(uplink) => {
+                uplink.check_addresses().map_err(|(key, problem)| Place::in_port(0, key).fault(problem))?;
+            }
+        }
+        if self.vni.is_some() && self.mac.is_none() {
+            return Err(Place::in_port(0, "vni").fault(Problem::VniWithoutMac));
         }
         for (at, worker) in self.workers.iter().enumerate() {
             let port = self.name.to_string();
@@ -97,6 +117,33 @@ impl PortConfig {
             }
             if self.workers.iter().take(at).any(|earlier| earlier == worker) {
                 return wrong(Problem::WorkerTwice { port, worker: worker.to_string() });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AfPacket {
+    /// Checks how its addresses fit together. An error names the key.
+    pub(super) fn check_addresses(&self) -> Result<(), (&'static str, Problem)> {
+        let (found, max) = (self.address.len(), Self::MAX_ADDRESSES);
+        if found > max {
+            return Err(("address", Problem::TooManyAddresses { found, max }));
+        }
+        let mut seen = HashSet::new();
+        if let Some(twice) = self.address.iter().find(|own| !seen.insert(own.address())) {
+            return Err(("address", Problem::AddressTwice { address: twice.address() }));
+        }
+        let mut versions = HashSet::new();
+        for gateway in &self.gateway {
+            if !versions.insert(gateway.is_ipv4()) {
+                return Err(("gateway", Problem::GatewayTwice { version: if gateway.is_ipv4() { 4 } else { 6 } }));
+            }
+            // A link-local router needs no prefix of ours, but an address to ask it from.
+            let link_local = matches!(gateway, IpAddr::V6(gateway) if gateway.is_unicast_link_local());
+            let near = |own: &InterfaceAddress| own.covers(*gateway) || link_local && own.address().is_ipv6();
+            if seen.contains(gateway) || !self.address.iter().any(near) {
+                return Err(("gateway", Problem::GatewayOffLink { gateway: *gateway }));
             }
         }
         Ok(())

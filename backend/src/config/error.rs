@@ -4,12 +4,12 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::{BadName, BadSocketPath, MAX_QUEUE_PAIRS};
+use super::{BadInterfaceAddress, BadInterfaceName, BadName, BadSocketPath, Conflict, MAX_QUEUE_PAIRS, PortKind};
 
 /// Why a configuration file was refused. The message is one line: file, line where known, cause.
 #[derive(Debug, Error)]
@@ -55,7 +55,7 @@ pub struct Fault {
 /// A key in a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// `control`, `worker`, `port` or `crossconnect`; empty: the top level.
+    /// `control`, `worker`, `port`, `crossconnect` or `controller`; empty: the top level.
     pub section: &'static str,
     /// Which of several tables of that name, from 0.
     pub index: usize,
@@ -99,6 +99,28 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it means, and its fields are the values in it")]
 pub enum Problem {
+    #[error("[[port]] key \"address\": {cause}")]
+    BadAddress { cause: BadInterfaceAddress },
+    #[error("[[port]] key \"gateway\": \"{found}\" is not the address of a station, such as \"192.0.2.254\"")]
+    BadGateway { found: String },
+    #[error("[[port]] key \"interface\": {cause}")]
+    BadInterface { cause: BadInterfaceName },
+    #[error("[[port]] key \"mac\": \"{found}\" is not the address of one station, such as \"52:54:00:12:34:56\"")]
+    BadMac { found: String },
+    #[error("[[port]] key \"address\" has {address} twice")]
+    AddressTwice { address: IpAddr },
+    #[error("[[port]] key \"address\" has {found} addresses; at most {max} are served")]
+    TooManyAddresses { found: usize, max: usize },
+    #[error("[[port]] key \"gateway\": {gateway} is not another station in the prefix of an \"address\"")]
+    GatewayOffLink { gateway: IpAddr },
+    #[error("[[port]] key \"gateway\" has two IPv{version} routers")]
+    GatewayTwice { version: u8 },
+    #[error("{section} key \"{key}\" is not for kind \"{kind}\"")]
+    NotForKind { section: Section, key: &'static str, kind: PortKind },
+    #[error("[[port]] key \"vni\" needs key \"mac\"")]
+    VniWithoutMac,
+    #[error(transparent)]
+    Controller(#[from] super::ControllerProblem),
     #[error("{section} key \"{key}\": {cause}")]
     BadName { section: Section, key: &'static str, cause: BadName },
     #[error("{section} key \"{key}\": {cause}")]
@@ -129,8 +151,8 @@ pub enum Problem {
     DuplicateWorker { name: String },
     #[error("port name \"{name}\" is used twice")]
     DuplicatePort { name: String },
-    #[error("port \"{port}\" uses socket {}, which {other} uses already", socket.display())]
-    DuplicateSocket { port: String, socket: PathBuf, other: String },
+    #[error("port \"{port}\" uses {what}, which {other} uses already")]
+    Conflict { port: String, what: Conflict, other: String },
     #[error("port \"{port}\" names worker \"{worker}\", which does not exist; there is {}", Choices(known))]
     UnknownWorker { port: String, worker: String, known: Vec<String> },
     #[error("port \"{port}\" names worker \"{worker}\", which does not exist")]

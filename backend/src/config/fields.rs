@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::error::Section;
-use super::{BadName, BadSocketPath, Fault, Name, Place, Problem, SocketPath};
+use super::{BadName, BadSocketPath, Fault, Name, Place, PortKind, Problem, SocketPath};
 
 /// A table of generic values.
 pub(super) type Table = Map<String, Value>;
@@ -64,6 +64,13 @@ impl<'a> Fields<'a> {
         Err(self.fault(key, |section| Problem::OutOfRange { section, key, found: value, min, max }))
     }
 
+    /// A list of whole numbers; `wanted` says what the list is.
+    pub(super) fn integers(&self, key: &'static str, wanted: &'static str) -> Result<Option<Vec<i64>>, Fault> {
+        let Some(list) = self.get(key, wanted, Value::as_array)? else { return Ok(None) };
+        let numbers = list.iter().map(|value| whole(value).ok_or_else(|| self.mistyped(key, wanted, type_name(value))));
+        numbers.collect::<Result<_, _>>().map(Some)
+    }
+
     /// One of the spelled values of an enumeration.
     pub(super) fn choice<T: std::str::FromStr>(
         &self,
@@ -107,6 +114,36 @@ impl<'a> Fields<'a> {
     ) -> Result<Option<T>, Fault> {
         let Some(text) = self.string(key)? else { return Ok(None) };
         read(text).map(Some).map_err(|problem| self.fault(key, |_| problem))
+    }
+
+    /// Several strings in an array, or one without the array; none where the key is not there.
+    pub(super) fn list<T>(
+        &self,
+        key: &'static str,
+        read: impl Fn(&str) -> Result<T, Problem>,
+    ) -> Result<Vec<T>, Fault> {
+        let wanted = "a string or an array of strings";
+        let item = |value: &Value| {
+            let text = value.as_str().ok_or_else(|| self.mistyped(key, wanted, "an array with other things"))?;
+            read(text).map_err(|problem| self.fault(key, |_| problem))
+        };
+        match self.table.get(key) {
+            None => Ok(Vec::new()),
+            Some(value @ Value::String(_)) => Ok(vec![item(value)?]),
+            Some(Value::Array(list)) if list.is_empty() => {
+                Err(self.fault(key, |section| Problem::Empty { section, key }))
+            }
+            Some(Value::Array(list)) => list.iter().map(item).collect(),
+            Some(other) => Err(self.mistyped(key, wanted, type_name(other))),
+        }
+    }
+
+    /// Refuses keys that ports of a kind do not have.
+    pub(super) fn refuse(&self, keys: &[&'static str], kind: PortKind) -> Result<(), Fault> {
+        match keys.iter().find(|key| self.table.contains_key(**key)) {
+            Some(key) => Err(self.fault(key, |section| Problem::NotForKind { section, key, kind })),
+            None => Ok(()),
+        }
     }
 
     /// The tables under `key`, `[[key]]`.

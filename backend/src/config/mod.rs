@@ -9,16 +9,23 @@
 //! |---|---|
 //! | `control.rs` | `[control]`: socket, state directory, HTTP address |
 //! | `worker.rs` | `[[worker]]`: a poll thread |
+//! | `controller.rs` | `[[controller]]`: who may write policy |
 //! | `port.rs` | `[[port]]`: also the body of `POST /ports` |
-//! | `name.rs`, `socket_path.rs` | checked strings |
+//! | `endpoint.rs` | what is at the other end of a port, by kind |
+//! | `address.rs`, `socket_path.rs` | checked strings and numbers |
 //! | `machine.rs` | what the machine offers (CPUs) |
 //! | `toml_text.rs` | TOML to generic values, and where each stood |
 //! | `fields.rs`, `parse.rs` | generic values to the types above |
+//! | `conflict.rs` | what two ports cannot both have |
 //! | `check.rs` | what only shows when all sections are seen together |
 //! | `error.rs` | every way in which a configuration can be refused |
 
+mod address;
 mod check;
+mod conflict;
 mod control;
+mod controller;
+mod endpoint;
 mod error;
 mod fields;
 mod machine;
@@ -35,10 +42,14 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+pub use self::address::{BadInterfaceAddress, BadInterfaceName, InterfaceAddress, InterfaceName, Vni};
+pub use self::conflict::Conflict;
 pub use self::control::{ControlConfig, DEFAULT_RUN_DIR, DEFAULT_SOCKET};
+pub use self::controller::{ControllerConfig, ControllerProblem};
+pub use self::endpoint::{AfPacket, Endpoint, PortKind, Role, VhostUser};
 pub use self::error::{ConfigError, Fault, Place, Problem};
 pub use self::machine::Machine;
-pub use self::port::{PortConfig, PortKind, Role};
+pub use self::port::{PortBody, PortConfig};
 pub use self::socket_path::{BadSocketPath, SocketPath};
 pub use self::worker::{PollMode, WorkerConfig};
 pub use switch::{BadName, Name};
@@ -63,6 +74,8 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// Pairs of ports that are wired back to back. All other ports form one bridge.
     pub crossconnects: Vec<CrossConnect>,
+    /// Who may write policy; empty: whoever owns the node, under any name.
+    pub controllers: Vec<ControllerConfig>,
 }
 
 /// Two ports wired back to back: what one receives, the other sends, without a look-up.
@@ -98,7 +111,7 @@ impl Config {
     /// let text = "[[port]]\nname = 'vm0'\nsocket = '/run/shunt/vm0.sock'\n";
     /// let config = Config::parse(text, "node.toml".as_ref(), &Machine::with_cpus(0..2)).unwrap();
     /// assert_eq!(config.workers[0].poll, PollMode::Adaptive);
-    /// assert_eq!(config.ports[0].queues, 1);
+    /// assert_eq!(config.ports[0].guest().unwrap().queues, 1);
     ///
     /// let text = "[[port]]\nname = 'vm0'\nquues = 4\n";
     /// let error = Config::parse(text, "node.toml".as_ref(), &Machine::with_cpus(0..2)).unwrap_err();

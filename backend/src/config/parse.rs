@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Generic values to typed sections. What a section says is checked here; how sections fit together, in `check.rs`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::address::is_host;
+use super::error::Section;
 use super::fields::{Fields, Table};
 use super::{
-    Config, ControlConfig, CrossConnect, Fault, MAX_QUEUE_PAIRS, PollMode, PortConfig, PortKind, Problem, Role,
-    WorkerConfig,
+    AfPacket, Config, ControlConfig, CrossConnect, Endpoint, Fault, InterfaceAddress, InterfaceName, MAX_QUEUE_PAIRS,
+    PollMode, PortConfig, PortKind, Problem, Role, VhostUser, Vni, WorkerConfig,
 };
 
 /// Largest CPU number that is worth comparing with the machine's.
@@ -14,7 +17,7 @@ const MAX_CPU: i64 = 1 << 16;
 
 /// Parses the top level and everything below it.
 pub(super) fn config(root: &Table) -> Result<Config, Fault> {
-    let fields = Fields::new(root, "", 0, &["control", "worker", "port", "crossconnect"])?;
+    let fields = Fields::new(root, "", 0, &["control", "worker", "port", "crossconnect", "controller"])?;
     let mut workers = numbered(&fields, "worker", worker)?;
     if workers.is_empty() {
         workers.push(WorkerConfig::fallback());
@@ -24,33 +27,75 @@ pub(super) fn config(root: &Table) -> Result<Config, Fault> {
         workers,
         ports: numbered(&fields, "port", port)?,
         crossconnects: numbered(&fields, "crossconnect", crossconnect)?,
+        controllers: numbered(&fields, "controller", super::controller::parse)?,
     })
 }
 
+/// Keys of every port, and those that only one kind has.
+const PORT_KEYS: [&str; 12] =
+    ["name", "kind", "socket", "role", "queues", "interface", "address", "gateway", "mtu", "mac", "vni", "workers"];
+const VHOST_USER_KEYS: [&str; 3] = ["socket", "role", "queues"];
+const AF_PACKET_KEYS: [&str; 4] = ["interface", "address", "gateway", "mtu"];
+
 /// Parses the `index`th `[[port]]`, or the only port of a request.
 pub(super) fn port(table: &Table, index: usize) -> Result<PortConfig, Fault> {
-    let fields = Fields::new(table, "port", index, &["name", "kind", "socket", "role", "queues", "workers"])?;
+    let fields = Fields::new(table, "port", index, &PORT_KEYS)?;
     let kind = fields.parsed("kind", |text| {
         text.parse().map_err(|()| {
             if PortKind::PLANNED.contains(&text) {
                 return Problem::KindNotServed { kind: text.to_owned() };
             }
-            let section = super::error::Section("port");
-            Problem::UnknownValue { section, key: "kind", found: text.to_owned(), known: PortKind::NAMES }
+            Problem::UnknownValue {
+                section: Section("port"),
+                key: "kind",
+                found: text.to_owned(),
+                known: PortKind::NAMES,
+            }
         })
     })?;
+    let name = fields.required("name", fields.name("name")?)?;
+    let endpoint = match kind.unwrap_or_default() {
+        PortKind::VhostUser => Endpoint::VhostUser(vhost_user(&fields)?),
+        PortKind::AfPacket => Endpoint::AfPacket(af_packet(&fields)?),
+    };
+    let mac = fields.parsed("mac", |text| {
+        let mac = text.parse().ok().filter(|mac: &packet::MacAddr| mac.is_unicast());
+        mac.ok_or_else(|| Problem::BadMac { found: text.to_owned() })
+    })?;
+    let vni = fields.integer::<u32>("vni", 0, Vni::MAX.into())?.and_then(Vni::new);
+    if vni.is_some() && mac.is_none() {
+        return Err(fields.fault("vni", |_| Problem::VniWithoutMac));
+    }
     let workers = fields.names("workers")?;
     if workers.as_ref().is_some_and(Vec::is_empty) {
         return Err(fields.fault("workers", |section| Problem::Empty { section, key: "workers" }));
     }
-    Ok(PortConfig {
-        name: fields.required("name", fields.name("name")?)?,
-        kind: kind.unwrap_or_default(),
+    Ok(PortConfig { name, endpoint, mac, vni, workers: workers.unwrap_or_default() })
+}
+
+fn vhost_user(fields: &Fields<'_>) -> Result<VhostUser, Fault> {
+    fields.refuse(&AF_PACKET_KEYS, PortKind::VhostUser)?;
+    Ok(VhostUser {
         socket: fields.required("socket", fields.socket("socket")?)?,
         role: fields.choice::<Role>("role", Role::NAMES)?.unwrap_or_default(),
         queues: fields.integer("queues", 1, MAX_QUEUE_PAIRS.into())?.unwrap_or(1),
-        workers: workers.unwrap_or_default(),
     })
+}
+
+fn af_packet(fields: &Fields<'_>) -> Result<AfPacket, Fault> {
+    fields.refuse(&VHOST_USER_KEYS, PortKind::AfPacket)?;
+    let interface =
+        fields.parsed("interface", |text| InterfaceName::new(text).map_err(|cause| Problem::BadInterface { cause }))?;
+    let address: Vec<InterfaceAddress> =
+        fields.list("address", |text| text.parse().map_err(|cause| Problem::BadAddress { cause }))?;
+    let gateway: Vec<IpAddr> = fields.list("gateway", |text| {
+        let gateway = text.parse().ok().filter(|gateway| is_host(*gateway));
+        gateway.ok_or_else(|| Problem::BadGateway { found: text.to_owned() })
+    })?;
+    let mtu = fields.integer("mtu", (*AfPacket::MTU.start()).into(), (*AfPacket::MTU.end()).into())?;
+    let uplink = AfPacket { interface: fields.required("interface", interface)?, address, gateway, mtu };
+    uplink.check_addresses().map_err(|(key, problem)| fields.fault(key, |_| problem))?;
+    Ok(uplink)
 }
 
 fn control(table: &Table) -> Result<ControlConfig, Fault> {

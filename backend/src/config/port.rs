@@ -1,37 +1,27 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `[[port]]`: one port, in the file or added to a running node.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
+use packet::MacAddr;
+use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
-use super::{BadSocketPath, Fault, Name, SocketPath, fields, parse};
+use super::endpoint::{Endpoint, PortKind, Role, VhostUser};
+use super::{BadSocketPath, Fault, Name, SocketPath, Vni, fields, parse};
 
-/// One port: a table `[[port]]`, or the JSON body of `POST /ports`.
+/// One port: a table `[[port]]`, or the JSON body of `POST /ports` ([`PortBody`]).
 ///
-/// `serde` writes it, but only [`PortConfig::from_json`] reads it, so that one parser says what a port may be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+/// Only [`PortConfig::from_json`] reads the JSON that `serde` writes, so that one parser says what a port may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortConfig {
     /// Unique among ports.
-    #[schema(value_type = String, example = "vm0")]
     pub name: Name,
-    /// What is at the other end; vhost-user where it is not given.
-    #[schema(required = false)]
-    pub kind: PortKind,
-    /// The socket on which front end and node meet.
-    #[schema(value_type = String, example = "/run/shunt/vm0.sock")]
-    pub socket: SocketPath,
-    /// Who listens on that socket; the node (`server`) where it is not given.
-    #[schema(required = false)]
-    pub role: Role,
-    /// Queue pairs offered, 1 to 128; 1 where it is not given.
-    #[schema(required = false, minimum = 1, maximum = 128)]
-    pub queues: u16,
-    /// The workers that serve it; empty or not given: all.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[schema(value_type = Vec<String>, required = false)]
+    /// What is at the other end.
+    pub endpoint: Endpoint,
+    /// The one address that is there. The port then learns none, and other sources are dropped.
+    pub mac: Option<MacAddr>,
+    /// The virtual network that it is in; never without `mac`. `None`: it is on the bridge.
+    pub vni: Option<Vni>,
+    /// The workers that serve it; empty: all.
     pub workers: Vec<Name>,
 }
 
@@ -45,17 +35,12 @@ impl PortConfig {
     /// use backend::config::{Name, PortConfig, Role};
     ///
     /// let port = PortConfig::vhost_user(Name::new("vm0").unwrap(), "/tmp/vm0.sock").unwrap();
-    /// assert_eq!((port.role, port.queues, port.workers.len()), (Role::Server, 1, 0));
+    /// let guest = port.guest().unwrap();
+    /// assert_eq!((guest.role, guest.queues, port.workers.len()), (Role::Server, 1, 0));
     /// ```
     pub fn vhost_user(name: Name, socket: impl Into<std::path::PathBuf>) -> Result<Self, BadSocketPath> {
-        Ok(Self {
-            name,
-            kind: PortKind::VhostUser,
-            socket: SocketPath::new(socket)?,
-            role: Role::Server,
-            queues: 1,
-            workers: Vec::new(),
-        })
+        let guest = VhostUser { socket: SocketPath::new(socket)?, role: Role::Server, queues: 1 };
+        Ok(Self { name, endpoint: Endpoint::VhostUser(guest), mac: None, vni: None, workers: Vec::new() })
     }
 
     /// Reads the JSON form, with the same keys, defaults and errors as the TOML form.
@@ -67,79 +52,116 @@ impl PortConfig {
     pub fn from_json(body: &[u8]) -> Result<Self, Fault> {
         parse::port(&fields::json_object(body)?, 0)
     }
-}
 
-/// What is at the other end of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum PortKind {
-    /// A VM, container or process with a vhost-user front end.
-    #[default]
-    VhostUser,
-}
+    /// What kind of thing is at the other end.
+    pub fn kind(&self) -> PortKind {
+        self.endpoint.kind()
+    }
 
-impl PortKind {
-    /// The kinds that this version serves, as they are spelled.
-    pub const NAMES: &[&str] = &["vhost-user"];
-    /// Kinds that are planned: asking for one is told apart from a misspelling.
-    pub(super) const PLANNED: &[&str] = &["tap", "af-packet", "af-xdp", "udp"];
-
-    /// As it is spelled in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::VhostUser => "vhost-user",
+    /// What only vhost-user ports have.
+    pub fn guest(&self) -> Option<&VhostUser> {
+        match &self.endpoint {
+            Endpoint::VhostUser(guest) => Some(guest),
+            Endpoint::AfPacket(_) => None,
         }
     }
-}
 
-impl fmt::Display for PortKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for PortKind {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        if text == Self::VhostUser.name() { Ok(Self::VhostUser) } else { Err(()) }
-    }
-}
-
-/// Who listens on a port's socket.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Role {
-    /// Shunt connects, and connects again whenever the socket reappears.
-    Client,
-    /// Shunt listens.
-    #[default]
-    Server,
-}
-
-impl Role {
-    /// Both roles, as they are spelled.
-    pub const NAMES: &[&str] = &["server", "client"];
-
-    /// As it is spelled in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Client => "client",
-            Self::Server => "server",
+    /// What only vhost-user ports have, to be changed.
+    pub fn guest_mut(&mut self) -> Option<&mut VhostUser> {
+        match &mut self.endpoint {
+            Endpoint::VhostUser(guest) => Some(guest),
+            Endpoint::AfPacket(_) => None,
         }
     }
-}
 
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
+    /// By what it is known in the (VNI, MAC) table of overlays.
+    pub fn overlay_key(&self) -> Option<(Vni, MacAddr)> {
+        Some((self.vni?, self.mac?))
     }
 }
 
-impl FromStr for Role {
-    type Err = ();
+impl Serialize for PortConfig {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        PortBody::from(self).serialize(serializer)
+    }
+}
 
-    fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::Client, Self::Server].into_iter().find(|role| role.name() == text).ok_or(())
+/// A port as JSON: all keys of a `[[port]]`.
+#[derive(Clone, Debug, Default, Serialize, ToSchema)]
+#[schema(as = PortConfig)]
+pub struct PortBody {
+    /// Unique among ports.
+    #[schema(example = "vm0")]
+    name: String,
+    /// What is at the other end; vhost-user where it is not given.
+    #[schema(required = false)]
+    kind: PortKind,
+    /// The socket on which front end and node meet; required for vhost-user, and only there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "/run/shunt/vm0.sock")]
+    socket: Option<String>,
+    /// Who listens on that socket; the node (`server`) where it is not given. Only vhost-user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    role: Option<Role>,
+    /// Queue pairs offered, 1 to 128; 1 where it is not given. Only vhost-user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 128)]
+    queues: Option<u16>,
+    /// The network interface; required for af-packet, and only there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "eth0")]
+    interface: Option<String>,
+    /// The node's own addresses on the link, each with its prefix; one may be given without the array. Only af-packet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false, example = json!(["192.0.2.1/24", "2001:db8::1/64"]))]
+    address: Vec<String>,
+    /// The routers to all that is not on the link; one may be given without the array. Only af-packet.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false, example = json!(["192.0.2.254"]))]
+    gateway: Vec<String>,
+    /// Longest IP packet that is sent there; the interface's MTU where it is not given. Only af-packet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 68, maximum = 16000)]
+    mtu: Option<u16>,
+    /// The one address that is there: others are neither learnt nor let in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "52:54:00:00:00:01")]
+    mac: Option<String>,
+    /// The virtual network that the port is in; needs `mac`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 16_777_215)]
+    vni: Option<u32>,
+    /// The workers that serve it; empty or not given: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    workers: Vec<String>,
+}
+
+impl From<&PortConfig> for PortBody {
+    fn from(port: &PortConfig) -> Self {
+        let common = Self {
+            name: port.name.to_string(),
+            kind: port.kind(),
+            mac: port.mac.map(|mac| mac.to_string()),
+            vni: port.vni.map(Vni::get),
+            workers: port.workers.iter().map(ToString::to_string).collect(),
+            ..Self::default()
+        };
+        match &port.endpoint {
+            Endpoint::VhostUser(VhostUser { socket, role, queues }) => Self {
+                // Lossy only for paths that came from neither TOML nor JSON, which are text.
+                socket: Some(socket.to_string_lossy().into_owned()),
+                role: Some(*role),
+                queues: Some(*queues),
+                ..common
+            },
+            Endpoint::AfPacket(uplink) => Self {
+                interface: Some(uplink.interface.to_string()),
+                address: uplink.address.iter().map(ToString::to_string).collect(),
+                gateway: uplink.gateway.iter().map(ToString::to_string).collect(),
+                mtu: uplink.mtu,
+                ..common
+            },
+        }
     }
 }

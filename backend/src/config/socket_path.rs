@@ -6,7 +6,6 @@ use std::ops::Deref;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use serde::{Serialize, Serializer};
 use thiserror::Error;
 
 /// A path that fits the address of a UNIX socket (`sun_path`: 108 bytes with the closing NUL).
@@ -88,12 +87,5 @@ impl Deref for SocketPath {
 impl fmt::Display for SocketPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.display().fmt(f)
-    }
-}
-
-impl Serialize for SocketPath {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // Lossy only for paths that came from neither TOML nor JSON, which are text.
-        serializer.serialize_str(&self.0.to_string_lossy())
     }
 }

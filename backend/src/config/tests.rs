@@ -62,22 +62,29 @@ fn the_contract_example_means_what_it_says() {
         ports: vec![
             PortConfig {
                 name: name("vm0"),
-                kind: PortKind::VhostUser,
-                socket: socket("/run/shunt/vm0.sock"),
-                role: Role::Server,
-                queues: 1,
+                endpoint: Endpoint::VhostUser(VhostUser {
+                    socket: socket("/run/shunt/vm0.sock"),
+                    role: Role::Server,
+                    queues: 1,
+                }),
+                mac: None,
+                vni: None,
                 workers: vec![name("w0")],
             },
             PortConfig {
                 name: name("vm1"),
-                kind: PortKind::VhostUser,
-                socket: socket("/run/shunt/vm1.sock"),
-                role: Role::Client,
-                queues: 128,
+                endpoint: Endpoint::VhostUser(VhostUser {
+                    socket: socket("/run/shunt/vm1.sock"),
+                    role: Role::Client,
+                    queues: 128,
+                }),
+                mac: None,
+                vni: None,
                 workers: Vec::new(),
             },
         ],
         crossconnects: vec![CrossConnect { ports: [name("vm0"), name("vm1")] }],
+        controllers: Vec::new(),
     };
     assert_eq!(parse(EXAMPLE), Ok(expected));
 }
@@ -110,7 +117,7 @@ fn unknown_keys_are_named_with_their_line() {
     refused(&[
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, workers",
+            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers",
         ),
         (
             "[control]\n\nsockets = '/s'\n",
@@ -123,11 +130,11 @@ fn unknown_keys_are_named_with_their_line() {
         ("[[crossconnect]]\nport = 'a'\n", "node.toml:2: unknown key \"port\" in [[crossconnect]]; known keys: ports"),
         (
             "# nothing\n[[ports]]\nname = 'a'\n",
-            "node.toml:2: unknown key \"ports\" at the top level; known keys: control, worker, port, crossconnect",
+            "node.toml:2: unknown key \"ports\" at the top level; known keys: control, worker, port, crossconnect, controller",
         ),
         (
-            "[[port]]\nname = 'a'\nsocket = '/s'\nmac = '02:00:00:00:00:01'\n",
-            "node.toml:4: unknown key \"mac\" in [[port]]; known keys: name, kind, socket, role, queues, workers",
+            "[[port]]\nname = 'a'\nsocket = '/s'\nmacs = '02:00:00:00:00:01'\n",
+            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers",
         ),
     ]);
 }
@@ -205,12 +212,14 @@ fn spelled_values_list_what_they_can_be() {
         ),
         (
             "[[port]]\nname = 'a'\nkind = 'vhost'\n",
-            "node.toml:3: [[port]] key \"kind\" is \"vhost\"; it can be \"vhost-user\"",
+            "node.toml:3: [[port]] key \"kind\" is \"vhost\"; it can be \"vhost-user\" or \"af-packet\"",
         ),
     ]);
     for kind in PortKind::PLANNED {
         let text = format!("[[port]]\nname = 'a'\nkind = '{kind}'\n");
-        let message = format!("node.toml:3: kind \"{kind}\" is not served by this version; it serves \"vhost-user\"");
+        let message = format!(
+            "node.toml:3: kind \"{kind}\" is not served by this version; it serves \"vhost-user\" or \"af-packet\""
+        );
         refused(&[(&text, &message)]);
     }
 }
@@ -337,18 +346,130 @@ fn a_file_that_cannot_be_read_is_named() {
     assert_eq!(message, "cannot read /nonexistent/node.toml: No such file or directory (os error 2)");
 }
 
+const UPLINK: &str = r#"
+[[port]]
+name = "up"
+kind = "af-packet"
+interface = "eth0"
+address = ["192.0.2.1/24", "2001:db8::1/64"]
+gateway = ["192.0.2.254", "fe80::1"]
+mtu = 9000
+mac = "52:54:00:00:00:09"
+
+[[port]]
+name = "vm0"
+socket = "/s"
+mac = "52:54:00:00:00:09"
+vni = 0xffffff
+"#;
+
+#[test]
+fn an_uplink_has_an_interface_and_addresses() {
+    let config = parse(UPLINK).expect("accepted");
+    let uplink = AfPacket {
+        interface: InterfaceName::new("eth0").expect("a name"),
+        address: ["192.0.2.1/24", "2001:db8::1/64"].map(|text| text.parse().expect("an address")).to_vec(),
+        gateway: ["192.0.2.254", "fe80::1"].map(|text| text.parse().expect("an address")).to_vec(),
+        mtu: Some(9000),
+    };
+    let mac = Some(packet::MacAddr([0x52, 0x54, 0, 0, 0, 9]));
+    let [up, vm0] = &config.ports[..] else { panic!("{config:?}") };
+    assert_eq!((&up.endpoint, up.mac, up.vni), (&Endpoint::AfPacket(uplink), mac, None));
+    assert_eq!(vm0.overlay_key(), Vni::new(Vni::MAX).zip(mac));
+    let bare = parse("[[port]]\nname = 'up'\nkind = 'af-packet'\ninterface = 'eth0'\naddress = '10.0.0.1/8'\n");
+    let Endpoint::AfPacket(uplink) = &bare.expect("accepted").ports[0].endpoint else { panic!("no uplink") };
+    assert_eq!((uplink.address.len(), uplink.gateway.len(), uplink.mtu), (1, 0, None));
+}
+
+#[test]
+fn what_an_uplink_cannot_be_is_named_with_its_line() {
+    let up = "[[port]]\nname = 'up'\nkind = 'af-packet'\ninterface = 'eth0'\n";
+    let guest = "[[port]]\nname = 'a'\nsocket = '/s'\n";
+    let with = |base: &str, rest: &str| format!("{base}{rest}\n");
+    let cases = [
+        (with("[[port]]\nname = 'a'\nkind = 'af-packet'", ""), "1: [[port]] key \"interface\" is missing"),
+        (with(up, "socket = '/s'"), "5: [[port]] key \"socket\" is not for kind \"af-packet\""),
+        (with(up, "queues = 2"), "5: [[port]] key \"queues\" is not for kind \"af-packet\""),
+        (with(guest, "gateway = '10.0.0.1'"), "4: [[port]] key \"gateway\" is not for kind \"vhost-user\""),
+        (with(guest, "interface = 'eth0'"), "4: [[port]] key \"interface\" is not for kind \"vhost-user\""),
+        (
+            with("[[port]]\nname = 'a'\nkind = 'af-packet'\n", "interface = 'eth0/1'"),
+            "4: [[port]] key \"interface\": \"eth0/1\" is no name of an interface, \
+             which has 1 to 15 bytes, no space and no '/' or ':'",
+        ),
+        (with(up, "mtu = 67"), "5: [[port]] key \"mtu\" is 67, which is outside 68..=16000"),
+        (
+            with(up, "address = '192.0.2.1'"),
+            "5: [[port]] key \"address\": \"192.0.2.1\" is not an address with the length of its prefix, \
+             such as \"192.0.2.1/24\"",
+        ),
+        (
+            with(up, "address = ['192.0.2.1/24', 4]"),
+            "5: [[port]] key \"address\" must be a string or an array of strings, not an array with other things",
+        ),
+        (with(up, "address = []"), "5: [[port]] key \"address\" must not be empty"),
+        (with(up, "address = ['10.0.0.1/8', '10.0.0.1/9']"), "5: [[port]] key \"address\" has 10.0.0.1 twice"),
+        (
+            with(up, "address = '10.0.0.1/8'\ngateway = 'router'"),
+            "6: [[port]] key \"gateway\": \"router\" is not the address of a station, such as \"192.0.2.254\"",
+        ),
+        (
+            with(up, "address = '10.0.0.1/8'\ngateway = '192.0.2.1'"),
+            "6: [[port]] key \"gateway\": 192.0.2.1 is not another station in the prefix of an \"address\"",
+        ),
+        (
+            with(up, "gateway = 'fe80::1'"),
+            "5: [[port]] key \"gateway\": fe80::1 is not another station in the prefix of an \"address\"",
+        ),
+        (
+            with(up, "address = '10.0.0.1/8'\ngateway = ['10.0.0.2', '10.0.0.3']"),
+            "6: [[port]] key \"gateway\" has two IPv4 routers",
+        ),
+        (
+            with(guest, "mac = '01:00:5e:00:00:01'"),
+            "4: [[port]] key \"mac\": \"01:00:5e:00:00:01\" is not the address of one station, \
+             such as \"52:54:00:12:34:56\"",
+        ),
+        (with(guest, "vni = 1"), "4: [[port]] key \"vni\" needs key \"mac\""),
+        (
+            with(guest, "mac = '52:54:00:12:34:56'\nvni = 16777216"),
+            "5: [[port]] key \"vni\" is 16777216, which is outside 0..=16777215",
+        ),
+        (
+            format!("{up}[[port]]\nname = 'b'\nkind = 'af-packet'\ninterface = 'eth0'\n"),
+            "8: port \"b\" uses interface eth0, which port \"up\" uses already",
+        ),
+        (
+            format!(
+                "{up}address = '10.0.0.1/8'\n[[port]]\nname = 'b'\nkind = 'af-packet'\ninterface = 'eth1'\n\
+                 address = '10.0.0.1/16'\n"
+            ),
+            "10: port \"b\" uses address 10.0.0.1, which port \"up\" uses already",
+        ),
+        (
+            format!(
+                "{guest}mac = '52:54:00:12:34:56'\n[[port]]\nname = 'b'\nsocket = '/b'\nmac = '52:54:00:12:34:56'\n"
+            ),
+            "8: port \"b\" uses mac 52:54:00:12:34:56, which port \"a\" uses already",
+        ),
+    ];
+    for (text, message) in cases {
+        refused(&[(&text, &format!("node.toml:{message}"))]);
+    }
+}
+
 #[test]
 fn a_port_is_read_back_from_its_own_json() {
-    let port = PortConfig {
-        role: Role::Client,
-        queues: 4,
-        workers: vec![name("w1")],
-        ..PortConfig::vhost_user(name("vm0"), "/tmp/vm0.sock").expect("a path")
-    };
-    let json = serde_json::to_vec(&port).expect("JSON");
-    assert_eq!(PortConfig::from_json(&json), Ok(port));
-    let defaults = PortConfig::vhost_user(name("vm0"), "/tmp/vm0.sock").expect("a path");
+    let mut port = PortConfig::vhost_user(name("vm0"), "/tmp/vm0.sock").expect("a path");
+    let defaults = port.clone();
     assert_eq!(PortConfig::from_json(br#"{"name":"vm0","socket":"/tmp/vm0.sock"}"#), Ok(defaults));
+    let guest = port.guest_mut().expect("vhost-user");
+    (guest.role, guest.queues) = (Role::Client, 4);
+    port.workers = vec![name("w1")];
+    for port in [vec![port], parse(UPLINK).expect("accepted").ports].concat() {
+        let json = serde_json::to_vec(&port).expect("JSON");
+        assert_eq!(PortConfig::from_json(&json), Ok(port));
+    }
 }
 
 #[test]

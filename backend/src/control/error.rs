@@ -25,11 +25,13 @@ pub enum ControlError {
     /// What the port asks for does not exist here.
     #[error(transparent)]
     Invalid(#[from] Fault),
-    /// The port's socket cannot be had.
+    /// The port's socket or interface cannot be had.
     #[error("{cause}")]
     Open {
         /// The port.
         name: String,
+        /// The key that names what cannot be had.
+        field: &'static str,
         /// Why not; names the port.
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -103,7 +105,7 @@ impl From<ControlError> for ApiError {
             ControlError::UnknownPort { name } => answer.about(format!("port {name}")),
             ControlError::DuplicatePort { name } => answer.about(format!("port {name}")).field("name"),
             ControlError::Invalid(Fault { place, .. }) => answer.at(&place),
-            ControlError::Open { name, .. } => answer.about(format!("port {name}")).field("socket"),
+            ControlError::Open { name, field, .. } => answer.about(format!("port {name}")).field(field),
             ControlError::Gone | ControlError::TooManyPorts | ControlError::Unanswered { .. } => answer,
         }
     }

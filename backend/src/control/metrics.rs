@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::ConstCounter as Counter;
 use prometheus_client::metrics::gauge::ConstGauge as Gauge;
 use prometheus_client::registry::Registry;
 
-use crate::stats::{BridgeStats, PortState, PortStatus, Stats, WorkerStats};
+use crate::stats::{BridgeStats, PortState, PortStatus, Stats, UplinkStatus, WorkerStats};
 
 /// What the text is, in the words of HTTP.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -38,6 +38,7 @@ impl Collector for Snapshot {
         out.single("uptime_seconds", "Time since the node started", &Gauge::new(*uptime_s))?;
         write_workers(&mut out, workers)?;
         write_ports(&mut out, ports)?;
+        write_uplinks(&mut out, ports)?;
         write_bridge(&mut out, bridge)
     }
 }
@@ -87,6 +88,31 @@ fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
         PortState::ALL.map(|state| ([("port", p.name.as_str()), ("state", state.name())], u64::from(p.state == state)))
     });
     out.gauge("port_state", "1 for the state that the port is in", states)
+}
+
+fn write_uplinks(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
+    let uplinks = || ports.iter().filter_map(|port| Some((port.name.as_str(), port.uplink.as_ref()?)));
+    type Column = (&'static str, &'static str, fn(&UplinkStatus) -> u64);
+    let columns: [Column; 8] = [
+        ("uplink_rx_unfinished", "Frames received without a checksum, or not cut", |u| u.rx_unfinished),
+        ("uplink_rx_oversized", "Frames received that were longer than a link takes", |u| u.rx_oversized),
+        ("uplink_segments", "What the node cut such frames into", |u| u.segments),
+        ("uplink_neighbors_asked", "Frames in which the node asked for a neighbour", |u| u.neighbors_asked),
+        ("uplink_neighbors_answered", "Requests for the node's addresses that it answered", |u| u.neighbors_answered),
+        ("uplink_neighbors_learned", "Neighbours that became known, or moved", |u| u.neighbors_learned),
+        ("uplink_neighbors_failed", "Neighbours that did not answer", |u| u.neighbors_failed),
+        ("uplink_neighbors_duplicates", "Claims of others to the node's addresses", |u| u.neighbors_duplicates),
+    ];
+    for (name, help, value) in columns {
+        out.counter(name, help, uplinks().map(|(port, uplink)| ([("port", port)], value(uplink))))?;
+    }
+    let known = uplinks().map(|(port, uplink)| {
+        let known = uplink.neighbors.iter().filter(|neighbor| neighbor.mac.is_some()).count();
+        ([("port", port)], known as u64)
+    });
+    out.gauge("uplink_neighbors", "Neighbours whose MAC address is known", known)?;
+    let parked = uplinks().map(|(port, uplink)| ([("port", port)], uplink.parked));
+    out.gauge("uplink_parked", "Packets that wait for a neighbour", parked)
 }
 
 fn write_bridge(out: &mut Writer<'_>, bridge: &BridgeStats) -> fmt::Result {

@@ -4,7 +4,7 @@
 use super::{ControlError, Controlled};
 use crate::config::{Place, PortConfig, Problem};
 use crate::stats::{PortStatus, Stats};
-use crate::{ChangeError, NodeGone, NodeHandle};
+use crate::{ChangeError, NodeGone, NodeHandle, PortError};
 
 impl Controlled for NodeHandle {
     fn add_port(&self, port: PortConfig) -> Result<(), ControlError> {
@@ -33,9 +33,14 @@ impl From<NodeGone> for ControlError {
 
 /// Why the node refuses a change of the port `name`.
 fn refusal(name: String, error: ChangeError) -> ControlError {
+    let field = match &error {
+        ChangeError::Taken { what, .. } => what.key(),
+        ChangeError::Wired(_) => "name",
+        ChangeError::Port(PortError::Interface { .. }) => "interface",
+        _ => "socket",
+    };
     match error {
         ChangeError::Exists(_) => ControlError::DuplicatePort { name },
-        ChangeError::Wired(_) => ControlError::Open { name, cause: Box::new(error) },
         ChangeError::Unknown(_) => ControlError::UnknownPort { name },
         ChangeError::UnknownWorker { worker, .. } => {
             let problem = Problem::NoSuchWorker { port: name, worker: worker.to_string() };
@@ -43,8 +48,9 @@ fn refusal(name: String, error: ChangeError) -> ControlError {
         }
         ChangeError::TooMany => ControlError::TooManyPorts,
         ChangeError::Worker(_) => ControlError::Gone,
-        cause @ (ChangeError::Port(_) | ChangeError::SocketTaken { .. } | ChangeError::Watch { .. }) => {
-            ControlError::Open { name, cause: Box::new(cause) }
-        }
+        cause @ (ChangeError::Port(_)
+        | ChangeError::Taken { .. }
+        | ChangeError::Watch { .. }
+        | ChangeError::Wired(_)) => ControlError::Open { name, field, cause: Box::new(cause) },
     }
 }

@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 
 use super::error::{ApiError, ControlError, ErrorBody};
 use super::{Controlled, metrics, openapi};
-use crate::config::PortConfig;
+use crate::config::{PortBody, PortConfig};
 use crate::stats::{PortStatus, Stats};
 
 /// Longest request body in bytes; a port is described in a few hundred.
@@ -85,7 +85,7 @@ pub(super) async fn show_port(
 }
 
 #[utoipa::path(post, path = "/ports", tag = "ports", summary = "Adds a port to the running node",
-    request_body = PortConfig,
+    request_body = PortBody,
     responses((status = 201, body = PortStatus), (status = 400, body = ErrorBody), (status = 403, body = ErrorBody),
         (status = 409, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn add_port(

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::config::{ControlConfig, Name, SocketPath};
-use crate::stats::{BridgeStats, PortState, RingLayout, WorkerStats};
+use crate::stats::{BridgeStats, NeighborStatus, PortState, RingLayout, WorkerStats};
 
 /// Remembers ports; refuses what its names say it should.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Controlled for FakeNode {
         }
         port.check(&[&Name::new("w0").expect("a name")])?;
         if name == "taken" {
-            return Err(ControlError::Open { name, cause: "port \"taken\": no room".into() });
+            return Err(ControlError::Open { name, field: "socket", cause: "port \"taken\": no room".into() });
         }
         ports.push(PortStatus::new(&port));
         Ok(())
@@ -232,8 +232,21 @@ fn metrics_have_one_line_per_count_and_label() {
         }],
         bridge: BridgeStats { entries: 2, ..BridgeStats::default() },
     };
+    let up = br#"{"name":"up","kind":"af-packet","interface":"eth0","address":"192.0.2.1/24"}"#;
+    let mut up = PortStatus::new(&PortConfig::from_json(up).expect("an uplink"));
+    if let Some(uplink) = &mut up.uplink {
+        (uplink.rx_oversized, uplink.segments, uplink.parked) = (3, 80, 2);
+        let known = NeighborStatus { mac: Some("02:00:00:00:00:01".to_owned()), ..NeighborStatus::default() };
+        uplink.neighbors = vec![known.clone(), NeighborStatus::default(), known];
+    }
+    let stats = Stats { ports: [stats.ports, vec![up]].concat(), ..stats };
     let text = metrics::encode(stats).expect("text");
     for line in [
+        r#"shunt_port_state{port="up",state="down"} 1"#,
+        r#"shunt_uplink_rx_oversized_total{port="up"} 3"#,
+        r#"shunt_uplink_segments_total{port="up"} 80"#,
+        r#"shunt_uplink_neighbors{port="up"} 2"#,
+        r#"shunt_uplink_parked{port="up"} 2"#,
         "# TYPE shunt_port_drops counter",
         "# HELP shunt_port_drops Frames dropped, by cause",
         r#"shunt_port_drops_total{port="vm0",cause="no_buffers"} 4"#,
@@ -293,7 +306,7 @@ fn the_description_lists_what_is_served() {
     for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
         assert!(description["components"]["schemas"][name].is_object(), "{name}");
     }
-    assert_eq!(description["components"]["schemas"]["PortConfig"]["required"], json!(["name", "socket"]));
+    assert_eq!(description["components"]["schemas"]["PortConfig"]["required"], json!(["name"]));
 }
 
 #[test]

@@ -22,6 +22,7 @@
 //! | `error.rs` | refusals |
 
 mod change;
+mod controllers;
 mod error;
 mod events;
 mod node;
@@ -32,6 +33,7 @@ mod switchboard;
 mod tests;
 
 pub use self::change::{Change, ChangeKind};
+pub use self::controllers::{Caller, Controllers, Forbidden, Peer, TokenError};
 pub use self::error::PolicyError;
 pub use self::events::{EventHub, Heard, MAX_SUBSCRIBERS, PolicyEvent, Subscription, What};
 pub use self::store::{Applied, DryRun, PolicyStore, PortView};

@@ -4,16 +4,20 @@
 //! | file | job |
 //! |---|---|
 //! | `thread.rs` | the ports thread: one epoll loop over all sockets, and the node's requests |
-//! | `member.rs` | one port: its socket, its connection, its counters |
+//! | `member.rs` | one port: what all kinds have, its counters |
+//! | `guest.rs` | a vhost-user port's socket, and the connection on it |
+//! | `uplink.rs` | a kernel interface: whether it is there, and its socket |
 //! | `session.rs` | one connection: protocol, memory, rings |
 //! | `rings.rs` | a ring on its way to a worker and back |
 //! | `dial.rs` | connecting to a front end that listens |
 
 mod dial;
+mod guest;
 mod member;
 mod rings;
 mod session;
 mod thread;
+mod uplink;
 
 pub use member::PortError;
 pub use thread::ChangeError;

@@ -5,7 +5,7 @@
 //!
 //! Each registered descriptor carries a token {port slot, what it is, generation of the connection}; an event of an earlier
 //! connection is recognised by its generation and ignored. Ports in client role that have no connection are tried on a
-//! timer, which runs only while there is one. Whatever changes the set of receive queues ends in a new topology, and workers
+//! timer, which runs only while there is one; so are the interfaces of uplinks looked at. Whatever changes the set of receive queues ends in a new topology, and workers
 //! have it before the front end is told that its request was served.
 
 use std::collections::BTreeMap;
@@ -22,16 +22,20 @@ use switch::compile::Snapshot;
 use switch::engine::Engine;
 use vmm_sys_util::eventfd::EventFd;
 
-use super::member::{Accepted, Port, PortError};
+use super::guest::{Accepted, GuestLink};
+use super::member::{Port, PortError};
 use super::session::Changes;
-use crate::config::{CrossConnect, MAX_PORTS, Name, PortConfig};
+use crate::config::{Conflict, CrossConnect, MAX_PORTS, Name, PortConfig};
 use crate::fleet::Fleet;
 use crate::stats::PortStatus;
+use crate::sys::InterfaceProbe;
 use crate::topology::Topology;
 use crate::worker::{Command, Job, WorkerGone};
 
 /// How often an unconnected port in client role tries: well within the 50 ms promised.
 const CONNECT_INTERVAL: Duration = Duration::from_millis(20);
+/// How often the interfaces of uplinks are looked at.
+const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 /// How long a listening socket is left alone whose connections cannot be accepted: it would be readable all the time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Events taken in one go.
@@ -46,13 +50,13 @@ pub enum ChangeError {
     /// There is no port of that name.
     #[error("no port {0:?}")]
     Unknown(String),
-    /// Another port has that socket.
-    #[error("port {:?}: socket {} is that of port {other:?}", .port.as_str(), .socket.display())]
-    SocketTaken {
+    /// Another port has something that only one can have.
+    #[error("port {:?}: {what} is that of port {other:?}", .port.as_str())]
+    Taken {
         /// The port.
         port: Name,
-        /// Its socket.
-        socket: PathBuf,
+        /// What it names.
+        what: Conflict,
         /// The port that has it.
         other: String,
     },
@@ -156,6 +160,9 @@ pub(crate) struct PortsThread {
     next_attempt: Option<Instant>,
     /// Whether a port in client role has no connection.
     clients_wait: bool,
+    /// Asks about the interfaces of uplinks, and when to do so next; `None`: there are no uplinks.
+    probe: InterfaceProbe,
+    next_look: Option<Instant>,
     /// Ports whose listening sockets are left alone, until when.
     paused: Vec<usize>,
     resume_at: Option<Instant>,
@@ -179,6 +186,8 @@ impl PortsThread {
             next_id: 0,
             next_attempt: None,
             clients_wait: false,
+            probe: InterfaceProbe::new()?,
+            next_look: None,
             paused: Vec::new(),
             resume_at: None,
         };
@@ -221,6 +230,7 @@ impl PortsThread {
             }
             self.connect_clients();
             self.resume_listeners();
+            queues_changed |= self.look_at_uplinks()?;
             if queues_changed {
                 self.publish()?;
             }
@@ -241,8 +251,7 @@ impl PortsThread {
                     let _ = reply.try_send(result);
                 }
                 Request::Ports { reply } => {
-                    let all = self.by_name.values().filter_map(|&at| self.ports.get(at)?.as_ref());
-                    let _ = reply.try_send(all.map(Port::status).collect());
+                    let _ = reply.try_send(self.statuses()?);
                 }
                 Request::Bridge { reply } => {
                     let _ = reply.try_send(self.parts.fleet.bridge_stats()?);
@@ -265,18 +274,22 @@ impl PortsThread {
         if self.by_name.contains_key(config.name.as_str()) {
             return Err(ChangeError::Exists(config.name));
         }
-        let same = |port: &&Port| port.config.socket == config.socket;
-        if let Some(other) = self.ports.iter().flatten().find(same) {
-            let (socket, other) = (config.socket.to_path_buf(), other.config.name.to_string());
-            return Err(ChangeError::SocketTaken { port: config.name, socket, other });
+        for other in self.ports.iter().flatten() {
+            if let Some(what) = config.conflict(&other.config) {
+                return Err(ChangeError::Taken { port: config.name, what, other: other.config.name.to_string() });
+            }
         }
         let at = self.free_id().ok_or(ChangeError::TooMany)?;
         let id = PortId(u16::try_from(at).map_err(|_| ChangeError::TooMany)?);
         let workers = self.workers_of(&config)?;
         let name = config.name.clone();
         let wired_to = wire_of(&self.parts.crossconnects, &name);
-        let port = Port::new(id, config, wired_to, workers, self.parts.fleet.len(), &self.parts.state_dir)?;
-        if let Some(listener) = &port.listener {
+        // On the bridge a fixed address is a station like others; in a virtual network, the network's table has it.
+        let mac = config.mac.filter(|_| config.vni.is_none());
+        let all = self.parts.fleet.len();
+        let port = Port::new(id, config, wired_to, workers, all, &self.parts.state_dir, &self.probe)?;
+        let is_uplink = port.is_uplink();
+        if let Some(listener) = port.guest().and_then(|guest| guest.listener.as_ref()) {
             let fd = listener.socket().as_raw_fd();
             let watched = self.watch(fd, Token::Listener { port: at }, Events::EPOLLIN);
             watched.map_err(|source| ChangeError::Watch { port: name.clone(), source })?;
@@ -289,9 +302,15 @@ impl PortsThread {
         }
         self.by_name.insert(name.to_string(), at);
         log::info!("port {name} is there");
-        self.parts.fleet.add_port(id, &name)?;
+        self.parts.fleet.add_port(id, &name, mac)?;
         self.publish()?;
         self.connect_clients();
+        if is_uplink {
+            self.next_look = Some(Instant::now());
+            if self.look_at_uplinks()? {
+                self.publish()?;
+            }
+        }
         Ok(())
     }
 
@@ -331,13 +350,13 @@ impl PortsThread {
 
     /// Returns whether receive queues changed and nobody was told of it.
     fn accept(&mut self, at: usize) -> Result<bool, WorkerGone> {
-        let Some(port) = self.ports.get(at).and_then(Option::as_ref) else { return Ok(false) };
-        let changed = match &port.session {
+        let Some(guest) = self.guest(at) else { return Ok(false) };
+        let changed = match &guest.session {
             // A front end that went and came back at once may be seen coming before it is seen going.
-            Some(_) => self.connection(at, port.generation, Events::EPOLLIN.bits())?,
+            Some(_) => self.connection(at, guest.generation, Events::EPOLLIN.bits())?,
             None => false,
         };
-        match self.ports.get_mut(at).and_then(Option::as_mut).map(Port::accept) {
+        match self.guest_mut(at).map(GuestLink::accept) {
             Some(Accepted::Opened) => self.watch_connection(at),
             Some(Accepted::Failed) => self.pause_listener(at),
             Some(Accepted::None) | None => {}
@@ -347,7 +366,8 @@ impl PortsThread {
 
     /// Tries ports in client role when their time has come, and sets the next time.
     fn connect_clients(&mut self) {
-        let wanting = |port: &Option<Port>| port.as_ref().is_some_and(Port::wants_connection);
+        let wanting =
+            |port: &Option<Port>| port.as_ref().and_then(Port::guest).is_some_and(GuestLink::wants_connection);
         if !self.ports.iter().any(wanting) {
             self.clients_wait = false;
             return;
@@ -358,14 +378,41 @@ impl PortsThread {
             return;
         }
         for at in 0..self.ports.len() {
-            let port = self.ports.get_mut(at).and_then(Option::as_mut).filter(|port| port.wants_connection());
-            if port.is_some_and(Port::try_connect) {
+            let guest = self.guest_mut(at).filter(|guest| guest.wants_connection());
+            if guest.is_some_and(GuestLink::try_connect) {
                 self.watch_connection(at);
             }
         }
         // Also after a success: a peer that hangs up at once must not keep us busy.
         self.next_attempt = Some(now + CONNECT_INTERVAL);
         self.clients_wait = self.ports.iter().any(wanting);
+    }
+
+    /// Looks after the interfaces of uplinks when their time has come. Returns whether one came, went or changed.
+    fn look_at_uplinks(&mut self) -> Result<bool, WorkerGone> {
+        let now = Instant::now();
+        if self.next_look.is_none_or(|at| at > now) {
+            return Ok(false);
+        }
+        let (mut any, mut changed) = (false, false);
+        for uplink in self.ports.iter_mut().flatten().filter_map(Port::uplink_mut) {
+            any = true;
+            changed |= uplink.look(&self.probe, &self.parts.fleet)?;
+        }
+        self.next_look = any.then(|| now + LOOK_INTERVAL);
+        Ok(changed)
+    }
+
+    /// All ports, by name.
+    fn statuses(&mut self) -> Result<Vec<PortStatus>, WorkerGone> {
+        let Self { by_name, ports, parts, .. } = self;
+        let mut statuses = Vec::with_capacity(by_name.len());
+        for at in by_name.values() {
+            if let Some(port) = ports.get_mut(*at).and_then(Option::as_mut) {
+                statuses.push(port.status(&parts.fleet)?);
+            }
+        }
+        Ok(statuses)
     }
 
     fn pause_listener(&mut self, at: usize) {
@@ -385,8 +432,7 @@ impl PortsThread {
 
     /// Sets what a listening socket is watched for.
     fn listen(&self, at: usize, events: Events) {
-        let listener = self.ports.get(at).and_then(Option::as_ref).and_then(|port| port.listener.as_ref());
-        if let Some(listener) = listener {
+        if let Some(listener) = self.guest(at).and_then(|guest| guest.listener.as_ref()) {
             let event = Event::new(events, Token::Listener { port: at }.data());
             // The descriptor is registered: this cannot fail for want of anything.
             let _ = epoll::ctl(self.epoll, ControlOptions::EPOLL_CTL_MOD, listener.socket().as_raw_fd(), event);
@@ -394,25 +440,31 @@ impl PortsThread {
     }
 
     fn watch_connection(&mut self, at: usize) {
-        let Some(port) = self.ports.get(at).and_then(Option::as_ref) else { return };
-        let Some(session) = &port.session else { return };
-        let token = Token::Connection { port: at, generation: port.generation };
+        let Some(guest) = self.guest(at) else { return };
+        let Some(session) = &guest.session else { return };
+        let token = Token::Connection { port: at, generation: guest.generation };
         if let Err(error) = self.watch(session.socket().as_raw_fd(), token, Events::EPOLLIN) {
-            log::error!("port {}: its connection cannot be watched: {error}", port.config.name);
+            log::error!("port {at}: its connection cannot be watched: {error}");
         }
+    }
+
+    fn guest(&self, at: usize) -> Option<&GuestLink> {
+        self.ports.get(at)?.as_ref()?.guest()
+    }
+
+    fn guest_mut(&mut self, at: usize) -> Option<&mut GuestLink> {
+        self.ports.get_mut(at)?.as_mut()?.guest_mut()
     }
 
     /// Returns whether receive queues changed and nobody was told of it.
     fn connection(&mut self, at: usize, generation: u32, events: u32) -> Result<bool, WorkerGone> {
         let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return Ok(false) };
-        if port.generation != generation {
-            return Ok(false);
-        }
-        let events = Events::from_bits_truncate(events);
-        let had_unsent = port.session.as_ref().is_some_and(|session| session.has_unsent());
-        let readable = events.intersects(Events::EPOLLIN | Events::EPOLLHUP | Events::EPOLLERR);
-        let changes = if readable { port.serve(&self.parts.fleet)? } else { Changes::default() };
         let (id, worker) = (port.id, port.first_worker());
+        let Some(guest) = port.guest_mut().filter(|guest| guest.generation == generation) else { return Ok(false) };
+        let events = Events::from_bits_truncate(events);
+        let had_unsent = guest.session.as_ref().is_some_and(|session| session.has_unsent());
+        let readable = events.intersects(Events::EPOLLIN | Events::EPOLLHUP | Events::EPOLLERR);
+        let changes = if readable { guest.serve(&self.parts.fleet)? } else { Changes::default() };
         if changes.queues {
             // Before the replies go out: a front end that is told that its ring is enabled may use it at once.
             self.publish()?;
@@ -420,9 +472,10 @@ impl PortsThread {
         for mac in changes.rarp {
             self.parts.fleet.announce(worker, id, mac)?;
         }
-        let Some(port) = self.ports.get_mut(at).and_then(Option::as_mut) else { return Ok(false) };
-        let lost = port.flush(&self.parts.fleet)?;
-        if let Some(session) = &port.session
+        let port = self.ports.get_mut(at).and_then(Option::as_mut);
+        let Some(guest) = port.and_then(Port::guest_mut) else { return Ok(false) };
+        let lost = guest.flush(&self.parts.fleet)?;
+        if let Some(session) = &guest.session
             && session.has_unsent() != had_unsent
         {
             let room = if session.has_unsent() { Events::EPOLLOUT } else { Events::empty() };
@@ -470,7 +523,8 @@ impl PortsThread {
 
     fn timeout(&self) -> i32 {
         let next_attempt = self.next_attempt.filter(|_| self.clients_wait);
-        let Some(at) = next_attempt.into_iter().chain(self.resume_at).min() else { return -1 };
+        let times = next_attempt.into_iter().chain(self.resume_at).chain(self.next_look);
+        let Some(at) = times.min() else { return -1 };
         let wait = at.saturating_duration_since(Instant::now()).as_micros().div_ceil(1000);
         i32::try_from(wait).unwrap_or(i32::MAX)
     }

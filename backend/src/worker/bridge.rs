@@ -1,40 +1,59 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Ports on the bridge: the first bytes of each frame are copied into a private window, the bridge judges the window, and
-//! what it judged is what is delivered; payload beyond the window goes from guest to guest.
+//! From filled windows to delivered packets: what every burst goes through that is looked at, wherever it came from.
+//!
+//! The first bytes of each frame are copied into a private window; the window is judged, and what was judged is what is
+//! delivered. Payload beyond the window is copied once, from its source to its destination.
+//!
+//! Forged sources and what is for the node itself are taken out first; then a packet meets the policy of the port that it
+//! came from, is forwarded (by tunnel, virtual network or bridge), and meets the policy of the port that it is for.
 
-use packet::{Burst, DropCause, Offload, PortId, Verdict, WINDOW};
-use virtqueue::{Frame, MAX_BURST, NetHeader, Tail, TxQueue};
+use std::sync::Arc;
 
+use packet::{Burst, DropCause, EthernetHeader, MacAddr, Offload, PortId, Verdict, WINDOW};
 use switch::model::Direction;
+use switch::{Bridge, bridge::admit};
 
 use super::Worker;
-use super::handover::{Ports, Sender, Stage};
-use super::policy::Waiting;
+use super::egress::Egress;
+use super::finish::{Cutter, complete_checksum};
+use super::handover::Sender;
+use super::payload::Payload;
+use super::policy::{Police, Waiting};
 use super::slots::RxSlot;
-use crate::counters::{PortCounters, WorkerCounters};
-use crate::topology::{Forwarding, Route, Routes};
+use super::tunnel;
+use super::uplink::UplinkTx;
+use crate::config::Vni;
+use crate::counters::WorkerCounters;
+use crate::topology::{Forwarding, Routes, Topology};
 
-/// Where the payload beyond a window begins in its frame.
-#[expect(clippy::cast_possible_truncation, reason = "256")]
-const PAYLOAD_AT: u32 = WINDOW as u32;
-
-/// Where payloads beyond the windows of the worker's burst are.
-#[derive(Clone, Copy)]
-pub(super) enum Source<'a> {
-    /// There are none.
-    None,
-    /// In the frames that a transmit queue of this worker holds.
-    Queue(usize),
-    /// Here: the burst has one packet.
-    Bytes(&'a [u8]),
+/// Everything of a worker but the queues that bursts come from.
+#[derive(Debug)]
+pub(super) struct Path {
+    pub(super) index: usize,
+    pub(super) counters: Arc<[WorkerCounters]>,
+    pub(super) topology: Arc<Topology>,
+    pub(super) routes: Routes,
+    /// How often the routes were compiled, or addresses fixed.
+    pub(super) changes: u64,
+    pub(super) bridge: Bridge,
+    pub(super) police: Police,
+    pub(super) burst: Box<Burst>,
+    pub(super) rxs: Vec<RxSlot>,
+    pub(super) uplinks: Vec<UplinkTx>,
+    pub(super) outbound: Vec<Option<Sender>>,
+    pub(super) cutter: Cutter,
 }
 
-/// The same, to be read.
-#[derive(Clone, Copy)]
-pub(super) enum Payload<'a> {
-    None,
-    Queue(&'a TxQueue),
-    Bytes(&'a [u8]),
+/// Where a burst came from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ingress<'a> {
+    pub(super) port: PortId,
+    pub(super) pair: u16,
+    pub(super) payload: Payload<'a>,
+    /// Whether a packet may have been left unfinished by its sender.
+    pub(super) offloads: bool,
+    /// Since when a packet waits that waited before, in nanoseconds.
+    pub(super) waits_since: Option<u64>,
 }
 
 impl Worker {
@@ -46,126 +65,170 @@ impl Worker {
         if held == 0 {
             return 0;
         }
-        let pair = source.common.id.pair;
-        self.burst.refill(source.common.port(), source.queue.frames(held));
-        let bytes = self.burst.bytes();
-        self.switch(Source::Queue(index), pair, Direction::Out, now, None);
-        if let Some(source) = self.txs.get_mut(index) {
-            source.count_received(held, bytes);
-            source.finish(held);
-        }
-        self.tell_learned();
+        self.path.burst.refill(source.common.port(), source.queue.frames(held));
+        let bytes = self.path.burst.bytes();
+        let ingress = Ingress {
+            port: source.common.port(),
+            pair: source.common.id.pair,
+            payload: Payload::Queue(&source.queue),
+            offloads: false,
+            waits_since: None,
+        };
+        self.path.run(&ingress, Direction::Out, self.clock.nanos_at(now));
+        source.count_received(held, bytes);
+        source.finish(held);
         held
-    }
-
-    /// Takes the worker's burst, of one port and queue pair, from there to where it goes: `Out`: it comes from its
-    /// guest; `In`: where it goes is known.
-    #[inline]
-    pub(super) fn switch(
-        &mut self,
-        source: Source<'_>,
-        pair: u16,
-        direction: Direction,
-        now: u64,
-        waits_since: Option<u64>,
-    ) {
-        let Self {
-            txs, rxs, burst, bridge, police, routes, outbound, topology, counters, clock, index, changes, ..
-        } = self;
-        let payload = match source {
-            Source::None => Payload::None,
-            Source::Queue(index) => txs.get(index).map_or(Payload::None, |slot| Payload::Queue(&slot.queue)),
-            Source::Bytes(bytes) => Payload::Bytes(bytes),
-        };
-        let now_ns = clock.nanos_at(now);
-        let ingress = burst.ingress(0);
-        let waiting = Waiting { payload, pair, since_ns: waits_since.unwrap_or(now_ns) };
-        let mut far = None;
-        if routes.any_policy() {
-            police.engine.begin_burst(bridge.stats().changes().wrapping_add(*changes));
-        }
-        if direction == Direction::Out {
-            match routes.home(ingress) {
-                Some(home) if home == *index => police.outbound(burst, ingress, now_ns, &waiting),
-                other => far = other,
-            }
-            if far.is_none() {
-                bridge.process(burst, now_ns);
-            }
-        }
-        if far.is_none() && routes.any_policy() {
-            police.inbound(burst, routes, *index, now_ns, &waiting);
-        }
-        let mut out = Egress {
-            burst,
-            payload,
-            pair,
-            routes,
-            rxs,
-            outbound,
-            ingress: topology.port(ingress).and_then(|entry| entry.counters.get(*index)),
-            own: counters.get(*index),
-            worker: *index,
-        };
-        match far {
-            Some(home) => out.hand_over(home, Stage::Outbound, ingress, 0, burst.len()),
-            None => out.deliver_all(),
-        }
-        if far.is_none() && routes.any_policy() && burst.verdicts().contains(&Verdict::Flood) {
-            self.flood_policed(source, pair, now_ns, waits_since);
-        }
-    }
-
-    /// Gives ports with policy their own copies of what is for all, as their policy leaves them.
-    #[cold]
-    fn flood_policed(&mut self, source: Source<'_>, pair: u16, now_ns: u64, waits_since: Option<u64>) {
-        let Self { txs, rxs, burst, police, routes, outbound, topology, counters, index, .. } = self;
-        let payload = match source {
-            Source::None => Payload::None,
-            Source::Queue(index) => txs.get(index).map_or(Payload::None, |slot| Payload::Queue(&slot.queue)),
-            Source::Bytes(bytes) => Payload::Bytes(bytes),
-        };
-        let waiting = Waiting { payload, pair, since_ns: waits_since.unwrap_or(now_ns) };
-        for port in routes.bridged() {
-            let Some(home) = routes.home(port) else { continue };
-            let copies = police.copies_for(burst, port, home == *index, now_ns, &waiting);
-            let Some(copies) = copies else { continue };
-            let ingress = topology.port(burst.ingress(0)).and_then(|entry| entry.counters.get(*index));
-            let mut out = Egress {
-                burst: copies,
-                payload,
-                pair,
-                routes,
-                rxs,
-                outbound,
-                ingress,
-                own: counters.get(*index),
-                worker: *index,
-            };
-            out.deliver_all();
-        }
     }
 
     /// Sends a frame that the node itself made, as if the guest at `port` had sent it. It does not meet policy of that
     /// port.
     pub(super) fn inject(&mut self, port: PortId, frame: &[u8], now: u64) {
-        self.burst.clear();
+        let path = &mut self.path;
+        path.burst.clear();
         let length = u32::try_from(frame.len().min(WINDOW)).unwrap_or(0);
-        let Some(window) = self.burst.push(port, length, Offload::NONE, 0) else { return };
+        let Some(window) = path.burst.push(port, length, Offload::NONE, 0) else { return };
         window.copy_from_slice(frame.get(..window.len()).unwrap_or_default());
-        match self.routes.forwarding(port) {
-            Forwarding::Wired(peer) => self.burst.set_verdict(0, Verdict::Forward(peer)),
-            Forwarding::Bridged => self.bridge.process(&mut self.burst, self.clock.nanos_at(now)),
-            Forwarding::None => return,
-        }
-        self.switch(Source::None, 0, Direction::In, now, None);
-        self.tell_learned();
+        let now_ns = self.clock.nanos_at(now);
+        path.screen(port, now_ns);
+        path.forward(port, now_ns);
+        let ingress = Ingress { port, pair: 0, payload: Payload::None, offloads: false, waits_since: None };
+        path.run(&ingress, Direction::In, now_ns);
         self.notify();
+    }
+}
+
+impl Path {
+    /// Takes the packets of the burst, which are all of one port, from there to where they go. `Out`: they come from that
+    /// port; `In`: where they go is known.
+    #[inline]
+    pub(super) fn run(&mut self, ingress: &Ingress<'_>, direction: Direction, now_ns: u64) {
+        let waiting =
+            Waiting { payload: ingress.payload, pair: ingress.pair, since_ns: ingress.waits_since.unwrap_or(now_ns) };
+        let any_policy = self.routes.any_policy();
+        if any_policy {
+            self.police.engine.begin_burst(self.bridge.stats().changes().wrapping_add(self.changes));
+        }
+        if direction == Direction::Out {
+            // What is wired is not looked at.
+            if !matches!(self.routes.forwarding(ingress.port), Forwarding::Wired(_)) {
+                self.screen(ingress.port, now_ns);
+                match self.routes.home(ingress.port) {
+                    None => {}
+                    Some(home) if home == self.index => {
+                        self.police.outbound(&mut self.burst, ingress.port, now_ns, &waiting);
+                    }
+                    Some(home) => return self.egress(ingress, now_ns).hand_over_all(home),
+                }
+            }
+            self.forward(ingress.port, now_ns);
+        }
+        if any_policy {
+            self.police.inbound(&mut self.burst, &self.routes, self.index, now_ns, &waiting);
+        }
+        if ingress.offloads {
+            self.complete_checksums(ingress);
+        }
+        self.egress(ingress, now_ns).deliver_all();
+        if any_policy && self.burst.verdicts().contains(&Verdict::Flood) {
+            self.flood_policed(ingress, &waiting, now_ns);
+        }
+        self.tell_learned();
+    }
+
+    /// Takes out what a port may not send, and what is said about the neighbours of an uplink.
+    #[inline]
+    fn screen(&mut self, ingress: PortId, now_ns: u64) {
+        if let Some(mac) = self.routes.mac(ingress) {
+            admit(&mut self.burst, mac);
+        }
+        if self.routes.has_own_addresses() {
+            self.screen_own(ingress, now_ns);
+        }
+    }
+
+    /// Decides about the packets of the burst that are still pending, all from one port.
+    #[inline]
+    fn forward(&mut self, ingress: PortId, now_ns: u64) {
+        let forwarding = self.routes.forwarding(ingress);
+        if self.routes.has_own_addresses() && !matches!(forwarding, Forwarding::Wired(_)) {
+            self.forward_tunnels(ingress);
+        }
+        match forwarding {
+            Forwarding::Wired(peer) => self.burst.set_pending(Verdict::Forward(peer)),
+            Forwarding::Bridged => self.bridge.process(&mut self.burst, now_ns),
+            Forwarding::Overlay(vni) => self.switch_overlay(vni),
+            Forwarding::None => self.burst.set_pending(Verdict::Drop(DropCause::NoDestination)),
+        }
+    }
+
+    /// Gives ports with policy their own copies of what is for many, as their policy leaves them.
+    #[cold]
+    fn flood_policed(&mut self, ingress: &Ingress<'_>, waiting: &Waiting<'_>, now_ns: u64) {
+        let Self { burst, police, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } = self;
+        for port in routes.policed().filter(|port| *port != ingress.port) {
+            let here = routes.home(port) == Some(*index);
+            let is_for = |i| segment_of(routes, burst, i, ingress.port) == routes.forwarding(port);
+            let Some(copies) = police.copies_for(burst, port, is_for, here, now_ns, waiting) else { continue };
+            let of_port = topology.port(ingress.port).and_then(|entry| entry.counters.get(*index));
+            let own = counters.get(*index);
+            let mut egress = Egress {
+                burst: copies,
+                routes,
+                rxs,
+                uplinks,
+                outbound,
+                cutter,
+                ingress,
+                of_port,
+                own,
+                worker: *index,
+                now_ns,
+            };
+            egress.deliver_all();
+        }
+    }
+
+    /// Forwards among the ports of one virtual network, whose stations are all known.
+    fn switch_overlay(&mut self, vni: Vni) {
+        let routes = &self.routes;
+        for packet in self.burst.judge().filter(|packet| *packet.verdict == Verdict::Pending) {
+            *packet.verdict = match EthernetHeader::parse(packet.window) {
+                None => Verdict::Drop(DropCause::Runt),
+                Some(header) => station_verdict(routes, vni, header.destination(), packet.ingress),
+            };
+        }
+    }
+
+    /// Completes checksums of all packets but those that go to an uplink, which takes them as they are.
+    fn complete_checksums(&mut self, ingress: &Ingress<'_>) {
+        for i in 0..self.burst.len() {
+            let due = match self.burst.verdict(i) {
+                Verdict::Forward(port) | Verdict::Deliver(port) => self.routes.uplink(port).is_none(),
+                Verdict::Flood => true,
+                Verdict::Pending | Verdict::Drop(_) | Verdict::Park(_) | Verdict::Parked | Verdict::Taken => false,
+            };
+            let offload = self.burst.offload(i);
+            if !due || offload.is_finished() || offload.segmentation.is_some() {
+                continue;
+            }
+            if let Err(cause) = complete_checksum(&mut self.burst, ingress.payload, i) {
+                self.burst.set_verdict(i, Verdict::Drop(cause));
+            }
+        }
+    }
+
+    /// What the burst is delivered with.
+    #[inline]
+    fn egress<'a>(&'a mut self, ingress: &'a Ingress<'a>, now_ns: u64) -> Egress<'a> {
+        let Self { burst, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } = self;
+        let of_port = topology.port(ingress.port).and_then(|entry| entry.counters.get(*index));
+        let own = counters.get(*index);
+        Egress { burst, routes, rxs, uplinks, outbound, cutter, ingress, of_port, own, worker: *index, now_ns }
     }
 
     /// Tells the other workers' replicas what this one learned.
     #[inline]
-    pub(super) fn tell_learned(&mut self) {
+    fn tell_learned(&mut self) {
         let Some(room) = self.outbound.iter().flatten().map(Sender::room_for_news).min() else { return };
         for news in self.bridge.take_announcements(room) {
             for sender in self.outbound.iter_mut().flatten() {
@@ -175,161 +238,20 @@ impl Worker {
     }
 }
 
-impl Payload<'_> {
-    /// Copies the payload of a packet out. Returns how many bytes there were.
-    pub(super) fn read(self, handle: u32, to: &mut [u8]) -> usize {
-        match self {
-            Self::Queue(queue) if !to.is_empty() => queue.read(handle as usize, PAYLOAD_AT, to),
-            Self::Bytes(bytes) => {
-                let length = bytes.len().min(to.len());
-                if let (Some(to), Some(from)) = (to.get_mut(..length), bytes.get(..length)) {
-                    to.copy_from_slice(from);
-                }
-                length
-            }
-            Self::Queue(_) | Self::None => 0,
-        }
-    }
+/// To whom a flood of packet `i` goes: what is in a tunnel that ends here is for one virtual network, whoever brought it.
+pub(super) fn segment_of(routes: &Routes, burst: &Burst, i: usize, ingress: PortId) -> Forwarding {
+    let inner = tunnel::ends_here(routes, burst, i).map(|end| Forwarding::Overlay(end.vni));
+    inner.unwrap_or_else(|| routes.forwarding(ingress))
 }
 
-/// Everything that a judged burst is delivered with.
-struct Egress<'a> {
-    burst: &'a Burst,
-    payload: Payload<'a>,
-    pair: u16,
-    routes: &'a Routes,
-    rxs: &'a mut [RxSlot],
-    outbound: &'a mut [Option<Sender>],
-    ingress: Option<&'a PortCounters>,
-    /// This worker's.
-    own: Option<&'a WorkerCounters>,
-    /// Its index.
-    worker: usize,
-}
-
-impl Egress<'_> {
-    #[inline]
-    fn deliver_all(&mut self) {
-        let verdicts = self.burst.verdicts();
-        let mut at = 0;
-        while let Some(&verdict) = verdicts.get(at) {
-            // Runs of one verdict are the rule: one guest talks to one other for a while.
-            let run = verdicts.iter().skip(at).take_while(|&&next| next == verdict).count();
-            match verdict {
-                Verdict::Forward(port) | Verdict::Deliver(port) => self.deliver_run(port, at, run),
-                Verdict::Flood => self.flood(at, run),
-                Verdict::Drop(cause) => self.count_drop(cause, run),
-                Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
-                Verdict::Park(_) => self.count_drop(DropCause::ParkFull, run),
-                Verdict::Parked => {}
-            }
-            at += run;
-        }
+/// Where a frame for `destination` goes in a virtual network.
+pub(super) fn station_verdict(routes: &Routes, vni: Vni, destination: MacAddr, ingress: PortId) -> Verdict {
+    if destination.is_multicast() {
+        return if destination.is_reserved() { Verdict::Drop(DropCause::ReservedAddress) } else { Verdict::Flood };
     }
-
-    /// Delivers packets `at..at + run` to one port.
-    #[inline]
-    fn deliver_run(&mut self, port: PortId, at: usize, run: usize) {
-        if let Some(home) = self.routes.home(port).filter(|home| *home != self.worker) {
-            return self.hand_over(home, Stage::Inbound, port, at, run);
-        }
-        match self.routes.to(port, self.pair) {
-            Route::Local(receiver) => match self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
-                Some(slot) => deliver_local(slot, self.burst, self.payload, at, run),
-                None => self.count_drop(DropCause::NotReady, run),
-            },
-            Route::Remote(worker) => self.hand_over(worker, Stage::Deliver, port, at, run),
-            Route::None => self.count_drop(DropCause::NotReady, run),
-        }
-    }
-
-    #[cold]
-    fn flood(&mut self, at: usize, run: usize) {
-        let ingress = self.burst.ingress(at);
-        let routes = self.routes;
-        let mut reached = false;
-        // Ports with policy get copies of their own.
-        let policed = |port: PortId| routes.home(port).is_some();
-        reached |= routes.bridged().any(|port| port != ingress && policed(port));
-        for port in routes.bridged().filter(|&port| port != ingress && !policed(port)) {
-            // A port without a guest is no loss to a flood.
-            if routes.to(port, self.pair) != Route::None {
-                self.deliver_run(port, at, run);
-                reached = true;
-            }
-        }
-        if !reached {
-            self.count_drop(DropCause::NoDestination, run);
-        }
-    }
-
-    fn hand_over(&mut self, worker: usize, stage: Stage, port: PortId, at: usize, run: usize) {
-        let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
-            return self.count_drop(DropCause::NotReady, run);
-        };
-        let mut refused = 0;
-        for i in at..at + run {
-            let window = self.burst.window(i);
-            let fill = |room: &mut [u8]| {
-                let Some((head, tail)) = room.split_at_mut_checked(window.len()) else { return 0 };
-                head.copy_from_slice(window);
-                window.len() + self.payload.read(self.burst.handle(i), tail)
-            };
-            let length = self.burst.frame_len(i) as usize;
-            let ports = Ports { ingress: self.burst.ingress(i), egress: port };
-            if let Err(cause) = sender.packet(stage, ports, self.pair, NetHeader::default(), length, fill) {
-                if let Some(ingress) = self.ingress {
-                    ingress.drop_packets(cause, 1);
-                }
-                refused += 1;
-            }
-        }
-        if let Some(own) = self.own {
-            own.handed_over.add((run - refused) as u64);
-        }
-    }
-
-    fn count_drop(&self, cause: DropCause, n: usize) {
-        if let Some(counters) = self.ingress {
-            counters.drop_packets(cause, n as u64);
-        }
-    }
-}
-
-/// Writes packets `at..at + run` into a guest's receive queue and publishes them.
-#[inline]
-fn deliver_local(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, at: usize, run: usize) {
-    let frame = |i: usize| {
-        let i = at + i;
-        let (head, payload_len) = burst.pieces(i);
-        let tail = match payload {
-            Payload::Queue(queue) if payload_len > 0 => {
-                Tail::Frame { queue, index: burst.handle(i) as usize, offset: PAYLOAD_AT }
-            }
-            Payload::Bytes(bytes) if payload_len > 0 => Tail::Bytes(bytes),
-            _ => Tail::None,
-        };
-        Frame { header: NetHeader::default(), head, tail }
-    };
-    // Said apart, so that the inner loop of short frames has few variables and keeps them in registers.
-    let short = |i: usize| Frame { header: NetHeader::default(), head: burst.window(at + i), tail: Tail::None };
-    let delivered = slot.queue.prefetch(run + MAX_BURST).and_then(|_| {
-        if burst.has_payload() { slot.queue.deliver_burst(run, frame) } else { slot.queue.deliver_burst(run, short) }
-    });
-    let delivered = match delivered {
-        Ok(delivered) => delivered,
-        Err(error) => {
-            slot.common.fail(error);
-            return slot.common.drop_packets(DropCause::QueueBroken, run);
-        }
-    };
-    if delivered.frames > 0 {
-        slot.queue.publish();
-        slot.common.dirty = true;
-    }
-    slot.count_transmitted(delivered.frames as usize, delivered.bytes);
-    if delivered.no_buffers + delivered.too_big > 0 {
-        slot.common.drop_packets(DropCause::NoBuffers, delivered.no_buffers as usize);
-        slot.common.drop_packets(DropCause::TooBig, delivered.too_big as usize);
+    match routes.station(vni, destination) {
+        Some(port) if port == ingress => Verdict::Drop(DropCause::Reflection),
+        Some(port) => Verdict::Forward(port),
+        None => Verdict::Drop(DropCause::NoDestination),
     }
 }

@@ -8,10 +8,13 @@ use packet::{MacAddr, PortId};
 use virtqueue::MemoryMap;
 
 use super::Worker;
+use super::bridge::Path;
 use super::mailbox::{Attachment, Bell, Command, Job, QueueId, Side};
 use super::slots::{Common, Queue, RxSlot, TxSlot};
+use super::uplink::{Uplink, UplinkTx};
+use crate::counters::PortCounters;
 use crate::sys::cycles;
-use crate::topology::Routes;
+use crate::topology::{Route, Routes};
 
 impl Worker {
     /// Carries out one command; `false`: stop. A reply that nobody waits for any more is dropped.
@@ -51,33 +54,56 @@ impl Worker {
                 let _ = reply.try_send(self.set_memory(port, &map));
             }
             Command::SetTopology { topology, reply } => {
-                let old = std::mem::replace(&mut self.topology, topology);
+                let old = std::mem::replace(&mut self.path.topology, topology);
                 self.compile_routes();
                 let _ = reply.try_send(old);
             }
             Command::ForgetPort { port, reply } => {
-                self.bridge.remove_port(port);
-                let _ = reply.try_send(self.police.engine.remove_port(port));
+                self.path.bridge.remove_port(port);
+                let _ = reply.try_send(self.path.police.engine.remove_port(port));
             }
             Command::SetPolicy { port, snapshot, reply } => {
-                let _ = reply.try_send(self.police.engine.set_policy(port, snapshot));
+                let _ = reply.try_send(self.path.police.engine.set_policy(port, snapshot));
                 // What was missing may be there now.
                 self.release(port);
             }
             Command::AskEngine(Job(question)) => {
-                question(&mut self.police.engine, self.clock.nanos_at(cycles()));
+                question(&mut self.path.police.engine, self.clock.nanos_at(cycles()));
             }
-            Command::AddPort { port, name, reply } => {
-                self.police.engine.name_port(port, Some(name));
-                self.bridge.add_port(port);
+            Command::AddPort { port, name, mac, reply } => {
+                self.path.police.engine.name_port(port, Some(name));
+                self.path.changes += 1;
+                match mac {
+                    None => self.path.bridge.add_port(port),
+                    Some(mac) if self.path.bridge.fix(port, mac) => {}
+                    Some(mac) => log::error!("{port:?}: there is no room for its address {mac}; it is flooded for"),
+                }
                 let _ = reply.try_send(());
             }
             Command::Announce { port, mac, reply } => {
                 self.inject(port, &rarp_announcement(MacAddr(mac)), cycles());
                 let _ = reply.try_send(());
             }
+            Command::AttachUplink { uplink, reply } => {
+                self.attach_uplink(*uplink);
+                let _ = reply.try_send(());
+            }
+            Command::DetachUplink { port, reply } => {
+                let _ = reply.try_send(self.detach_uplink(port).map(Box::new));
+            }
+            Command::AnnounceUplink { port, reply } => {
+                if let Some(uplink) = self.path.uplinks.iter_mut().find(|uplink| uplink.port == port) {
+                    uplink.announce();
+                    uplink.flush();
+                }
+                let _ = reply.try_send(());
+            }
+            Command::LinkReport { port, reply } => {
+                let uplink = self.path.uplinks.iter().find(|uplink| uplink.port == port);
+                let _ = reply.try_send(uplink.map(UplinkTx::report).unwrap_or_default());
+            }
             Command::BridgeStats { reply } => {
-                let _ = reply.try_send((*self.bridge.stats(), self.bridge.len()));
+                let _ = reply.try_send((*self.path.bridge.stats(), self.path.bridge.len()));
             }
             Command::Stop => return false,
         }
@@ -86,8 +112,7 @@ impl Worker {
 
     fn attach(&mut self, attachment: Attachment) {
         let port = attachment.id.port;
-        let counters = self.topology.port(port).map_or_else(|| Arc::from([]), |entry| Arc::clone(&entry.counters));
-        let (queue, common) = Common::new(attachment, counters, self.index);
+        let (queue, common) = Common::new(attachment, self.counters_of(port), self.path.index);
         match queue {
             Queue::Transmit(mut queue) => {
                 self.sleeper.watch_ring(common.kick.as_deref());
@@ -97,7 +122,7 @@ impl Worker {
             Queue::Receive(mut queue) => {
                 // Buffers are looked for when there are packets; the driver need not tell of new ones.
                 queue.set_kicks(false);
-                self.rxs.push(RxSlot { queue, common });
+                self.path.rxs.push(RxSlot { queue, common });
             }
         }
         self.compile_routes();
@@ -112,8 +137,8 @@ impl Worker {
                 common.into_attachment(Queue::Transmit(queue))
             }
             Side::Receive => {
-                let at = self.rxs.iter().position(|slot| slot.common.id == id)?;
-                let RxSlot { queue, common } = self.rxs.remove(at);
+                let at = self.path.rxs.iter().position(|slot| slot.common.id == id)?;
+                let RxSlot { queue, common } = self.path.rxs.remove(at);
                 common.into_attachment(Queue::Receive(queue))
             }
         };
@@ -129,7 +154,7 @@ impl Worker {
                 lost.push(slot.common.id);
             }
         }
-        for slot in self.rxs.iter_mut().filter(|slot| slot.common.port() == port) {
+        for slot in self.path.rxs.iter_mut().filter(|slot| slot.common.port() == port) {
             if !slot.set_memory(map) {
                 lost.push(slot.common.id);
             }
@@ -149,16 +174,43 @@ impl Worker {
 
     fn find(&mut self, id: QueueId) -> Option<&mut Common> {
         let txs = self.txs.iter_mut().map(|slot| &mut slot.common);
-        txs.chain(self.rxs.iter_mut().map(|slot| &mut slot.common)).find(|common| common.id == id)
+        txs.chain(self.path.rxs.iter_mut().map(|slot| &mut slot.common)).find(|common| common.id == id)
+    }
+
+    fn attach_uplink(&mut self, uplink: Uplink) {
+        if let Err(error) = self.sleeper.watch(&**uplink.socket()) {
+            log::error!("{:?}: its packet socket cannot be watched: {error}", uplink.port);
+        }
+        let counters = self.counters_of(uplink.port);
+        let (rx, tx) = uplink.split(counters, self.path.index);
+        self.uplinks.push(rx);
+        self.path.uplinks.push(tx);
+        self.compile_routes();
+    }
+
+    fn detach_uplink(&mut self, port: PortId) -> Option<Uplink> {
+        let rx = self.uplinks.iter().position(|uplink| uplink.port == port)?;
+        let tx = self.path.uplinks.iter().position(|uplink| uplink.port == port)?;
+        let uplink = Uplink::join(self.uplinks.remove(rx), self.path.uplinks.remove(tx));
+        // One that could not be watched was told of then.
+        let _ = self.sleeper.unwatch(&**uplink.socket());
+        self.compile_routes();
+        Some(uplink)
+    }
+
+    fn counters_of(&self, port: PortId) -> Arc<[PortCounters]> {
+        self.path.topology.port(port).map_or_else(|| Arc::from([]), |entry| Arc::clone(&entry.counters))
     }
 
     fn compile_routes(&mut self) {
-        let rxs = &self.rxs;
+        let Path { rxs, uplinks, topology, index, .. } = &self.path;
         let local = |port, pair| {
             let id = QueueId { port, pair, side: Side::Receive };
-            rxs.iter().position(|slot| slot.common.id == id && slot.common.usable())
+            let queue = rxs.iter().position(|slot| slot.common.id == id && slot.common.usable());
+            let uplink = || uplinks.iter().position(|uplink| uplink.port == port);
+            queue.map(Route::Local).or_else(|| uplink().map(Route::Uplink))
         };
-        self.changes += 1;
-        self.routes = Routes::compile(&self.topology, self.index, local);
+        self.path.routes = Routes::compile(topology, *index, local);
+        self.path.changes += 1;
     }
 }

@@ -14,9 +14,9 @@ impl Worker {
     #[inline]
     pub(super) fn crossconnect(&mut self, index: usize, peer: PortId, now: u64) -> usize {
         let Some(source) = self.txs.get_mut(index) else { return 0 };
-        match self.routes.to(peer, source.common.id.pair) {
+        match self.path.routes.to(peer, source.common.id.pair) {
             Route::Local(receiver) => {
-                let Some(destination) = self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) else {
+                let Some(destination) = self.path.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) else {
                     return discard_burst(source, DropCause::NotReady);
                 };
                 let forwarded = match forward(&mut source.queue, &mut destination.queue, MAX_BURST) {
@@ -55,6 +55,8 @@ impl Worker {
                 }
                 frames + too_big
             }
+            // There is no copying from guest to guest here.
+            Route::Uplink(_) => self.bridge(index, now),
             Route::Remote(worker) => self.hand_over_burst(index, peer, worker),
             Route::None => discard_burst(source, DropCause::NotReady),
         }
@@ -67,7 +69,7 @@ impl Worker {
         if held == 0 {
             return 0;
         }
-        let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
+        let Some(sender) = self.path.outbound.get_mut(worker).and_then(Option::as_mut) else {
             return discard_burst(source, DropCause::NotReady);
         };
         let pair = source.common.id.pair;
@@ -83,7 +85,7 @@ impl Worker {
         }
         source.count_received(held, source.held_bytes(held));
         source.finish(held);
-        if let Some(counters) = self.counters.get(self.index) {
+        if let Some(counters) = self.path.counters.get(self.path.index) {
             counters.handed_over.add((held - refused) as u64);
         }
         held

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What other workers handed over: packets for this worker's receive queues, and what their bridges learned.
+//! What other workers handed over: packets that meet policy here, or are for this worker's receive queues and uplinks, and
+//! what their bridges learned.
 
-use packet::{DropCause, WINDOW};
+use packet::DropCause;
 use switch::model::Direction;
-use virtqueue::{Delivered, NetHeader, Tail};
 
 use super::Worker;
+use super::bridge::Path;
+use super::egress::{deliver_bytes, send};
+use super::finish::offload_of;
 use super::handover::{Ports, Record, Stage};
-use super::slots::RxSlot;
+use super::policy::Resumed;
 use crate::topology::Route;
 
 /// Records taken from each other worker's ring in one turn.
@@ -16,70 +19,52 @@ const BURST: usize = 64;
 impl Worker {
     /// Delivers what other workers handed over, a bounded number from each. Returns how many records there were.
     #[inline]
-    pub(super) fn take_handovers(&mut self) -> usize {
+    pub(super) fn take_handovers(&mut self, now: u64) -> usize {
+        let Self { inbound, path, clock, .. } = self;
         let mut taken = 0;
-        for from in 0..self.inbound.len() {
-            taken += self.take_handovers_from(from);
+        for ring in inbound {
+            let mut left = BURST;
+            while left > 0 && ring.next(|record| path.take_handover(record, clock.nanos_at(now))) {
+                left -= 1;
+            }
+            taken += BURST - left;
         }
         taken
-    }
-
-    fn take_handovers_from(&mut self, from: usize) -> usize {
-        let mut inbound = std::mem::take(&mut self.inbound);
-        let mut taken = 0;
-        if let Some(ring) = inbound.get_mut(from) {
-            while taken < BURST && ring.next(|record| self.take_handover(record)) {
-                taken += 1;
-            }
-        }
-        self.inbound = inbound;
-        taken
-    }
-
-    fn take_handover(&mut self, record: Record<'_>) {
-        match record {
-            Record::Packet { stage: Stage::Deliver, ports: Ports { egress, .. }, pair, header, bytes } => {
-                let slot = match self.routes.to(egress, pair) {
-                    Route::Local(receiver) => self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()),
-                    Route::Remote(_) | Route::None => None,
-                };
-                match slot {
-                    Some(slot) => deliver_bytes(slot, &header, bytes),
-                    // The queue went away while the packet was between workers.
-                    None => {
-                        let entry = self.topology.port(egress);
-                        if let Some(counters) = entry.and_then(|entry| entry.counters.get(self.index)) {
-                            counters.drop_packets(DropCause::NotReady, 1);
-                        }
-                    }
-                }
-            }
-            Record::Packet { stage: Stage::Inbound, ports, pair, bytes, .. } => {
-                self.go_on(bytes, ports.egress, ports.ingress, pair, Direction::In);
-            }
-            Record::Packet { stage: Stage::Outbound, ports: Ports { ingress, .. }, pair, bytes, .. } => {
-                self.go_on(bytes, ingress, ingress, pair, Direction::Out);
-                self.tell_learned();
-            }
-            Record::Learned(news) => self.bridge.learn_remote(news),
-        }
     }
 }
 
-fn deliver_bytes(slot: &mut RxSlot, header: &NetHeader, bytes: &[u8]) {
-    let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
-    let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
-    match slot.queue.deliver(header, head, tail) {
-        Ok(Delivered::Ok) => {
-            slot.queue.publish();
-            slot.common.dirty = true;
-            slot.count_transmitted(1, bytes.len() as u64);
+impl Path {
+    fn take_handover(&mut self, record: Record<'_>, now_ns: u64) {
+        let (stage, ports, pair, header, bytes) = match record {
+            Record::Packet { stage, ports, pair, header, bytes } => (stage, ports, pair, header, bytes),
+            Record::Learned(news) => return self.bridge.learn_remote(news),
+        };
+        let Ports { ingress, egress } = ports;
+        // Another worker of ours wrote the header: it cannot be wrong.
+        let offload = offload_of(header, 0, u32::try_from(bytes.len()).unwrap_or(u32::MAX)).unwrap_or_default();
+        let packet = |port| Resumed { bytes, offload, port, ingress, pair, waits_since: None };
+        match stage {
+            Stage::Inbound => return self.take_on(&packet(egress), Direction::In, now_ns),
+            Stage::Outbound => return self.take_on(&packet(ingress), Direction::Out, now_ns),
+            Stage::Deliver => {}
         }
-        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, 1),
-        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, 1),
-        Err(error) => {
-            slot.common.fail(error);
-            slot.common.drop_packets(DropCause::QueueBroken, 1);
+        let delivered = match self.routes.to(egress, pair) {
+            Route::Local(receiver) => {
+                let slot = self.rxs.get_mut(receiver).filter(|slot| slot.common.usable());
+                slot.map(|slot| deliver_bytes(slot, bytes))
+            }
+            Route::Uplink(at) => {
+                let uplink = self.uplinks.get_mut(at);
+                uplink.map(|uplink| send(uplink, &self.routes, offload, bytes, 0, |_| {}, now_ns))
+            }
+            Route::Remote(_) | Route::None => None,
+        };
+        if delivered.is_none() {
+            // The queue went away while the packet was between workers.
+            let entry = self.topology.port(egress);
+            if let Some(counters) = entry.and_then(|entry| entry.counters.get(self.index)) {
+                counters.drop_packets(DropCause::NotReady, 1);
+            }
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
 use std::time::Duration;
 
-use packet::PortId;
+use packet::{MacAddr, PortId};
 use switch::compile::Snapshot;
 use switch::engine::{Engine, Retired};
 use switch::{BridgeStats, Name};
@@ -18,6 +18,7 @@ use virtqueue::MemoryMap;
 
 use super::handover::Waker;
 use super::slots::Queue;
+use super::uplink::{LinkReport, Uplink};
 use crate::topology::Topology;
 
 /// Commands that may wait.
@@ -105,10 +106,11 @@ pub(crate) enum Command {
         topology: Arc<Topology>,
         reply: SyncSender<Arc<Topology>>,
     },
-    /// A port has this id from now on.
+    /// A port has this id from now on, and this one address if it has one.
     AddPort {
         port: PortId,
         name: Name,
+        mac: Option<MacAddr>,
         reply: SyncSender<()>,
     },
     /// A port is gone: what the bridge learned of it goes too. Its flows come back.
@@ -129,6 +131,26 @@ pub(crate) enum Command {
         port: PortId,
         mac: [u8; 6],
         reply: SyncSender<()>,
+    },
+    /// Hands over an uplink.
+    AttachUplink {
+        uplink: Box<Uplink>,
+        reply: SyncSender<()>,
+    },
+    /// Takes an uplink back; `None` if the worker does not have it.
+    DetachUplink {
+        port: PortId,
+        reply: SyncSender<Option<Box<Uplink>>>,
+    },
+    /// Tells the link of an uplink of the node's addresses there.
+    AnnounceUplink {
+        port: PortId,
+        reply: SyncSender<()>,
+    },
+    /// Asks about the neighbours of an uplink.
+    LinkReport {
+        port: PortId,
+        reply: SyncSender<LinkReport>,
     },
     BridgeStats {
         reply: SyncSender<(BridgeStats, usize)>,

@@ -4,26 +4,35 @@
 //! # Theory of operation
 //!
 //! One turn of the loop serves each transmit queue once, a burst each: cross-connected ports guest to guest
-//! ([`crossconnect`]), bridged ones by way of the burst's private windows ([`bridge`]), and what other workers handed over
-//! ([`handover`]). Notifications come last: one full fence for all queues, then one look at each touched ring's
-//! event-suppression area. Between turns the mailbox is served ([`mod@mailbox`]). Nothing in a turn allocates, locks or makes a
-//! system call, except the eventfd write that a guest asked for.
+//! ([`crossconnect`]), all others by way of the burst's private windows ([`bridge`], [`egress`]); then each uplink
+//! ([`receive`]), and what other workers handed over ([`handover`]). Notifications come last: one full fence for all
+//! queues, then one look at each touched ring's event-suppression area, and one call for each uplink that sends. Between
+//! turns the mailbox is served ([`mod@mailbox`]). Nothing in a turn allocates, locks or makes a system call, except these
+//! and what concerns packets that must wait ([`park`], [`hop_park`]).
 
 mod bridge;
 mod commands;
 mod crossconnect;
+mod egress;
+mod finish;
 mod handover;
+mod hop_park;
 mod incoming;
 mod mailbox;
 mod park;
+mod payload;
 mod policy;
+mod receive;
 mod sleep;
 mod slots;
+mod tunnel;
+mod uplink;
 
 pub(crate) use handover::{Receiver, Sender, Waker, ring};
 pub use mailbox::WorkerGone;
 pub(crate) use mailbox::{Attachment, Bell, Command, Inbox, Job, Mailbox, QueueId, Side, mailbox};
 pub(crate) use slots::Queue;
+pub(crate) use uplink::{LinkReport, Uplink};
 
 use std::io;
 use std::sync::Arc;
@@ -35,19 +44,24 @@ use switch::engine::{Engine, EngineConfig, Event};
 use switch::{Bridge, BridgeConfig};
 use virtqueue::full_fence;
 
+use self::bridge::Path;
+use self::finish::Cutter;
 use self::policy::Police;
 use self::sleep::Sleeper;
-use self::slots::{RxSlot, TxSlot};
+use self::slots::TxSlot;
+use self::uplink::{UplinkRx, UplinkTx};
 use crate::config::PollMode;
 use crate::counters::WorkerCounters;
 use crate::sys::{Clock, cycles};
-use crate::topology::{Forwarding, Routes, Topology};
+use crate::topology::{Forwarding, Routes};
 
 /// How long a cross-connected source waits for a destination without buffers before its packets are dropped: some ten
 /// bursts, so that a peer that is merely late loses nothing.
 const STALL_LIMIT: Duration = Duration::from_micros(100);
 /// How often a part of the bridge's table is looked at for stations to forget.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// How long an uplink whose ring the kernel did not take is left alone.
+const RETRY_INTERVAL: Duration = Duration::from_micros(100);
 /// The whole table is looked at this often in the ageing time.
 const SWEEPS_PER_AGEING: u64 = 4;
 
@@ -82,27 +96,20 @@ pub(crate) struct Parts {
 /// The state that one worker thread owns.
 #[derive(Debug)]
 pub(crate) struct Worker {
-    index: usize,
     inbox: Inbox,
     waker: Arc<Waker>,
     inbound: Vec<Receiver>,
-    outbound: Vec<Option<Sender>>,
-    counters: Arc<[WorkerCounters]>,
     txs: Vec<TxSlot>,
-    rxs: Vec<RxSlot>,
-    topology: Arc<Topology>,
-    routes: Routes,
-    /// How often the routes were compiled.
-    changes: u64,
-    bridge: Bridge,
-    police: Police,
+    uplinks: Vec<UplinkRx>,
+    path: Path,
     events: SyncSender<Event>,
-    burst: Box<Burst>,
     sleeper: Sleeper,
     clock: Clock,
     stall_ticks: u64,
     sweep_ticks: u64,
+    retry_ticks: u64,
     last_sweep: u64,
+    last_flush: u64,
     last_flow_sweep: u64,
     flow_sweep_ticks: u64,
     ageing_ns: u64,
@@ -115,27 +122,35 @@ impl Worker {
         let ageing_ns = bridge.ageing_ns;
         let sleeper = Sleeper::new(poll, clock)?;
         sleeper.watch(waker.event())?;
-        Ok(Self {
+        let path = Path {
             index,
-            inbox,
-            waker,
-            inbound,
-            outbound,
             counters,
-            txs: Vec::new(),
-            rxs: Vec::new(),
             topology: Arc::default(),
             routes: Routes::default(),
             changes: 0,
             bridge: Bridge::new(bridge),
             police: Police::new(Engine::new(engine)),
-            events,
             burst: Burst::new(),
+            rxs: Vec::new(),
+            uplinks: Vec::new(),
+            outbound,
+            cutter: Cutter::new(),
+        };
+        Ok(Self {
+            inbox,
+            waker,
+            inbound,
+            txs: Vec::new(),
+            uplinks: Vec::new(),
+            path,
+            events,
             sleeper,
             clock,
             stall_ticks: clock.to_ticks(STALL_LIMIT),
             sweep_ticks: clock.to_ticks(SWEEP_INTERVAL),
+            retry_ticks: clock.to_ticks(RETRY_INTERVAL),
             last_sweep: cycles(),
+            last_flush: 0,
             last_flow_sweep: cycles(),
             flow_sweep_ticks: clock.to_ticks(FLOW_SWEEP),
             ageing_ns,
@@ -175,15 +190,22 @@ impl Worker {
         for index in 0..self.txs.len() {
             packets += self.transmit(index, now);
         }
-        packets += self.take_handovers();
-        while let Some(port) = self.police.due.pop() {
+        for index in 0..self.uplinks.len() {
+            packets += self.receive_uplink(index, now);
+        }
+        packets += self.take_handovers(now);
+        while let Some(port) = self.path.police.due.pop() {
             self.release(port);
         }
         if packets > 0 {
             self.notify();
-            if self.police.engine.has_events() {
+            if self.path.police.engine.has_events() {
                 self.tell_events();
             }
+        } else if self.path.uplinks.iter().any(|uplink| uplink.ring.has_unsent())
+            && now.wrapping_sub(self.last_flush) >= self.retry_ticks
+        {
+            self.flush_uplinks(now);
         }
         packets
     }
@@ -191,7 +213,7 @@ impl Worker {
     /// Tells what happened in policy.
     #[cold]
     fn tell_events(&mut self) {
-        for event in self.police.engine.take_events() {
+        for event in self.path.police.engine.take_events() {
             // A listener that does not keep up, or has gone, misses some; misses are asked again.
             let _ = self.events.try_send(event);
         }
@@ -207,9 +229,9 @@ impl Worker {
             // A started but disabled ring is drained and its packets are lost (vhost-user, "Ring states").
             return crossconnect::discard_burst(slot, packet::DropCause::NotReady);
         }
-        match self.routes.forwarding(slot.common.port()) {
+        match self.path.routes.forwarding(slot.common.port()) {
             Forwarding::Wired(peer) => self.crossconnect(index, peer, now),
-            Forwarding::Bridged => self.bridge(index, now),
+            Forwarding::Bridged | Forwarding::Overlay(_) => self.bridge(index, now),
             Forwarding::None => crossconnect::discard_burst(slot, packet::DropCause::NoDestination),
         }
     }
@@ -223,19 +245,31 @@ impl Worker {
                 slot.common.notify();
             }
         }
-        for slot in &mut self.rxs {
+        for slot in &mut self.path.rxs {
             if std::mem::take(&mut slot.common.dirty) && slot.queue.should_notify() {
                 slot.common.notify();
             }
         }
-        for sender in self.outbound.iter_mut().flatten() {
+        for sender in self.path.outbound.iter_mut().flatten() {
             sender.notify();
+        }
+        for uplink in &mut self.path.uplinks {
+            uplink.flush();
+        }
+    }
+
+    /// Tries again to hand to the kernel what it did not take.
+    #[cold]
+    fn flush_uplinks(&mut self, now: u64) {
+        self.last_flush = now;
+        for uplink in &mut self.path.uplinks {
+            uplink.flush();
         }
     }
 
     #[inline]
     fn account(&self, packets: usize, elapsed: u64) {
-        let Some(counters) = self.counters.get(self.index) else { return };
+        let Some(counters) = self.path.counters.get(self.path.index) else { return };
         counters.polls.add(1);
         if packets > 0 {
             counters.packets.add(packets as u64);
@@ -250,16 +284,21 @@ impl Worker {
     #[cold]
     fn sweep(&mut self, now: u64) {
         let txs = self.txs.iter_mut().map(|slot| &mut slot.common);
-        for common in txs.chain(self.rxs.iter_mut().map(|slot| &mut slot.common)) {
+        for common in txs.chain(self.path.rxs.iter_mut().map(|slot| &mut slot.common)) {
             common.check_memory();
         }
         let elapsed = self.clock.to_nanos(now.wrapping_sub(self.last_sweep));
         self.last_sweep = now;
-        let share = u128::from(elapsed) * u128::from(SWEEPS_PER_AGEING) * self.bridge.buckets() as u128;
+        let Path { bridge, uplinks, .. } = &mut self.path;
+        let share = u128::from(elapsed) * u128::from(SWEEPS_PER_AGEING) * bridge.buckets() as u128;
         let budget = usize::try_from(share / u128::from(self.ageing_ns.max(1))).unwrap_or(usize::MAX);
         let now_ns = self.clock.nanos_at(now);
-        self.bridge.sweep(now_ns, budget.saturating_add(1).min(self.bridge.buckets()));
-        self.give_up(now_ns);
+        bridge.sweep(now_ns, budget.saturating_add(1).min(bridge.buckets()));
+        for uplink in uplinks {
+            uplink.sweep(now_ns);
+            uplink.flush();
+        }
+        self.path.give_up(now_ns);
     }
 
     /// Looks after a share of the flows, so that all have been seen once in [`FLOW_SWEEP`].
@@ -270,12 +309,12 @@ impl Worker {
             return;
         }
         self.last_flow_sweep = now;
-        let flows = self.police.engine.flows() as u128;
+        let flows = self.path.police.engine.flows() as u128;
         if flows > 0 {
             let share = flows * u128::from(elapsed) / u128::from(self.flow_sweep_ticks.max(1));
             let budget = usize::try_from(share).unwrap_or(usize::MAX).saturating_add(1);
             let budget = budget.min(if idle { MAX_IDLE_SLICE } else { MAX_FLOW_SLICE });
-            self.police.engine.sweep(self.clock.nanos_at(now), budget);
+            self.path.police.engine.sweep(self.clock.nanos_at(now), budget);
         }
     }
 
@@ -287,17 +326,30 @@ impl Worker {
         }
         full_fence();
         let work = self.txs.iter().any(|slot| slot.common.broken.is_none() && slot.queue.has_available())
+            || self.uplinks.iter().any(|uplink| uplink.ring.has_frames())
             || self.inbound.iter().any(|ring| !ring.is_empty());
         if !work {
-            if let Some(counters) = self.counters.get(self.index) {
+            if let Some(counters) = self.path.counters.get(self.path.index) {
                 counters.sleeps.add(1);
             }
-            let has_flows = self.police.engine.flows() > 0 || !self.police.park.is_empty();
-            self.sleeper.sleep(has_flows.then_some(FLOW_NAP));
+            self.sleeper.sleep(self.timer());
         }
         self.waker.set_asleep(false);
         for slot in self.txs.iter_mut().filter(|slot| slot.common.broken.is_none()) {
             slot.queue.set_kicks(false);
         }
+    }
+
+    /// How long it may sleep at most, though nothing happens.
+    fn timer(&self) -> Option<Duration> {
+        let uplinks = &self.path.uplinks;
+        if uplinks.iter().any(|uplink| uplink.ring.has_unsent()) {
+            return Some(Duration::from_millis(1));
+        }
+        if uplinks.iter().any(UplinkTx::has_timers) {
+            return Some(SWEEP_INTERVAL);
+        }
+        let police = &self.path.police;
+        (police.engine.flows() > 0 || !police.park.is_empty()).then_some(FLOW_NAP)
     }
 }

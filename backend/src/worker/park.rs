@@ -11,7 +11,7 @@
 
 use std::collections::VecDeque;
 
-use packet::{DropCause, PortId};
+use packet::{DropCause, Offload, PortId};
 use switch::model::Direction;
 
 /// Most packets that wait at one worker.
@@ -32,6 +32,8 @@ pub(super) struct Parked {
     pub(super) since_ns: u64,
     /// Why it is dropped if nothing comes of it.
     pub(super) cause: DropCause,
+    /// What its sender left undone.
+    pub(super) offload: Offload,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -85,7 +87,16 @@ mod tests {
     fn packet(port: u16, since_ns: u64) -> Parked {
         let (direction, ingress) = (Direction::Out, PortId(9));
         let cause = DropCause::Unresolved;
-        Parked { cause, port: PortId(port), direction, ingress, pair: 0, since_ns, bytes: vec![0; 1000] }
+        Parked {
+            cause,
+            port: PortId(port),
+            direction,
+            ingress,
+            pair: 0,
+            since_ns,
+            offload: Offload::NONE,
+            bytes: vec![0; 1000],
+        }
     }
 
     #[test]

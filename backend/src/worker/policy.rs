@@ -10,8 +10,10 @@ use switch::engine::{Engine, Todo};
 use switch::model::Direction;
 
 use super::Worker;
-use super::bridge::{Payload, Source};
+use super::bridge::{Ingress, Path};
+use super::finish::gather;
 use super::park::{Park, Parked};
+use super::payload::Payload;
 use crate::sys::cycles;
 use crate::topology::Routes;
 
@@ -78,23 +80,25 @@ impl Police {
         }
     }
 
-    /// Copies of what is for all ports, as the policy of one of them leaves them if it is carried out here; `None`: there
-    /// are none.
+    /// Copies of what is for many ports, as the policy of one of them leaves them if it is carried out here. `is_for` says
+    /// whether a packet is for it. `None`: there are none.
     pub(super) fn copies_for(
         &mut self,
         burst: &Burst,
         port: PortId,
+        is_for: impl Fn(usize) -> bool,
         here: bool,
         now_ns: u64,
         waiting: &Waiting<'_>,
     ) -> Option<&Burst> {
         self.copies.clear();
-        for at in (0..burst.len()).filter(|at| burst.verdict(*at) == Verdict::Flood && burst.ingress(*at) != port) {
+        for at in (0..burst.len()).filter(|at| burst.verdict(*at) == Verdict::Flood && is_for(*at)) {
             self.copies.push_copy(burst, at, Verdict::Forward(port));
         }
         if self.copies.is_empty() {
             return None;
         }
+        self.engine.leave_burst();
         let todo =
             if here { self.engine.process(&mut self.copies, port, Direction::In, now_ns) } else { Todo::default() };
         self.note(port, todo);
@@ -125,13 +129,11 @@ fn keep(park: &mut Park, burst: &mut Burst, port: PortId, direction: Direction, 
             continue;
         }
         let mut bytes = vec![0; length];
-        let window = burst.window(at);
-        let Some((head, tail)) = bytes.split_at_mut_checked(window.len()) else { continue };
-        head.copy_from_slice(window);
-        let read = waiting.payload.read(burst.handle(at), tail);
-        bytes.truncate(window.len() + read);
+        if !gather(burst, waiting.payload, at, &mut bytes) {
+            continue;
+        }
         let (ingress, pair, since_ns) = (burst.ingress(at), waiting.pair, waiting.since_ns);
-        park.push(Parked { cause, port, direction, ingress, pair, since_ns, bytes });
+        park.push(Parked { cause, port, direction, ingress, pair, since_ns, offload: burst.offload(at), bytes });
         burst.set_verdict(at, Verdict::Parked);
     }
 }
@@ -140,39 +142,37 @@ impl Worker {
     /// Lets a port's packets go on that waited, in the order in which they came.
     #[cold]
     pub(super) fn release(&mut self, port: PortId) {
-        let now = cycles();
-        for parked in self.police.park.take(Some(port)) {
-            self.take_on(
-                &parked.bytes,
-                parked.port,
-                parked.ingress,
-                parked.pair,
-                parked.direction,
-                Some((parked.since_ns, now)),
-            );
+        let now_ns = self.clock.nanos_at(cycles());
+        for Parked { port, direction, ingress, pair, since_ns, offload, bytes, .. } in
+            self.path.police.park.take(Some(port))
+        {
+            let packet = Resumed { bytes: &bytes, offload, port, ingress, pair, waits_since: Some(since_ns) };
+            self.path.take_on(&packet, direction, now_ns);
         }
         self.notify();
     }
+}
 
-    /// Takes a packet through the rest of its way: from the policy of the port that it came from or is for.
-    pub(super) fn go_on(&mut self, bytes: &[u8], port: PortId, ingress: PortId, pair: u16, direction: Direction) {
-        self.take_on(bytes, port, ingress, pair, direction, None);
-    }
+/// A packet in the middle of its way.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Resumed<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) offload: Offload,
+    /// Whose policy comes next: outbound, the port that it came from; inbound, the one that it is for.
+    pub(super) port: PortId,
+    pub(super) ingress: PortId,
+    pub(super) pair: u16,
+    pub(super) waits_since: Option<u64>,
+}
 
-    /// `waits`: since when, in nanoseconds, and what the counter says now.
-    fn take_on(
-        &mut self,
-        bytes: &[u8],
-        port: PortId,
-        ingress: PortId,
-        pair: u16,
-        direction: Direction,
-        waits: Option<(u64, u64)>,
-    ) {
+impl Path {
+    /// Takes a packet through the rest of its way.
+    pub(super) fn take_on(&mut self, packet: &Resumed<'_>, direction: Direction, now_ns: u64) {
+        let Resumed { bytes, offload, port, ingress, pair, waits_since } = *packet;
         let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
         self.burst.clear();
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let Some(window) = self.burst.push(ingress, length, Offload::NONE, 0) else { return };
+        let Some(window) = self.burst.push(ingress, length, offload, 0) else { return };
         if window.len() != head.len() {
             return;
         }
@@ -180,8 +180,10 @@ impl Worker {
         if direction == Direction::In {
             self.burst.set_verdict(0, Verdict::Forward(port));
         }
-        let now = waits.map_or_else(cycles, |(_, now)| now);
-        self.switch(Source::Bytes(rest), pair, direction, now, waits.map(|(since, _)| since));
+        let payloads = [rest];
+        let payload = Payload::Slices(&payloads);
+        let ingress = Ingress { port: ingress, pair, payload, offloads: !offload.is_finished(), waits_since };
+        self.run(&ingress, direction, now_ns);
     }
 
     /// Drops what waited for too long.

@@ -60,13 +60,15 @@ impl Sleeper {
     }
 
     pub(crate) fn unwatch_ring(&mut self, kick: Option<&OwnedFd>) {
-        let watched = kick.is_some_and(|fd| {
-            let none = Event::new(Events::empty(), 0);
-            epoll::ctl(self.epoll.0, ControlOptions::EPOLL_CTL_DEL, fd.as_raw_fd(), none).is_ok()
-        });
+        let watched = kick.is_some_and(|fd| self.unwatch(fd).is_ok());
         if !watched {
             self.polled_rings = self.polled_rings.saturating_sub(1);
         }
+    }
+
+    pub(crate) fn unwatch(&self, fd: &impl AsRawFd) -> io::Result<()> {
+        let none = Event::new(Events::empty(), 0);
+        epoll::ctl(self.epoll.0, ControlOptions::EPOLL_CTL_DEL, fd.as_raw_fd(), none)
     }
 
     pub(crate) fn busy(&mut self) {
@@ -79,10 +81,10 @@ impl Sleeper {
         now.wrapping_sub(*self.idle_since.get_or_insert(now)) >= spin
     }
 
-    /// Sleeps until something happens, at most so long.
-    pub(crate) fn sleep(&mut self, at_most: Option<Duration>) {
-        let at_most = at_most.map_or(-1, |time| i32::try_from(time.as_millis()).unwrap_or(i32::MAX));
-        let timeout = if self.polled_rings > 0 { POLLED_RING_INTERVAL_MS } else { at_most };
+    /// Sleeps until something happens, or for as long as `limit`.
+    pub(crate) fn sleep(&mut self, limit: Option<Duration>) {
+        let limit = limit.map_or(-1, |limit| i32::try_from(limit.as_millis()).unwrap_or(i32::MAX));
+        let timeout = if self.polled_rings > 0 { POLLED_RING_INTERVAL_MS } else { limit };
         let mut events = [Event::new(Events::empty(), 0); 8];
         // An interrupted wait is a wake-up like any other.
         let _ = epoll::wait(self.epoll.0, timeout, &mut events);

@@ -64,7 +64,7 @@ impl NodeSpec {
 
     /// A port on whose socket the front end listens.
     pub(crate) fn client(self, name: &str) -> Self {
-        self.port_with(name, |port| port.role = Role::Client)
+        self.port_with(name, |port| port.guest_mut().expect("vhost-user").role = Role::Client)
     }
 
     pub(crate) fn port_with(mut self, name: &str, change: impl FnOnce(&mut PortConfig)) -> Self {

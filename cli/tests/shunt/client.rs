@@ -66,7 +66,10 @@ fn what_is_not_a_node_is_said_so() {
 #[test]
 fn a_port_that_cannot_be_is_refused_before_anybody_is_asked() {
     let message = fails(1, &["port", "add", "a", "--socket", "/s", "--kind", "tap"]);
-    assert_eq!(message, "port a: kind \"tap\" is not served by this version; it serves \"vhost-user\"");
+    assert_eq!(
+        message,
+        "port a: kind \"tap\" is not served by this version; it serves \"vhost-user\" or \"af-packet\""
+    );
     let long = format!("/{}", "s".repeat(107));
     let message = fails(1, &["port", "add", "a", "--socket", &long]);
     assert_eq!(

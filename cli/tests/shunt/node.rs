@@ -72,7 +72,7 @@ fn tables_are_for_people_and_json_for_scripts() {
     let rows: Vec<Vec<&str>> = list.lines().map(|line| line.split_whitespace().collect()).collect();
     let (vm0, vm1) = (node.path("vm0.sock"), node.path("vm1.sock"));
     let expected = [
-        ["PORT", "KIND", "STATE", "RING", "PAIRS", "ROLE", "SOCKET"],
+        ["PORT", "KIND", "STATE", "RING", "PAIRS", "ROLE", "PLACE"],
         ["vm0", "vhost-user", "listening", "-", "0", "server", vm0.to_str().expect("text")],
         ["vm1", "vhost-user", "connecting", "-", "0", "client", vm1.to_str().expect("text")],
     ];

@@ -53,11 +53,11 @@ fn a_configuration_that_is_wrong_is_named_with_its_line() {
     let cases = [
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            ":4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, workers",
+            ":4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers",
         ),
         (
             "[[port]]\nname = 'a'\nkind = 'tap'\n",
-            ":3: kind \"tap\" is not served by this version; it serves \"vhost-user\"",
+            ":3: kind \"tap\" is not served by this version; it serves \"vhost-user\" or \"af-packet\"",
         ),
         ("[control]\nsocket = '/nonexistent/c.sock'\n", ""),
     ];

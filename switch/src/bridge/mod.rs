@@ -21,16 +21,21 @@
 //! floods). Moves are exempt from a port's share since they take no room; that a guest can claim
 //! another's address is the nature of learning, and ends with ports that have fixed addresses.
 //!
+//! **Fixed addresses.** A port may have one address, known from configuration: [`Bridge::fix`]. It is in every
+//! replica from the start, never ages, never moves, and nothing is learnt at its port. That frames from the
+//! port have that source is for [`admit()`] to see to, before anything changes their addresses.
+//!
 //! **Speed.** Frames of a burst mostly share their addresses, so the last source and the last
 //! destination are remembered *within* one burst: such a frame costs two loads and two compares, and
 //! no memory outside the burst. Nothing is remembered across bursts, hence nothing can be stale.
 
+mod admit;
 mod outbox;
 mod ports;
 mod stats;
 mod table;
 
-pub use self::{outbox::Announcement, stats::BridgeStats, table::Entry};
+pub use self::{admit::admit, outbox::Announcement, stats::BridgeStats, table::Entry};
 
 use packet::{Burst, DropCause, EthernetHeader, MacAddr, PortId, Verdict};
 
@@ -165,7 +170,7 @@ impl Bridge {
     /// older than what this replica has seen is contradicted.
     pub fn learn_remote(&mut self, news: Announcement) {
         let Announcement { mac, port, seen_ns } = news;
-        if !mac.is_unicast() || self.ports.is_retired(port) {
+        if !mac.is_unicast() || self.ports.is_retired(port) || self.ports.is_fixed(port) {
             self.stats.remote_refused += 1;
             return;
         }
@@ -177,6 +182,10 @@ impl Bridge {
             return;
         };
         let entry = self.table.entry(slot);
+        if entry.is_fixed() {
+            self.stats.remote_refused += 1;
+            return;
+        }
         if entry.port == port {
             self.table.set(slot, port, entry.seen_ns.max(seen_ns));
             self.stats.remote_applied += 1;
@@ -228,6 +237,41 @@ impl Bridge {
         self.ports.reinstate(port);
     }
 
+    /// Gives a port its one address: a station that is known from now on, until the port is removed, and the only
+    /// one. What was learnt of it elsewhere, or at the port, goes.
+    ///
+    /// Returns `false` if there is no room for it among other fixed addresses, or it is one already; it is
+    /// flooded for then.
+    pub fn fix(&mut self, port: PortId, mac: MacAddr) -> bool {
+        if self.ports.retire(port) > 0 {
+            self.stats.flushed += self.table.remove_all(port) as u64;
+        }
+        self.ports.reinstate(port);
+        self.ports.fix(port);
+        let fixed = Entry { mac, port, seen_ns: Entry::FIXED };
+        if let Some(slot) = self.table.find(mac) {
+            let entry = self.table.entry(slot);
+            if entry.is_fixed() {
+                return false;
+            }
+            self.relocate(slot, entry.port, port, Entry::FIXED);
+            return true;
+        }
+        if !mac.is_unicast() {
+            return false;
+        }
+        match self.table.insert(fixed, true, Some(Entry::FIXED - 1)) {
+            Insertion::Added => {}
+            Insertion::Replaced(old) => {
+                self.ports.leave(old);
+                self.stats.replaced += 1;
+            }
+            Insertion::NoRoom => return false,
+        }
+        self.ports.enter(port);
+        true
+    }
+
     /// All stations in the table, in no order.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         self.table.entries()
@@ -269,7 +313,7 @@ impl Bridge {
     fn decide(&mut self, last: &mut Memory, source: u64, destination: u64, now_ns: u64) {
         // The shift leaves 16 bits.
         let ingress = PortId((source >> 48) as u16);
-        if source != last.source {
+        if source != last.source && !self.ports.is_fixed(ingress) {
             match self.learn_local(MacAddr::from_bits(source), ingress, now_ns) {
                 Learned::Settled => last.source = source,
                 Learned::Changed => {
@@ -318,6 +362,10 @@ impl Bridge {
             return self.learn_new(mac, port, now_ns);
         };
         let entry = self.table.entry(slot);
+        if entry.is_fixed() {
+            self.stats.claimed += 1;
+            return Learned::Refused;
+        }
         if entry.port != port {
             return self.learn_move(slot, entry, port, now_ns);
         }

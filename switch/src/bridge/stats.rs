@@ -6,6 +6,8 @@
 pub struct BridgeStats {
     /// Stations forgotten because they were silent.
     pub aged: u64,
+    /// Frames whose source was not learnt because it is the fixed address of another port.
+    pub claimed: u64,
     /// Frames flooded because their destination is a group.
     pub flooded_group: u64,
     /// Frames flooded because their destination is not in the table.
@@ -48,6 +50,7 @@ impl BridgeStats {
     /// Adds another replica's counters, for a total over all workers.
     pub const fn add(&mut self, other: &Self) {
         self.aged += other.aged;
+        self.claimed += other.claimed;
         self.flooded_group += other.flooded_group;
         self.flooded_unknown += other.flooded_unknown;
         self.flushed += other.flushed;

@@ -22,7 +22,7 @@ pub struct Entry {
     pub mac: MacAddr,
     /// Where it was last seen.
     pub port: PortId,
-    /// When it was last seen, in nanoseconds; may lag by a millisecond.
+    /// When it was last seen, in nanoseconds; may lag by a millisecond. [`Entry::FIXED`]: always there.
     pub seen_ns: u64,
 }
 
@@ -236,6 +236,16 @@ impl Bucket {
 }
 
 impl Entry {
+    /// When a station was "last seen" that does not age and does not move.
+    pub const FIXED: u64 = u64::MAX;
+
+    /// Whether the station neither ages nor moves.
+    #[inline]
+    #[must_use]
+    pub const fn is_fixed(&self) -> bool {
+        self.seen_ns == Self::FIXED
+    }
+
     #[inline]
     const fn from_word(word: u64, seen_ns: u64) -> Self {
         Self { mac: MacAddr::from_bits(word), port: port_of(word), seen_ns }

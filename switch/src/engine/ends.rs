@@ -249,7 +249,7 @@ impl Shard {
 
 /// How well a connection can be missed.
 fn rank(connection: &Connection) -> u8 {
-    match connection.tcp.as_ref().map(tcp::Connection::state) {
+    match connection.tcp.as_deref().map(tcp::Connection::state) {
         Some(tcp::State::Reset) => 5,
         Some(tcp::State::TimeWait) => 4,
         Some(tcp::State::Closing) => 3,

@@ -29,6 +29,10 @@ impl Shard {
             return false;
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
+        // Its connection began with it, and both were planned again.
+        if flow.epoch == now.epoch {
+            return true;
+        }
         if self.paths.holds(flow.path, now.snapshot) {
             flow.epoch = now.epoch;
             self.stats.revalidated += 1;
@@ -78,8 +82,8 @@ impl Shard {
         }
         connection.epoch = now.epoch;
         connection.idle_s = plan.idle_s;
-        let before: Vec<Entry> = connection.entries().collect();
-        if before != plan.entries {
+        let before: Vec<Entry> = connection.entries(&now.snapshot.layer_ids()).collect();
+        if before != plan.entries || connection.entry_count() != before.len() {
             connection.amend(&plan.entries);
             self.doubt_flows(at);
         }
@@ -111,7 +115,7 @@ impl Shard {
         if let Some(at) = self.flows.get(handle).and_then(|flow| flow.connection)
             && matches!(membership_role(self, at, now), Some(crate::flow::connection::Role::Initiator))
         {
-            self.add_entries(at, &plan);
+            self.add_entries(at, &plan, now.snapshot);
         }
         let fate = now.fate(&plan.outcome, self.port);
         self.renew(handle, &key, &plan, fate, now);

@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What the kernel says about a network interface.
+//!
+//! Asked by `ioctl`, because that looks into the network namespace that the process is in; `/sys/class/net` shows the one
+//! in which `/sys` was mounted.
+
+use std::io;
+use std::mem::zeroed;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use libc::{c_ulong, ifreq};
+use packet::MacAddr;
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socket_with};
+
+/// A network interface at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Interface {
+    /// Its number. A name that is given away again gets another one.
+    pub(crate) index: i32,
+    pub(crate) mac: MacAddr,
+    /// Longest IP packet in bytes.
+    pub(crate) mtu: u32,
+    /// It is switched on and has a carrier.
+    pub(crate) up: bool,
+}
+
+/// Asks about interfaces.
+#[derive(Debug)]
+pub(crate) struct InterfaceProbe(OwnedFd);
+
+impl InterfaceProbe {
+    pub(crate) fn new() -> io::Result<Self> {
+        // Any socket will do; this one needs no address family that a kernel might lack.
+        Ok(Self(socket_with(AddressFamily::UNIX, SocketType::DGRAM, SocketFlags::CLOEXEC, None)?))
+    }
+
+    /// The interface of that name, `None` if there is none.
+    ///
+    /// # Errors
+    /// It is not Ethernet, or the system cannot be asked.
+    pub(crate) fn look(&self, name: &str) -> io::Result<Option<Interface>> {
+        match self.ask_all(name) {
+            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn ask_all(&self, name: &str) -> io::Result<Interface> {
+        let answer = self.ask(name, libc::SIOCGIFINDEX)?;
+        // SAFETY: SIOCGIFINDEX succeeded, so that the kernel filled in this field.
+        let index = unsafe { answer.ifr_ifru.ifru_ifindex };
+        let answer = self.ask(name, libc::SIOCGIFFLAGS)?;
+        // SAFETY: as above, of SIOCGIFFLAGS.
+        let flags = i32::from(unsafe { answer.ifr_ifru.ifru_flags });
+        let answer = self.ask(name, libc::SIOCGIFMTU)?;
+        // SAFETY: as above, of SIOCGIFMTU.
+        let mtu = unsafe { answer.ifr_ifru.ifru_mtu };
+        let answer = self.ask(name, libc::SIOCGIFHWADDR)?;
+        // SAFETY: as above, of SIOCGIFHWADDR.
+        let address = unsafe { answer.ifr_ifru.ifru_hwaddr };
+        if address.sa_family != libc::ARPHRD_ETHER {
+            return Err(io::Error::new(io::ErrorKind::Unsupported, "not an Ethernet interface"));
+        }
+        let [a, b, c, d, e, f, ..] = address.sa_data.map(i8::cast_unsigned);
+        let wanted = libc::IFF_UP | libc::IFF_RUNNING;
+        Ok(Interface {
+            index,
+            mac: MacAddr([a, b, c, d, e, f]),
+            mtu: u32::try_from(mtu).unwrap_or(0),
+            up: flags & wanted == wanted,
+        })
+    }
+
+    fn ask(&self, name: &str, request: c_ulong) -> io::Result<ifreq> {
+        // SAFETY: an `ifreq` is plain data: all zeros are a value of it.
+        let mut question: ifreq = unsafe { zeroed() };
+        // One byte less than the array: the last one stays NUL.
+        let room = libc::IFNAMSIZ - 1;
+        if name.len() > room {
+            return Err(Errno::NODEV.into());
+        }
+        for (slot, byte) in question.ifr_name.iter_mut().take(room).zip(name.bytes()) {
+            *slot = byte.cast_signed();
+        }
+        // SAFETY: the descriptor is open; these requests read a NUL-terminated name from the `ifreq` and write within it.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), request, &raw mut question) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(question) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_there_and_what_is_not_ethernet_are_told_apart() {
+        let probe = InterfaceProbe::new().expect("socket");
+        assert_eq!(probe.look("no-such-iface").expect("an answer"), None);
+        assert_eq!(probe.look("longer-than-any-name-can-be").expect("an answer"), None);
+        assert_eq!(probe.look("lo").expect_err("loopback").kind(), io::ErrorKind::Unsupported);
+    }
+}

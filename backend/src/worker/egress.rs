@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Judged packets, on their way out: into a guest's receive queue, an uplink's ring, or the ring to another worker.
+
+use packet::{Burst, DropCause, Offload, PortId, Verdict};
+use virtqueue::{Delivered, Frame, MAX_BURST, NetHeader, Tail};
+
+use super::bridge::{Ingress, segment_of};
+use super::finish::{Cutter, gather, header_of};
+use super::handover::{Ports, Sender, Stage};
+use super::payload::Payload;
+use super::slots::RxSlot;
+use super::tunnel;
+use super::uplink::UplinkTx;
+use crate::counters::{PortCounters, WorkerCounters};
+use crate::topology::{Route, Routes};
+
+/// Everything that a judged burst is delivered with.
+pub(super) struct Egress<'a> {
+    pub(super) burst: &'a Burst,
+    pub(super) routes: &'a Routes,
+    pub(super) rxs: &'a mut [RxSlot],
+    pub(super) uplinks: &'a mut [UplinkTx],
+    pub(super) outbound: &'a mut [Option<Sender>],
+    pub(super) cutter: &'a mut Cutter,
+    pub(super) ingress: &'a Ingress<'a>,
+    /// What the port counts that the packets came from.
+    pub(super) of_port: Option<&'a PortCounters>,
+    /// This worker's.
+    pub(super) own: Option<&'a WorkerCounters>,
+    /// Its index.
+    pub(super) worker: usize,
+    pub(super) now_ns: u64,
+}
+
+impl Egress<'_> {
+    #[inline]
+    pub(super) fn deliver_all(&mut self) {
+        let verdicts = self.burst.verdicts();
+        let mut at = 0;
+        while let Some(&verdict) = verdicts.get(at) {
+            // Runs of one verdict are the rule: one guest talks to one other for a while.
+            let run = verdicts.iter().skip(at).take_while(|&&next| next == verdict).count();
+            match verdict {
+                Verdict::Forward(port) | Verdict::Deliver(port) => self.deliver_run(port, at, run),
+                Verdict::Flood => self.flood(at, run),
+                Verdict::Drop(cause) => self.count_drop(cause, run),
+                Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
+                Verdict::Park(_) => self.count_drop(DropCause::ParkFull, run),
+                Verdict::Parked | Verdict::Taken => {}
+            }
+            at += run;
+        }
+    }
+
+    /// Gives all to the worker that has the policy of the port that they came from. What was decided is decided.
+    pub(super) fn hand_over_all(&mut self, home: usize) {
+        for i in 0..self.burst.len() {
+            match self.burst.verdict(i) {
+                Verdict::Pending => self.hand_over(home, Stage::Outbound, self.ingress.port, i, 1),
+                Verdict::Drop(cause) => self.count_drop(cause, 1),
+                _ => {}
+            }
+        }
+    }
+
+    /// Delivers packets `at..at + run` to one port.
+    #[inline]
+    fn deliver_run(&mut self, port: PortId, at: usize, run: usize) {
+        if let Some(home) = self.routes.home(port).filter(|home| *home != self.worker) {
+            return self.hand_over(home, Stage::Inbound, port, at, run);
+        }
+        if self.ingress.offloads {
+            return self.deliver_offloaded(port, at, run);
+        }
+        self.deliver_whole(port, at, run);
+    }
+
+    /// Delivers packets that may have to be cut.
+    fn deliver_offloaded(&mut self, port: PortId, at: usize, run: usize) {
+        let mut next = at;
+        while next < at + run {
+            let whole = (next..at + run).take_while(|i| self.burst.offload(*i).segmentation.is_none()).count();
+            if whole > 0 {
+                self.deliver_whole(port, next, whole);
+            } else {
+                self.deliver_cut(port, next);
+            }
+            next += whole.max(1);
+        }
+    }
+
+    /// Delivers packets that need not be cut.
+    #[inline]
+    fn deliver_whole(&mut self, port: PortId, at: usize, run: usize) {
+        match self.routes.to(port, self.ingress.pair) {
+            Route::Local(receiver) => match self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
+                Some(slot) => deliver_local(slot, self.burst, self.ingress.payload, at, run),
+                None => self.count_drop(DropCause::NotReady, run),
+            },
+            Route::Uplink(uplink) => match self.uplinks.get_mut(uplink) {
+                Some(uplink) => {
+                    for i in at..at + run {
+                        let (head, payload_len) = self.burst.pieces(i);
+                        let payload = self.ingress.payload;
+                        let tail = |room: &mut [u8]| {
+                            let read = payload.read(self.burst.handle(i), 0, room);
+                            // A frame is as long as it was when it was harvested; were it not, nothing of an earlier one
+                            // may show.
+                            room.iter_mut().skip(read).for_each(|byte| *byte = 0);
+                        };
+                        let offload = self.burst.offload(i);
+                        send(uplink, self.routes, offload, head, payload_len as usize, tail, self.now_ns);
+                    }
+                }
+                None => self.count_drop(DropCause::NotReady, run),
+            },
+            Route::Remote(worker) => self.hand_over(worker, Stage::Deliver, port, at, run),
+            Route::None => self.count_drop(DropCause::NotReady, run),
+        }
+    }
+
+    /// Delivers the segments of packet `i`.
+    #[cold]
+    fn deliver_cut(&mut self, port: PortId, i: usize) {
+        let route = self.routes.to(port, self.ingress.pair);
+        let (pair, ports) = (self.ingress.pair, Ports { ingress: self.ingress.port, egress: port });
+        let Self { burst, routes, rxs, uplinks, outbound, cutter, ingress, of_port, own, now_ns, .. } = self;
+        let mut lost = [(DropCause::NotReady, 0), (DropCause::HandoverFull, 0)];
+        let cut = cutter.cut(burst, ingress.payload, i, |segment| match route {
+            Route::Local(receiver) => match rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
+                Some(slot) => deliver_bytes(slot, segment),
+                None => lost[0].1 += 1,
+            },
+            Route::Uplink(uplink) => match uplinks.get_mut(uplink) {
+                Some(uplink) => send(uplink, routes, Offload::NONE, segment, 0, |_| {}, *now_ns),
+                None => lost[0].1 += 1,
+            },
+            Route::Remote(worker) => match outbound.get_mut(worker).and_then(Option::as_mut) {
+                Some(sender) => {
+                    let fill = |room: &mut [u8]| {
+                        room.copy_from_slice(segment);
+                        segment.len()
+                    };
+                    match sender.packet(Stage::Deliver, ports, pair, NetHeader::default(), segment.len(), fill) {
+                        Ok(()) => own.iter().for_each(|own| own.handed_over.add(1)),
+                        Err(_) => lost[1].1 += 1,
+                    }
+                }
+                None => lost[0].1 += 1,
+            },
+            Route::None => lost[0].1 += 1,
+        });
+        match cut {
+            Ok(segments) => {
+                if let Some(counters) = of_port {
+                    counters.segments.add(segments as u64);
+                }
+            }
+            Err(cause) => self.count_drop(cause, 1),
+        }
+        for (cause, n) in lost {
+            self.count_drop(cause, n);
+        }
+    }
+
+    /// Delivers to all ports of the same segment but the one that the packets came from. Ports with policy get copies of
+    /// their own.
+    #[cold]
+    fn flood(&mut self, at: usize, run: usize) {
+        let ingress = self.ingress.port;
+        let routes = self.routes;
+        for i in at..at + run {
+            let segment = segment_of(routes, self.burst, i, ingress);
+            let mut reached = false;
+            for port in routes.segment(segment).filter(|&port| port != ingress) {
+                if routes.home(port).is_some() {
+                    reached = true;
+                } else if routes.to(port, self.ingress.pair) != Route::None {
+                    // A port without a guest is no loss to a flood.
+                    self.deliver_run(port, i, 1);
+                    reached = true;
+                }
+            }
+            if !reached {
+                self.count_drop(DropCause::NoDestination, 1);
+            }
+        }
+    }
+
+    fn hand_over(&mut self, worker: usize, stage: Stage, port: PortId, at: usize, run: usize) {
+        let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
+            return self.count_drop(DropCause::NotReady, run);
+        };
+        let mut refused = 0;
+        for i in at..at + run {
+            let fill = |room: &mut [u8]| {
+                let len = room.len();
+                if gather(self.burst, self.ingress.payload, i, room) { len } else { 0 }
+            };
+            let length = self.burst.frame_len(i) as usize;
+            let header = header_of(self.burst.offload(i));
+            let ports = Ports { ingress: self.burst.ingress(i), egress: port };
+            if let Err(cause) = sender.packet(stage, ports, self.ingress.pair, header, length, fill) {
+                if let Some(ingress) = self.of_port {
+                    ingress.drop_packets(cause, 1);
+                }
+                refused += 1;
+            }
+        }
+        if let Some(own) = self.own {
+            own.handed_over.add((run - refused) as u64);
+        }
+    }
+
+    fn count_drop(&self, cause: DropCause, n: usize) {
+        if let Some(counters) = self.of_port {
+            counters.drop_packets(cause, n as u64);
+        }
+    }
+}
+
+/// Writes packets `at..at + run` into a guest's receive queue and publishes them.
+#[inline]
+fn deliver_local(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, at: usize, run: usize) {
+    let frame = |i: usize| {
+        let i = at + i;
+        let (head, payload_len) = burst.pieces(i);
+        let tail = if payload_len > 0 { payload.tail(burst.handle(i)) } else { Tail::None };
+        Frame { header: NetHeader::default(), head, tail }
+    };
+    // Said apart, so that the inner loop of short frames has few variables and keeps them in registers.
+    let short = |i: usize| Frame { header: NetHeader::default(), head: burst.window(at + i), tail: Tail::None };
+    let delivered = slot.queue.prefetch(run + MAX_BURST).and_then(|_| {
+        if burst.has_payload() { slot.queue.deliver_burst(run, frame) } else { slot.queue.deliver_burst(run, short) }
+    });
+    let delivered = match delivered {
+        Ok(delivered) => delivered,
+        Err(error) => {
+            slot.common.fail(error);
+            return slot.common.drop_packets(DropCause::QueueBroken, run);
+        }
+    };
+    if delivered.frames > 0 {
+        slot.queue.publish();
+        slot.common.dirty = true;
+    }
+    slot.count_transmitted(delivered.frames as usize, delivered.bytes);
+    if delivered.no_buffers + delivered.too_big > 0 {
+        slot.common.drop_packets(DropCause::NoBuffers, delivered.no_buffers as usize);
+        slot.common.drop_packets(DropCause::TooBig, delivered.too_big as usize);
+    }
+}
+
+/// Writes one frame that is in one piece into a guest's receive queue and publishes it.
+pub(super) fn deliver_bytes(slot: &mut RxSlot, bytes: &[u8]) {
+    let (head, rest) = bytes.split_at(bytes.len().min(packet::WINDOW));
+    let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
+    match slot.queue.deliver(&NetHeader::default(), head, tail) {
+        Ok(Delivered::Ok) => {
+            slot.queue.publish();
+            slot.common.dirty = true;
+            slot.count_transmitted(1, bytes.len() as u64);
+        }
+        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, 1),
+        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, 1),
+        Err(error) => {
+            slot.common.fail(error);
+            slot.common.drop_packets(DropCause::QueueBroken, 1);
+        }
+    }
+}
+
+/// Puts a frame into an uplink's ring: `head`, and `tail_len` bytes more that `tail` writes. One in a tunnel that begins
+/// here goes to its next hop.
+#[inline]
+pub(super) fn send(
+    uplink: &mut UplinkTx,
+    routes: &Routes,
+    offload: Offload,
+    head: &[u8],
+    tail_len: usize,
+    tail: impl FnOnce(&mut [u8]),
+    now_ns: u64,
+) {
+    match tunnel::begins_here(routes, head) {
+        Some(begin) if begin.uplink == uplink.port => {
+            uplink.send_routed(begin.destination, offload, head, tail_len, tail, now_ns);
+        }
+        _ => uplink.send(None, header_of(offload), head, tail_len, tail),
+    }
+}

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Where the bytes of a burst's frames beyond their windows are.
+
+use packet::WINDOW;
+use virtqueue::{Tail, TxQueue};
+
+/// Where the payload beyond a window begins in its frame.
+#[expect(clippy::cast_possible_truncation, reason = "256")]
+const PAYLOAD_AT: u32 = WINDOW as u32;
+
+/// The source of payloads, by the handles of a burst's packets.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Payload<'a> {
+    /// No frame is longer than its window.
+    None,
+    /// Frames held by a guest's transmit queue; the handle is the place among them.
+    Queue(&'a TxQueue),
+    /// What lies beyond each window, by handle.
+    Slices(&'a [&'a [u8]]),
+}
+
+impl<'a> Payload<'a> {
+    /// The payload of the packet with this handle, to be delivered to a guest.
+    #[inline(always)]
+    pub(super) fn tail(self, handle: u32) -> Tail<'a> {
+        match self {
+            Self::None => Tail::None,
+            Self::Queue(queue) => Tail::Frame { queue, index: handle as usize, offset: PAYLOAD_AT },
+            Self::Slices(slices) => slices.get(handle as usize).map_or(Tail::None, |bytes| Tail::Bytes(bytes)),
+        }
+    }
+
+    /// Copies the payload from byte `at` of it on. Returns how many bytes there were.
+    pub(super) fn read(self, handle: u32, at: u32, to: &mut [u8]) -> usize {
+        match self {
+            Self::None => 0,
+            Self::Queue(queue) => queue.read(handle as usize, PAYLOAD_AT + at, to),
+            Self::Slices(slices) => {
+                let bytes = slices.get(handle as usize).and_then(|bytes| bytes.get(at as usize..)).unwrap_or_default();
+                let count = bytes.len().min(to.len());
+                if let (Some(to), Some(from)) = (to.get_mut(..count), bytes.get(..count)) {
+                    to.copy_from_slice(from);
+                }
+                count
+            }
+        }
+    }
+}

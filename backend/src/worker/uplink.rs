@@ -1,0 +1,246 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Uplinks that a worker owns: a receiving end that fills bursts, and a sending end with its neighbours.
+//!
+//! # Theory of operation
+//!
+//! Both ends belong to one worker, the first of the port's. What another worker has for an uplink is handed over like a
+//! packet for a guest. Frames are copied into a slot of the transmit ring at once and leave with one system call per turn.
+//!
+//! A packet in a tunnel that begins at the node gets its Ethernet addresses here: the next hop is looked up, asked for if
+//! it is not known, and the packet waits for the answer in the uplink's park. Only the owner of an uplink knows its
+//! neighbours, so whoever else has such a packet leaves its addresses as they are.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use packet::{DropCause, EthernetHeader, MacAddr, Offload, PortId};
+use switch::neighbors::{Neighbor, Neighbors, NeighborsStats, Resolution};
+use virtqueue::NetHeader;
+
+use super::finish::header_of;
+use super::hop_park::HopPark;
+use crate::counters::PortCounters;
+use crate::sys::{Flushed, PacketSocket, RxRing, TxRing};
+
+/// Bytes of a VLAN tag.
+const TAG: usize = 4;
+
+/// An uplink on its way to a worker, or back.
+#[derive(Debug)]
+pub(crate) struct Uplink {
+    pub(crate) port: PortId,
+    pub(crate) rx: RxRing,
+    pub(crate) tx: TxRing,
+    /// Longest IP packet that is sent.
+    pub(crate) mtu: usize,
+    /// Who is where on the link; `None`: the uplink has no address and routes nothing.
+    pub(crate) neighbors: Option<Box<Neighbors>>,
+}
+
+/// What can be told about an uplink's link.
+#[derive(Debug, Default)]
+pub(crate) struct LinkReport {
+    pub(crate) neighbors: Vec<Neighbor>,
+    pub(crate) stats: NeighborsStats,
+    /// Packets that wait for a neighbour.
+    pub(crate) parked: usize,
+}
+
+/// The receiving end.
+#[derive(Debug)]
+pub(super) struct UplinkRx {
+    pub(super) port: PortId,
+    pub(super) ring: RxRing,
+    pub(super) counters: Arc<[PortCounters]>,
+}
+
+/// The sending end.
+#[derive(Debug)]
+pub(super) struct UplinkTx {
+    pub(super) port: PortId,
+    pub(super) ring: TxRing,
+    counters: Arc<[PortCounters]>,
+    worker: usize,
+    mtu: usize,
+    neighbors: Option<Box<Neighbors>>,
+    park: HopPark,
+}
+
+impl Uplink {
+    /// Takes it apart for a worker.
+    pub(super) fn split(self, counters: Arc<[PortCounters]>, worker: usize) -> (UplinkRx, UplinkTx) {
+        let Self { port, rx, tx, mtu, neighbors } = self;
+        let receiving = UplinkRx { port, ring: rx, counters: Arc::clone(&counters) };
+        let sending = UplinkTx { port, ring: tx, counters, worker, mtu, neighbors, park: HopPark::default() };
+        (receiving, sending)
+    }
+
+    /// Puts it together again. What is parked is lost: its neighbours are.
+    pub(super) fn join(rx: UplinkRx, tx: UplinkTx) -> Self {
+        if let Some(counters) = tx.counters.get(tx.worker) {
+            counters.drop_packets(DropCause::Unresolved, tx.park.len() as u64);
+        }
+        Self { port: rx.port, rx: rx.ring, tx: tx.ring, mtu: tx.mtu, neighbors: tx.neighbors }
+    }
+
+    pub(crate) fn socket(&self) -> &Arc<PacketSocket> {
+        self.rx.socket()
+    }
+}
+
+impl UplinkTx {
+    /// Puts a frame into the ring: `head`, and `tail_len` bytes more that `tail` writes. A frame that the node routes goes
+    /// to `station`.
+    pub(super) fn send(
+        &mut self,
+        station: Option<MacAddr>,
+        header: NetHeader,
+        head: &[u8],
+        tail_len: usize,
+        tail: impl FnOnce(&mut [u8]),
+    ) {
+        let len = head.len() + tail_len;
+        let Some(ethernet) = EthernetHeader::parse(head) else { return self.drop_packets(DropCause::Runt, 1) };
+        let tag = if ethernet.ether_type().is_vlan() { TAG } else { 0 };
+        if len > self.mtu + EthernetHeader::LEN + tag {
+            return self.drop_packets(DropCause::LinkMtu, 1);
+        }
+        let addresses = station.map(|station| self.addresses(station));
+        let fill = |room: &mut [u8]| {
+            let (first, rest) = room.split_at_mut(head.len().min(room.len()));
+            first.copy_from_slice(head);
+            tail(rest);
+            for (to, from) in first.iter_mut().zip(addresses.iter().flatten()) {
+                *to = *from;
+            }
+        };
+        if !self.ring.has_room() {
+            // Once more after all that waits has gone; that it goes at the end of the turn is only for speed.
+            self.flush();
+        }
+        if self.ring.push(len, header, fill) {
+            if let Some(counters) = self.counters.get(self.worker) {
+                counters.tx_packets.add(1);
+                counters.tx_bytes.add(len as u64);
+            }
+        } else {
+            self.drop_packets(DropCause::NoBuffers, 1);
+        }
+    }
+
+    /// Puts a frame into the ring that the node routes towards `destination`, or parks it. As [`UplinkTx::send`].
+    pub(super) fn send_routed(
+        &mut self,
+        destination: IpAddr,
+        offload: Offload,
+        head: &[u8],
+        tail_len: usize,
+        tail: impl FnOnce(&mut [u8]),
+        now_ns: u64,
+    ) {
+        let Some(neighbors) = &mut self.neighbors else { return self.drop_packets(DropCause::Unresolved, 1) };
+        let Some(hop) = neighbors.next_hop(destination) else { return self.drop_packets(DropCause::Unresolved, 1) };
+        match neighbors.resolve(hop, now_ns) {
+            Resolution::Known(mac) => self.send(Some(mac), header_of(offload), head, tail_len, tail),
+            Resolution::Failed => self.drop_packets(DropCause::Unresolved, 1),
+            Resolution::Unresolved { ask } => {
+                if let Some(ask) = ask {
+                    self.send_bytes(&ask);
+                }
+                let fill = |room: &mut [u8]| {
+                    let (first, rest) = room.split_at_mut(head.len().min(room.len()));
+                    first.copy_from_slice(head);
+                    tail(rest);
+                };
+                if !self.park.put(hop, head.len() + tail_len, offload, now_ns, fill) {
+                    self.drop_packets(DropCause::ParkFull, 1);
+                }
+            }
+        }
+    }
+
+    /// Puts a frame into the ring that the node itself made.
+    fn send_bytes(&mut self, bytes: &[u8]) {
+        self.send(None, NetHeader::default(), bytes, 0, |_| {});
+    }
+
+    /// Hands what is in the ring to the kernel. Returns whether all of it went.
+    pub(super) fn flush(&mut self) -> bool {
+        match self.ring.flush() {
+            Flushed::All => true,
+            Flushed::Later => false,
+            Flushed::Lost(frames) => {
+                self.drop_packets(DropCause::NotReady, frames);
+                true
+            }
+        }
+    }
+
+    /// The addresses of the link's own header for a frame to `station`.
+    fn addresses(&self, station: MacAddr) -> [u8; 12] {
+        let own = self.neighbors.as_ref().map_or(MacAddr::ZERO, |neighbors| neighbors.mac());
+        let mut bytes = [0; 12];
+        let (to, from) = bytes.split_at_mut(6);
+        to.copy_from_slice(&station.0);
+        from.copy_from_slice(&own.0);
+        bytes
+    }
+
+    /// Takes in a frame that arrived here. Returns whether it was for the node itself.
+    pub(super) fn hear(&mut self, window: &[u8], now_ns: u64) -> bool {
+        let Some(neighbors) = &mut self.neighbors else { return false };
+        let heard = neighbors.receive(window, now_ns);
+        if let Some(reply) = heard.reply {
+            self.send_bytes(&reply);
+        }
+        if let Some(neighbor) = heard.learned {
+            self.release(neighbor, now_ns);
+        }
+        heard.ours
+    }
+
+    /// Tells the link of the node's addresses.
+    pub(super) fn announce(&mut self) {
+        let frames = self.neighbors.as_ref().map(|neighbors| neighbors.announcements()).unwrap_or_default();
+        for frame in frames {
+            self.send_bytes(&frame);
+        }
+    }
+
+    /// Does what is due.
+    pub(super) fn sweep(&mut self, now_ns: u64) {
+        let Some(neighbors) = &mut self.neighbors else { return };
+        let swept = neighbors.sweep(now_ns);
+        for ask in swept.asks {
+            self.send_bytes(&ask);
+        }
+        let failed: usize = swept.failed.into_iter().map(|hop| self.park.take(hop).len()).sum();
+        let expired = self.park.expire(now_ns);
+        self.drop_packets(DropCause::Unresolved, failed + expired);
+    }
+
+    /// Whether something will be due that no packet brings about.
+    pub(super) fn has_timers(&self) -> bool {
+        self.park.len() > 0 || self.neighbors.as_ref().is_some_and(|neighbors| neighbors.entries().next().is_some())
+    }
+
+    pub(super) fn report(&self) -> LinkReport {
+        let Some(neighbors) = &self.neighbors else { return LinkReport::default() };
+        LinkReport { neighbors: neighbors.entries().collect(), stats: neighbors.stats(), parked: self.park.len() }
+    }
+
+    #[inline]
+    pub(super) fn drop_packets(&self, cause: DropCause, n: usize) {
+        if let Some(counters) = self.counters.get(self.worker) {
+            counters.drop_packets(cause, n as u64);
+        }
+    }
+
+    /// Sends what waited for a neighbour.
+    fn release(&mut self, hop: IpAddr, now_ns: u64) {
+        let Some(Resolution::Known(mac)) = self.neighbors.as_mut().map(|n| n.resolve(hop, now_ns)) else { return };
+        for waiting in self.park.take(hop) {
+            self.send(Some(mac), header_of(waiting.offload), &waiting.bytes, 0, |_| {});
+        }
+    }
+}

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Uplinks against the kernel: a network stack at the other end of a veth pair, with what a veth pair hands on (checksums
+//! nobody computed, frames nobody cut), links that go and come, and a kernel tunnel.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `kernel.rs` | kernel TCP across an uplink, links that vanish, frames that are too long |
+//! | `neighbors.rs` | the node's own addresses, and those of its neighbours |
+//! | `tunnel.rs` | a kernel's VXLAN device and a guest that speaks VXLAN |
+//! | `frames.rs` | two nodes, joined by their uplinks: every frame arrives as it was |
+//! | `station.rs` | a guest in this process |
+
+mod frames;
+mod kernel;
+mod neighbors;
+mod station;
+mod tunnel;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use harness::netns::NetNs;
+use harness::node::{NodeConfig, UplinkConfig};
+
+/// How long anything may take.
+const SOON: Duration = Duration::from_secs(30);
+
+/// A namespace for the node with the interface `up0`, and one for who is at the other end, `far0`.
+struct Link {
+    near: NetNs,
+    far: NetNs,
+}
+
+impl Link {
+    fn create() -> Result<Self> {
+        let link = Self { near: NetNs::create("near")?, far: NetNs::create("far")? };
+        // Nobody shall speak but whom a test lets.
+        for ns in [&link.near, &link.far] {
+            ns.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")?;
+        }
+        link.wire()?;
+        Ok(link)
+    }
+
+    fn wire(&self) -> Result<()> {
+        self.near.wire("up0", &self.far, "far0")
+    }
+}
+
+/// A node with the uplink `up`, and vhost-user ports of these names.
+fn config(ports: &[&str], uplink: &str) -> NodeConfig {
+    let uplink = UplinkConfig { name: "up".to_owned(), interface: "up0".to_owned(), extra: uplink.to_owned() };
+    NodeConfig { uplinks: vec![uplink], ..NodeConfig::bridge(ports) }
+}
