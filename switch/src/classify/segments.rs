@@ -104,7 +104,7 @@ impl<T: Number> Segments<T> {
         let distances: Vec<u128> = all.iter().map(|(start, _)| start.beyond(min).into()).collect();
         let mut inner = Vec::new();
         let slots = Cut { distances: &distances, base: 0, shift };
-        let mut outer: Vec<_> = slots.runs(0..all.len(), bits).map(|run| slots.nested(run, &mut inner)).collect();
+        let mut outer: Vec<_> = slots.runs(0..all.len(), bits).map(|run| slots.nested(&run, &mut inner)).collect();
         outer.push(Outer { first: place(all.len().saturating_sub(1)), inner: 0 });
         let id = all.last().map_or(below, |(_, id)| *id);
         all.extend([(T::MAX, id); CHOICE]);
@@ -187,7 +187,7 @@ impl Cut<'_> {
     }
 
     /// A slot of the outer index: appends its own.
-    fn nested(&self, run: Run, inner: &mut Vec<u16>) -> Outer {
+    fn nested(&self, run: &Run, inner: &mut Vec<u16>) -> Outer {
         let (first, start) = (run.segments.start, place(inner.len()));
         let cuts = run.segments.len().saturating_sub(1);
         let outer = |bits| Outer { first: place(first), inner: start << BITS_WIDTH | bits };
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn crowds_that_no_index_takes_apart() {
         // More than an inner index counts, and one that is far away.
-        let segments: Vec<_> = (0..70_000_u128).map(|at| (7 << 64 | at * 3, 7)).chain([(9 << 120, 8)]).collect();
+        let segments: Vec<_> = (0..70_000_u128).map(|at| ((7 << 64) | (at * 3), 7)).chain([(9 << 120, 8)]).collect();
         let table = Segments::new(&segments, BELOW);
         for (value, expected) in [(0, BELOW), (7 << 64, 7), (7 << 64 | 209_998, 7), (8 << 120, 7), (u128::MAX, 8)] {
             assert_eq!(table.find(value, &mut ()), expected, "{value:#x}");
