@@ -1,15 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! One request at a time to a node's control socket.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use backend::config::{BadSocketPath, DEFAULT_SOCKET, SocketPath};
+use backend::config::{BadSocketPath, DEFAULT_SOCKET, Name, SocketPath};
 use backend::control::ErrorBody;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
+use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
@@ -20,8 +22,12 @@ use tokio::runtime::Runtime;
 
 /// How long a request may take: longer than the node gives itself.
 const LIMIT: Duration = Duration::from_secs(20);
+/// The same of policy: it may be large, and is compiled before the answer.
+const POLICY_LIMIT: Duration = Duration::from_secs(100);
 /// Longest answer that is read, in bytes.
-const MAX_ANSWER: usize = 64 << 20;
+const MAX_ANSWER: usize = 256 << 20;
+/// Longest token file.
+const MAX_TOKEN: u64 = 8192;
 
 /// Where the node is spoken to.
 #[derive(Clone, Debug, clap::Args)]
@@ -38,6 +44,17 @@ impl Control {
     }
 }
 
+/// As whom the node is asked.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Identity {
+    /// Controller to act as; for who is several of them, or owns the node
+    #[arg(long, value_name = "NAME")]
+    controller: Option<Name>,
+    /// File with the bearer token of the controller
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
 /// Why a request was not done. Each message is one line that names the socket or the port.
 #[derive(Debug, Error)]
 pub(crate) enum ClientError {
@@ -51,8 +68,10 @@ pub(crate) enum ClientError {
     Permission { socket: PathBuf },
     #[error("cannot connect to {}: {source}", socket.display())]
     Connect { socket: PathBuf, source: io::Error },
-    #[error("the node on {} did not answer within {} s", socket.display(), LIMIT.as_secs())]
-    Late { socket: PathBuf },
+    #[error("the node on {} did not answer within {seconds} s", socket.display())]
+    Late { socket: PathBuf, seconds: u64 },
+    #[error("token file {}: {cause}", file.display())]
+    Token { file: PathBuf, cause: Box<dyn std::error::Error + Send + Sync> },
     #[error("what answers on {} is not a Shunt node: {cause}", socket.display())]
     NotANode { socket: PathBuf, cause: Box<dyn std::error::Error + Send + Sync> },
     /// The node's own words, which name the port.
@@ -67,13 +86,36 @@ pub(crate) enum ClientError {
 pub(crate) struct Client {
     socket: SocketPath,
     runtime: Runtime,
+    limit: Duration,
+    headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Client {
     /// A client of the node behind a socket. Nothing is connected yet.
     pub(crate) fn new(control: &Control) -> Result<Self, ClientError> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build();
-        Ok(Self { socket: SocketPath::new(&control.control)?, runtime: runtime.map_err(ClientError::Runtime)? })
+        let (socket, runtime) = (SocketPath::new(&control.control)?, runtime.map_err(ClientError::Runtime)?);
+        Ok(Self { socket, runtime, limit: LIMIT, headers: Vec::new() })
+    }
+
+    /// A client that reads and writes policy.
+    pub(crate) fn of_policy(control: &Control, identity: &Identity) -> Result<Self, ClientError> {
+        let mut client = Self { limit: POLICY_LIMIT, ..Self::new(control)? };
+        if let Some(controller) = &identity.controller {
+            // A name is text.
+            let value = HeaderValue::from_str(controller).map_err(|cause| client.not_a_node(cause))?;
+            client.headers.push((HeaderName::from_static("shunt-controller"), value));
+        }
+        if let Some(file) = &identity.token_file {
+            let unusable =
+                |cause: Box<dyn std::error::Error + Send + Sync>| ClientError::Token { file: file.clone(), cause };
+            let mut text = String::new();
+            let read = File::open(file).and_then(|file| file.take(MAX_TOKEN).read_to_string(&mut text));
+            read.map_err(|error| unusable(error.into()))?;
+            let value = HeaderValue::from_str(&format!("Bearer {}", text.trim()));
+            client.headers.push((header::AUTHORIZATION, value.map_err(|error| unusable(error.into()))?));
+        }
+        Ok(client)
     }
 
     /// `GET`, as text.
@@ -93,6 +135,17 @@ impl Client {
         self.read(&self.ask(Method::POST, path, body)?)
     }
 
+    /// `POST` of JSON; the answer as text.
+    pub(crate) fn post_text(&self, path: &str, body: Vec<u8>) -> Result<String, ClientError> {
+        let body = self.ask(Method::POST, path, body)?;
+        String::from_utf8(body.into()).map_err(|cause| self.not_a_node(cause))
+    }
+
+    /// What an answer of JSON means.
+    pub(crate) fn meaning<T: DeserializeOwned>(&self, text: &str) -> Result<T, ClientError> {
+        self.read(text.as_bytes())
+    }
+
     /// `DELETE`.
     pub(crate) fn delete(&self, path: &str) -> Result<(), ClientError> {
         self.ask(Method::DELETE, path, Vec::new()).map(|_| ())
@@ -100,9 +153,8 @@ impl Client {
 
     fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Bytes, ClientError> {
         let (status, body) = self.runtime.block_on(async {
-            tokio::time::timeout(LIMIT, self.exchange(method, path, body))
-                .await
-                .unwrap_or_else(|_| Err(ClientError::Late { socket: self.socket.to_path_buf() }))
+            let late = || ClientError::Late { socket: self.socket.to_path_buf(), seconds: self.limit.as_secs() };
+            tokio::time::timeout(self.limit, self.exchange(method, path, body)).await.unwrap_or_else(|_| Err(late()))
         })?;
         if status.is_success() {
             return Ok(body);
@@ -112,12 +164,9 @@ impl Client {
 
     async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
         let stream = UnixStream::connect(&*self.socket).await.map_err(|error| unreachable(&self.socket, error))?;
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("Host", "shunt")
-            .body(Full::new(Bytes::from(body)))
-            .map_err(|cause| self.not_a_node(cause))?;
+        let request = Request::builder().method(method).uri(path).header(header::HOST, "shunt");
+        let request = self.headers.iter().fold(request, |request, (name, value)| request.header(name, value));
+        let request = request.body(Full::new(Bytes::from(body))).map_err(|cause| self.not_a_node(cause))?;
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(|cause| self.not_a_node(cause))?;
         // It ends with the request, and says nothing that the request does not say too.

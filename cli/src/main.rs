@@ -8,6 +8,8 @@
 //! | `bench` | `shunt bench`: the load generator |
 //! | `embedded` | a node in this process, for `demo` and `bench` |
 //! | `port` | `shunt port`: list, add, remove |
+//! | `policy` | `shunt policy`: apply, show, diff, simulate |
+//! | `flows` | `shunt flows`: what a port remembers |
 //! | `stats` | `shunt stats`: what a node counts, once |
 //! | `top` | `shunt top`: what a node counts, every second |
 //! | `client` | one request to a node's control socket |
@@ -24,7 +26,9 @@ mod client;
 mod columns;
 mod demo;
 mod embedded;
+mod flows;
 mod output;
+mod policy;
 mod port;
 mod run;
 mod stats;
@@ -53,6 +57,8 @@ enum Command {
     Demo(demo::Args),
     Bench(bench::Args),
     Port(port::Args),
+    Policy(policy::Args),
+    Flows(flows::Args),
     Stats(stats::Args),
     Top(top::Args),
 }
@@ -67,6 +73,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Port(args) => port::run(&args),
+        Command::Policy(args) => policy::run(&args),
+        Command::Flows(args) => flows::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Top(args) => top::run(&args),
     };

@@ -20,6 +20,9 @@ fn a_node_that_is_not_there_is_named_by_its_socket() {
         &["stats"],
         &["stats", "--json"],
         &["top"],
+        &["policy", "show"],
+        &["policy", "show", "--controller", "acl"],
+        &["flows", "--port", "a"],
     ] {
         let message = fails(1, &[command, &["--control", name]].concat());
         let expected = format!("no node answers on {name}: it does not exist; is \"shunt run\" running?");

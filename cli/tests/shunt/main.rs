@@ -4,6 +4,7 @@
 mod client;
 mod node;
 mod packets;
+mod policy;
 mod usage;
 
 use std::io::{BufRead, BufReader};

@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! `shunt flows`: what a port remembers.
+
+use backend::config::Name;
+use backend::control::{FlowInfo, FlowList};
+
+use crate::client::{Client, Control, Identity};
+use crate::columns::Columns;
+use crate::output::print;
+
+/// Flows that are asked for at once.
+const PAGE: usize = 1000;
+
+/// Shows the live flows of a port
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The port
+    #[arg(long, value_name = "NAME")]
+    port: Name,
+    /// Show at most so many
+    #[arg(long, value_name = "N", default_value_t = PAGE, value_parser = at_least_one)]
+    limit: usize,
+    /// Print JSON, all there is
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    control: Control,
+}
+
+/// Asks, a page at a time, and prints.
+pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let client = Client::of_policy(&args.control, &Identity::default())?;
+    let mut all = FlowList::default();
+    loop {
+        let limit = PAGE.min(args.limit - all.flows.len());
+        let cursor = all.next.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        let page: FlowList = client.get(&format!("/ports/{}/flows?limit={limit}{cursor}", args.port))?;
+        all = FlowList { flows: [all.flows, page.flows].concat(), ..page };
+        if all.next.is_none() || all.flows.len() >= args.limit {
+            break;
+        }
+    }
+    if args.json {
+        return print(&(serde_json::to_string(&all)? + "\n"));
+    }
+    print(&render(&all))
+}
+
+fn render(list: &FlowList) -> String {
+    if list.flows.is_empty() {
+        return "no flows\n".to_owned();
+    }
+    let mut table = Columns::new(&["FLOW", "DIR", "TUPLE", "TCP", "SEEN", "IDLE-S", "RETRANS", "DROPPED"]);
+    for flow in &list.flows {
+        let dash = || "-".to_owned();
+        table.row([
+            flow.id.to_string(),
+            flow.direction.clone(),
+            flow.tuple.clone().unwrap_or_else(|| fields(flow)),
+            flow.tcp.clone().unwrap_or_else(dash),
+            (if flow.confirmed { "both ways" } else { "one way" }).to_owned(),
+            format!("{}.{}", flow.idle_ms / 1000, flow.idle_ms % 1000 / 100),
+            flow.retransmits.iter().sum::<u32>().to_string(),
+            flow.dropped.clone().unwrap_or_else(dash),
+        ]);
+    }
+    let more = if list.next.is_some() { "and more; --limit shows them\n" } else { "" };
+    format!("{table}{more}")
+}
+
+/// What stands for the tuple of what has none.
+fn fields(flow: &FlowInfo) -> String {
+    let one = |name: &str| flow.fields.get(name).map_or("?", String::as_str);
+    format!("{} {} > {}", one("ether_type"), one("eth_src"), one("eth_dst"))
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|limit| *limit > 0).ok_or_else(|| "not a number from 1 on".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use backend::control::Count;
+
+    use super::*;
+
+    #[test]
+    fn flows_are_a_line_each() {
+        let flow = FlowInfo {
+            id: 7,
+            direction: "out".to_owned(),
+            tuple: Some("tcp 10.0.0.1:1 > 10.0.0.2:80".to_owned()),
+            fields: [("ether_type", "arp"), ("eth_src", "02:00:00:00:00:01"), ("eth_dst", "ff:ff:ff:ff:ff:ff")]
+                .map(|(name, text)| (name.to_owned(), text.to_owned()))
+                .into(),
+            pending: Count::default(),
+            idle_ms: 1250,
+            confirmed: true,
+            tcp: Some("established".to_owned()),
+            retransmits: [1, 2],
+            dropped: None,
+        };
+        let arp = FlowInfo {
+            id: 8,
+            tuple: None,
+            tcp: None,
+            confirmed: false,
+            retransmits: [0, 0],
+            dropped: Some("policy_block".to_owned()),
+            ..flow.clone()
+        };
+        let list = FlowList { version: 1, flows: vec![flow, arp], next: Some(9) };
+        let expected = "\
+FLOW  DIR  TUPLE                                      TCP          SEEN       IDLE-S  RETRANS  DROPPED
+   7  out  tcp 10.0.0.1:1 > 10.0.0.2:80               established  both ways     1.2        3  -
+   8  out  arp 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff  -            one way       1.2        0  policy_block
+and more; --limit shows them
+";
+        assert_eq!(render(&list), expected);
+        assert_eq!(render(&FlowList::default()), "no flows\n");
+    }
+}
