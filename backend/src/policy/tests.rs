@@ -362,3 +362,19 @@ fn the_examples_are_accepted() {
         .collect::<Vec<_>>();
     assert_eq!(layers, ["metering", "acl", "vip", "snat", "vnet"]);
 }
+
+/// What the user guide shows is what is taken.
+#[test]
+fn the_guide_shows_what_is_accepted() {
+    let guide = include_str!("../../../docs/user-guide/policy.md");
+    let blocks: Vec<_> = guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [document, actions] = blocks.as_slice() else { panic!("two blocks, not {}", blocks.len()) };
+    let document = Document::from_toml(document).expect("the reference");
+    assert_eq!((document.layers.len(), document.resources.len()), (1, 2));
+    for line in actions.lines() {
+        let rule = format!(
+            "[[layer]]\nport='p'\nname='l'\norder=0\ndefault='allow'\n[[layer.group]]\nname='g'\n[[layer.group.rule]]\nname='r'\ndir='out'\n{line}\n"
+        );
+        Document::from_toml(&format!("controller='c'\n{rule}")).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}
