@@ -31,7 +31,7 @@ const SLICE: usize = 128;
 fn main() {
     let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u32>().expect("a number"));
     let packets = arguments.next().unwrap_or(10_000_000);
-    let plans_per_second = arguments.next().unwrap_or(EngineConfig::default().plans_per_second);
+    let plans_per_second = arguments.next().unwrap_or_else(|| EngineConfig::default().plans_per_second);
     let config = EngineConfig { seed: 11, plans_per_second, ..EngineConfig::default() };
     println!("{config:?}, {packets} packets of each sort");
     let rules = vec![rule("out", Out, &[], stateful(3600)), rule("service", In, &[], stateful(3600))];
@@ -145,7 +145,7 @@ impl Run {
         let crowd = &self.crowds[which];
         let turn = self.turns[which];
         self.turns[which] += 1;
-        let (direction, frames) = if turn % 2 == 0 { (Out, &crowd.outbound) } else { (In, &crowd.inbound) };
+        let (direction, frames) = if turn.is_multiple_of(2) { (Out, &crowd.outbound) } else { (In, &crowd.inbound) };
         let bursts = frames.len() / MAX_BURST;
         frames.fill(&mut self.burst, crowd.port, direction, (turn / 2 % bursts) * MAX_BURST);
         let port = crowd.port;

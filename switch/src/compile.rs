@@ -186,6 +186,11 @@ impl Snapshot {
         &self.layers
     }
 
+    /// Of each layer the stamp of its name.
+    pub(crate) fn layer_ids(&self) -> Vec<Stamp> {
+        self.layers.iter().map(|layer| layer.id).collect()
+    }
+
     /// The layers in the order in which packets of a direction meet them (VF-4), with their places.
     pub(crate) fn walk(&self, direction: Direction) -> impl Iterator<Item = (usize, &CompiledLayer)> {
         let count = self.layers.len();
@@ -368,6 +373,12 @@ impl Half {
 impl Stamp {
     fn next() -> Self {
         Self(STAMP.fetch_add(1, Ordering::Relaxed))
+    }
+
+    /// Some 32 bits of it, never 0: enough to tell the layers of one port apart.
+    #[expect(clippy::cast_possible_truncation, reason = "the low bits are meant")]
+    pub(crate) const fn low(self) -> u32 {
+        (self.0 % u32::MAX as u64) as u32 + 1
     }
 
     /// As a number.

@@ -99,8 +99,6 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[expect(missing_docs, reason = "the message of each variant says what it means, and its fields are the values in it")]
 pub enum Problem {
-    #[error(transparent)]
-    Controller(#[from] super::ControllerProblem),
     #[error("[[port]] key \"address\": {cause}")]
     BadAddress { cause: BadInterfaceAddress },
     #[error("[[port]] key \"gateway\": \"{found}\" is not the address of a station, such as \"192.0.2.254\"")]
@@ -121,6 +119,8 @@ pub enum Problem {
     NotForKind { section: Section, key: &'static str, kind: PortKind },
     #[error("[[port]] key \"vni\" needs key \"mac\"")]
     VniWithoutMac,
+    #[error(transparent)]
+    Controller(#[from] super::ControllerProblem),
     #[error("{section} key \"{key}\": {cause}")]
     BadName { section: Section, key: &'static str, cause: BadName },
     #[error("{section} key \"{key}\": {cause}")]

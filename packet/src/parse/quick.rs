@@ -87,7 +87,7 @@ impl Quick {
     #[inline]
     #[must_use]
     pub const fn is_tcp(&self) -> bool {
-        (self.words[3] >> 32) as u8 == TCP
+        self.words[3] >> 32 & 0xff == TCP as u64
     }
 
     /// What TCP says; `None` of UDP.
@@ -138,6 +138,7 @@ const fn layout(transport: u16) -> Layout {
 }
 
 #[cfg(test)]
+#[expect(clippy::cast_possible_truncation, reason = "test frames are short, and low bits are meant")]
 mod tests {
     use proptest::prelude::*;
 

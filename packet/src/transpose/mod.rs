@@ -203,6 +203,16 @@ impl Transposition {
     /// Whether it leaves every packet that it is for as it is.
     #[must_use]
     pub fn is_identity(&self) -> bool {
-        *self == Self { undone: self.undone, ..Self::default() }
+        self.fields.is_empty()
+            && matches!(self.outer, Outer::Ignore)
+            && self.ttl.is_none()
+            && self.vlans.is_nothing()
+            && self.ecn == Ecn::inner()
+    }
+
+    /// Whether it is the default: it leaves every packet as it is, and none is too odd for it.
+    #[must_use]
+    pub fn is_nothing(&self) -> bool {
+        self.is_identity() && self.undone == Needs::default()
     }
 }

@@ -102,6 +102,13 @@ impl Program {
         matches!(self.front.place, Place::Nowhere)
     }
 
+    /// Whether it puts a tunnel on, in whose headers the flow hash is.
+    #[inline]
+    #[must_use]
+    pub const fn pushes_tunnel(&self) -> bool {
+        self.front.header != 0
+    }
+
     /// Applies it to packet `i`, which belongs to its flow and is laid out so. `flow_hash` is that of the
     /// packet as it came to the switch. On the way, the offload metadata stay right: an unfinished checksum
     /// stays unfinished. Afterwards the layout is no longer that of the packet.

@@ -49,7 +49,7 @@ impl Vlans {
 
     /// Whether nothing is changed.
     pub(super) fn is_nothing(&self) -> bool {
-        *self == Self::default()
+        self.pops == 0 && self.pushes.is_empty() && self.set.iter().all(Option::is_none)
     }
 
     /// Value of the `index`th tag afterwards, from outermost; `None` if it is known that there is none. A

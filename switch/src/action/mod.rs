@@ -4,7 +4,7 @@
 //!
 //! | file | actions |
 //! |---|---|
-//! | `translate.rs` | nat, balance; what gives answers back what was changed |
+//! | `translate.rs` | nat, balance; what makes one tuple another |
 //! | `tunnel.rs` | encap, decap |
 //! | here | the others, which are a line each |
 
@@ -12,12 +12,10 @@ mod translate;
 mod tunnel;
 
 use core::net::IpAddr;
-use std::sync::Arc;
-
 use packet::transpose::{Transposition, Value};
 use packet::{DropCause, Field};
 
-pub(crate) use translate::{change, give_back};
+pub(crate) use translate::change;
 
 use crate::Name;
 use crate::compile::Snapshot;
@@ -59,7 +57,8 @@ pub(crate) enum Standing {
 /// What a rule does with the packet, which goes on.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deed {
-    pub(crate) transposition: Option<Transposition>,
+    /// Boxed, because most have none.
+    pub(crate) transposition: Option<Box<Transposition>>,
     /// A register's number and new value.
     pub(crate) register: Option<(u8, u32)>,
     pub(crate) remember: Option<Stateful>,
@@ -69,13 +68,13 @@ pub(crate) struct Deed {
     #[expect(clippy::option_option, reason = "no hairpin, or one to the port it came from, or one to another")]
     pub(crate) hairpin: Option<Option<Name>>,
     /// What was looked up.
-    pub(crate) lookup: Option<Lookup>,
+    pub(crate) lookup: Option<Box<Lookup>>,
 }
 
 /// Why a packet does not go on.
 #[derive(Clone, Debug)]
 pub(crate) enum Stop {
-    Drop(DropCause, Option<Lookup>),
+    Drop(DropCause, Option<Box<Lookup>>),
     /// What its connection was given is not allowed any more.
     Ended,
     /// An answer is needed first.
@@ -121,7 +120,7 @@ pub(crate) fn act(action: &Action, at: &Situation<'_>) -> Result<Deed, Stop> {
         Action::Nat(nat) => translate::nat(nat, at),
         Action::SetRegister { register, value } => Ok(Deed { register: Some((*register, *value)), ..Deed::default() }),
         Action::Transpose { transposition } => {
-            Ok(Deed { transposition: Some(Arc::unwrap_or_clone(Arc::clone(transposition))), ..Deed::default() })
+            Ok(Deed { transposition: Some(Box::new((**transposition).clone())), ..Deed::default() })
         }
     }
 }
@@ -133,7 +132,7 @@ impl Stop {
 }
 
 fn set(field: Field, value: Value) -> Deed {
-    Deed { transposition: Some(Transposition::default().with(field, value)), ..Deed::default() }
+    Deed { transposition: Some(Box::new(Transposition::default().with(field, value))), ..Deed::default() }
 }
 
 /// The one with the highest score (rendezvous hashing).

@@ -78,11 +78,6 @@ pub(crate) fn change(before: Tuple, after: Tuple) -> Transposition {
     change
 }
 
-/// What gives answers back what the initiator's packets lost in a layer.
-pub(crate) fn give_back(before: Tuple, after: Tuple) -> Transposition {
-    change(after.reversed(), before.reversed())
-}
-
 /// The tuple to translate, and what it became before, if that is remembered.
 fn initiator(at: &Situation<'_>) -> Result<(Tuple, Option<Tuple>), Stop> {
     let nobodys = Stop::drop(DropCause::NoConnection);
@@ -177,5 +172,5 @@ fn translate(before: Tuple, after: Tuple, kept: Option<Tuple>, deed: Deed) -> Re
     if kept.is_some_and(|kept| kept != after) {
         return Err(Stop::Ended);
     }
-    Ok(Deed { transposition: Some(change(before, after)), ..deed })
+    Ok(Deed { transposition: Some(Box::new(change(before, after))), ..deed })
 }

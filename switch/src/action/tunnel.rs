@@ -11,7 +11,7 @@ use crate::flow::tuple::Tuple;
 use crate::model::{Answer, Content, Destination, Encap, Mapping};
 
 pub(super) fn decap() -> Result<Deed, Stop> {
-    Ok(Deed { transposition: Some(Transposition::pop()), ..Deed::default() })
+    Ok(Deed { transposition: Some(Box::new(Transposition::pop())), ..Deed::default() })
 }
 
 pub(super) fn encap(encap: &Encap, at: &Situation<'_>) -> Result<Deed, Stop> {
@@ -24,8 +24,8 @@ pub(super) fn encap(encap: &Encap, at: &Situation<'_>) -> Result<Deed, Stop> {
         Destination::Mapped(map) => {
             let lookup = look_up(map, at)?;
             match lookup.answer {
-                Some(Answer::Known(mapping)) => (Some(mapping), Some(lookup)),
-                _ => return Err(Stop::Drop(DropCause::NoMapping, Some(lookup))),
+                Some(Answer::Known(mapping)) => (Some(mapping), Some(Box::new(lookup))),
+                _ => return Err(Stop::Drop(DropCause::NoMapping, Some(Box::new(lookup)))),
             }
         }
     };
@@ -38,7 +38,7 @@ pub(super) fn encap(encap: &Encap, at: &Situation<'_>) -> Result<Deed, Stop> {
     if let Some(mac) = far.mac {
         transposition = transposition.with(Field::EthDst, Value::from(mac));
     }
-    Ok(Deed { transposition: Some(transposition), lookup, ..Deed::default() })
+    Ok(Deed { transposition: Some(Box::new(transposition)), lookup, ..Deed::default() })
 }
 
 /// What a map says about the packet's destination; a question if it says nothing (any more).

@@ -60,7 +60,7 @@ pub(super) fn assign(entries: &Entries, seed: u64) -> Option<Indexed> {
             return None;
         }
     }
-    Some(Indexed { rows: assignment.rows, parts })
+    Some(Indexed::new(assignment.rows, parts))
 }
 
 struct Assignment<'a> {

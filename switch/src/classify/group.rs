@@ -121,7 +121,7 @@ impl Compiled {
         let rows = Rows::new(entries);
         let of: Vec<u32> = entries.rows().collect();
         let parts = vec![Part::new(kind, entries, &of, &rows, seed)?];
-        Some(Self(Inner::Indexed(Indexed { rows, parts })))
+        Some(Self(Inner::Indexed(Indexed::new(rows, parts))))
     }
 
     /// Rules dealt to classifiers in turn, for tests of how these are searched together.
@@ -132,7 +132,7 @@ impl Compiled {
         let deal = |(at, kind): (usize, &Kind)| Part::new(*kind, entries, &hand(at), &rows, seed);
         let mut parts: Vec<_> = kinds.iter().enumerate().filter_map(deal).collect();
         parts.sort_by_key(Part::top);
-        Self(Inner::Indexed(Indexed { rows, parts }))
+        Self(Inner::Indexed(Indexed::new(rows, parts)))
     }
 
     /// The classifiers in the order in which they are searched, and how many entries each has.
@@ -175,6 +175,14 @@ impl Lookup for Compiled {
     }
 }
 
+impl Indexed {
+    /// Of parts that ascend in their best row.
+    pub(super) fn new(mut rows: Rows, parts: Vec<Part>) -> Self {
+        rows.keep_lanes(parts.iter().map(Part::lanes).max().unwrap_or(0));
+        Self { rows, parts }
+    }
+}
+
 impl Part {
     /// Of rows, ascending.
     pub(super) fn new(kind: Kind, entries: &Entries, of: &[u32], rows: &Rows, seed: u64) -> Option<Self> {
@@ -202,6 +210,16 @@ impl Part {
             Index::Trie(trie) => trie.bytes(),
             Index::Interval(tree) => tree.bytes(),
             Index::Tuple(tables) => tables.bytes(),
+        }
+    }
+
+    /// How many lanes its items need.
+    pub(super) fn lanes(&self) -> usize {
+        match &self.index {
+            Index::List(nodes) => nodes.lanes(),
+            Index::Trie(trie) => trie.nodes.lanes(),
+            Index::Interval(tree) => tree.nodes.lanes(),
+            Index::Tuple(tables) => tables.lanes(),
         }
     }
 

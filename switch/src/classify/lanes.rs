@@ -1,31 +1,37 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The one check that most rows need, in twelve bytes.
+//! The one check that most rows need, in eight bytes with the row's number.
 //!
 //! A *lane* is a part of a key of up to 32 bits; most conditions are an interval of one, or of a part
 //! of an address: addresses of IPv4, ports, protocols, registers. The lanes that a group's entries
 //! speak of most are read once per search. An [`Item`] has a row's number and its most selective such
-//! check; only if this passes, one in a hundred times or so, the row itself is looked at.
+//! check, an interval widened to a power of two; only if this passes, one in a hundred times or so, the
+//! row itself is looked at.
 
-use super::check::{ipv4_place, single_word};
+use super::check::{Check, ipv4_place, single_word};
 use super::entry::{Entries, Term, View};
 use crate::condition::{IpVersion, Key, Subject, Value, low_bits};
 
-/// Lanes that are read.
-pub(super) const LANES: usize = 8;
+/// Lanes that are read, and one more, which is always 0.
+const LANES: usize = 8;
+/// That one.
+const NO_LANE: u32 = 7;
 /// Says that there is no row.
 pub(super) const NO_ROW: u32 = u32::MAX;
 
-const ROW_BITS: u32 = 24;
-const LANE_SHIFT: u32 = 24;
-const DECIDED: u32 = 1 << 28;
-const CHAINED: u32 = 1 << 29;
+const ROW_BITS: u32 = 22;
+const LANE_SHIFT: u32 = ROW_BITS;
+const LANE_BITS: u32 = LANES.ilog2();
+const FREE_SHIFT: u32 = LANE_SHIFT + LANE_BITS;
+const FREE_BITS: u32 = 5;
+const DECIDED: u32 = 1 << (FREE_SHIFT + FREE_BITS);
+const CHAINED: u32 = DECIDED << 1;
 
-/// A row's number, its lane and whether that is all, in one word; then the interval of the lane.
+/// A row's number and lane, and how many low bits the distance from `lo` may have; whether nothing else
+/// need be tested, and whether another item of the same hash follows.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Item {
     word: u32,
     lo: u32,
-    span: u32,
 }
 
 /// The lanes of a group.
@@ -52,7 +58,15 @@ struct Needle {
 }
 
 /// What the lanes of a key hold.
-pub(super) type Read = [u32; LANES];
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Read([u32; LANES]);
+
+impl Read {
+    #[inline]
+    pub(super) fn lane(&self, at: u8) -> u32 {
+        self.0.get(usize::from(at) % LANES).copied().unwrap_or_default()
+    }
+}
 
 impl Lanes {
     /// Those of which the entries speak most.
@@ -68,7 +82,7 @@ impl Lanes {
             }
         }
         counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-        Self { lanes: counts.into_iter().map(|(lane, _)| lane).take(LANES).collect() }
+        Self { lanes: counts.into_iter().map(|(lane, _)| lane).take(LANES - 1).collect() }
     }
 
     #[inline]
@@ -77,7 +91,23 @@ impl Lanes {
         for (slot, lane) in read.iter_mut().zip(&self.lanes) {
             *slot = lane.of(key.word(usize::from(lane.word)));
         }
-        read
+        Read(read)
+    }
+
+    /// A check as an interval of a lane, if that is read.
+    pub(super) fn interval(&self, check: &Check) -> Option<(u8, u32, u32)> {
+        if check.mask.count_ones() > u32::BITS {
+            return None;
+        }
+        let lane = Lane::new(check.word, check.mask);
+        let (at, _) = (0..).zip(&self.lanes).find(|(_, other)| **other == lane)?;
+        let part = |value: u64| u32::try_from(value.wrapping_shr(lane.shift.into())).ok();
+        Some((at, part(check.lo)?, part(check.span)?))
+    }
+
+    /// Reads no more lanes than these many.
+    pub(super) fn truncate(&mut self, len: usize) {
+        self.lanes.truncate(len);
     }
 
     /// The item of an entry that is found by a hash of what it fixes: only ranges are in doubt.
@@ -120,8 +150,19 @@ impl Lanes {
     }
 
     fn make(row: u32, best: Option<(Needle, u32, usize)>, decided: bool) -> Item {
-        let (lane, lo, span) = best.map_or((0, 0, u32::MAX), |(needle, lane, _)| (lane, needle.lo, needle.span));
-        Item { word: row | lane << LANE_SHIFT | if decided { DECIDED } else { 0 }, lo, span }
+        let (mut item, mut is_exact) = (Item { word: row | NO_LANE << LANE_SHIFT, lo: 0 }, true);
+        if let Some((needle, lane, _)) = best {
+            // So many low bits make the interval, or one that contains it.
+            let free = u32::BITS.saturating_sub(needle.span.leading_zeros());
+            is_exact = u64::from(needle.span).saturating_add(1) == 1 << free;
+            if free < u32::BITS {
+                item = Item { word: row | lane << LANE_SHIFT | free << FREE_SHIFT, lo: needle.lo };
+            }
+        }
+        if decided && is_exact {
+            item.word |= DECIDED;
+        }
+        item
     }
 }
 
@@ -148,7 +189,14 @@ impl Item {
     #[inline]
     pub(super) fn passes(self, read: &Read) -> bool {
         let lane = (self.word >> LANE_SHIFT) as usize % LANES;
-        read.get(lane).is_some_and(|value| value.wrapping_sub(self.lo) <= self.span)
+        let free = (self.word >> FREE_SHIFT) % (1 << FREE_BITS);
+        read.0.get(lane).is_some_and(|value| value.wrapping_sub(self.lo) >> free == 0)
+    }
+
+    /// How many lanes must be read for it.
+    pub(super) const fn lanes(self) -> usize {
+        let lane = (self.word >> LANE_SHIFT) as usize % LANES;
+        if lane == NO_LANE as usize { 0 } else { lane + 1 }
     }
 
     /// Whether nothing else need be tested.
@@ -167,14 +215,14 @@ impl Item {
         self.word & CHAINED != 0
     }
 
-    /// As three words, and back.
-    pub(super) const fn words(self) -> [u32; 3] {
-        [self.word, self.lo, self.span]
+    /// As two words, and back.
+    pub(super) const fn words(self) -> [u32; 2] {
+        [self.word, self.lo]
     }
 
     #[inline]
-    pub(super) const fn from_words([word, lo, span]: [u32; 3]) -> Self {
-        Self { word, lo, span }
+    pub(super) const fn from_words([word, lo]: [u32; 2]) -> Self {
+        Self { word, lo }
     }
 }
 
@@ -255,7 +303,8 @@ mod tests {
     #[test]
     fn an_item_decides_only_what_it_tests() {
         for (conditions, known, decided) in [
-            (&[("dst_port", "80-90")][..], None, true),
+            (&[("dst_port", "80-95")][..], None, true),
+            (&[("dst_port", "80-94")], None, false),
             (&[("eth_dst", "52:54:00:00:00:01")], None, false),
             (&[("dst_ip", "10.0.0.0/8")], None, false),
             (&[("dst_ip", "10.0.0.0/8")], Some(Field::IpDst), true),
@@ -276,7 +325,8 @@ mod tests {
     fn an_item_tests_the_most_selective_part() {
         for (conditions, field, yes, no) in [
             (&[("dst_port", "80-90"), ("src_port", "5")][..], Field::L4Src, 5, 6),
-            (&[("dst_port", "80-90"), ("ip_proto", "6")], Field::L4Dst, 90, 91),
+            (&[("dst_port", "80-90"), ("ip_proto", "6")], Field::L4Dst, 90, 96),
+            (&[("dst_port", "80-90"), ("ip_proto", "6")], Field::L4Dst, 80, 79),
             (&[("dst_ip", "10.0.0.0/8"), ("dst_port", "1-60000")], Field::IpDst, 0x0aff_ffff, 0x0b00_0000),
             (&[("src_ip", "fd00::/8")], Field::IpSrc, 0xfd << 120 | 1, 0xfe << 120),
             (&[("src_ip", "fd00::/64")], Field::IpSrc, 0xfd << 120 | 1, 0xfd << 120 | 1 << 64),

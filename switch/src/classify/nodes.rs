@@ -6,6 +6,9 @@
 //! below, in two stages: nodes with many below them, the *crown*, where all searches come and which the
 //! caches keep, and the rest. So a search reads one run of items far down and one in the crown.
 
+use std::collections::HashMap;
+
+use super::hasher::Quick;
 use super::lanes::{Item, NO_ROW};
 use super::meter::{Meter, Probe};
 use super::rows::{Query, Rows};
@@ -30,9 +33,11 @@ pub(super) struct Nodes {
     cells: Box<[Cell]>,
 }
 
-/// Three words of an item, or of a header: the next node up, the best row of all nodes above, how many
-/// items follow.
-type Cell = [u32; 3];
+/// Two words of an item, or of a header: the next node up, and how many items follow, with [`NO_BETTER`].
+type Cell = [u32; 2];
+
+/// All rows above are worse than all here.
+const NO_BETTER: u32 = 1 << 31;
 
 /// A tree that becomes nodes: those above have lower numbers than those below.
 pub(super) struct Tree<'a> {
@@ -49,7 +54,9 @@ impl Tree<'_> {
     pub(super) fn grow(&self) -> Option<(Nodes, Vec<At>)> {
         let crown = self.crown();
         let mut cells: Vec<Cell> = Vec::with_capacity(self.items.len().saturating_add(self.parents.len()));
-        cells.push([NOWHERE, NO_ROW, 0]);
+        cells.push([NOWHERE, NO_BETTER]);
+        // Of each place the best row there and above.
+        let mut best_above: HashMap<At, u32, Quick> = HashMap::default();
         let budget = self.items.len().saturating_add(self.parents.len()).saturating_mul(GROWTH);
         let mut places: Vec<At> = Vec::with_capacity(self.parents.len());
         let mut start = 0;
@@ -62,13 +69,14 @@ impl Tree<'_> {
                 continue;
             }
             let at = cells.len();
-            let [next, above, len] = cells.get(up as usize).copied()?;
+            let [next, len] = cells.get(up as usize).copied()?;
+            let len = len & !NO_BETTER;
             let first = (up as usize).saturating_add(1);
             let theirs = first..first.saturating_add(len as usize);
             let is_near = crown.get(*parent as usize).is_some_and(|of_parent| of_parent == is_crown);
             let limit = if *is_crown { MERGED_CROWN } else { MERGED_TWIGS };
-            if is_near && len <= limit && cells.len() < budget {
-                cells.push([next, above, 0]);
+            let above = if is_near && len <= limit && cells.len() < budget {
+                cells.push([next, 0]);
                 let mut own = own.iter().peekable();
                 for their in theirs {
                     let their = *cells.get(their)?;
@@ -78,14 +86,20 @@ impl Tree<'_> {
                     cells.push(their);
                 }
                 cells.extend(own.map(|item| item.words()));
+                next
             } else {
-                let best = cells.get(first).filter(|_| len > 0).map_or(NO_ROW, |cell| Item::from_words(*cell).row());
-                cells.push([up, above.min(best), 0]);
+                cells.push([up, 0]);
                 cells.extend(own.iter().map(|item| item.words()));
-            }
-            let len = u32::try_from(cells.len().checked_sub(at)?.checked_sub(1)?).ok()?;
-            if let Some([_, _, slot]) = cells.get_mut(at) {
-                *slot = len;
+                up
+            };
+            let best = best_above.get(&above).copied().unwrap_or(NO_ROW);
+            let row = |cell: Option<&Cell>| cell.map_or(NO_ROW, |cell| Item::from_words(*cell).row());
+            let is_best = row(cells.last()) < best;
+            best_above.insert(u32::try_from(at).ok()?, best.min(row(cells.get(at.saturating_add(1)))));
+            let len =
+                u32::try_from(cells.len().checked_sub(at)?.checked_sub(1)?).ok().filter(|len| *len < NO_BETTER)?;
+            if let Some([_, slot]) = cells.get_mut(at) {
+                *slot = if is_best { len | NO_BETTER } else { len };
             }
             places.push(u32::try_from(at).ok()?);
         }
@@ -125,11 +139,11 @@ impl Nodes {
         meter: &mut M,
     ) -> u32 {
         loop {
-            let Some(([up, above, len], items)) = self.cells.get(at as usize..).and_then(<[Cell]>::split_first) else {
+            let Some(([up, len], items)) = self.cells.get(at as usize..).and_then(<[Cell]>::split_first) else {
                 return best;
             };
             meter.count(Probe::Node, self.bytes());
-            for item in items.iter().take(*len as usize) {
+            for item in items.iter().take((len & !NO_BETTER) as usize) {
                 let item = Item::from_words(*item);
                 meter.count(Probe::Item, 0);
                 if item.row() >= best {
@@ -137,14 +151,28 @@ impl Nodes {
                 }
                 if rows.passes(item, query, meter) {
                     best = item.row();
+                    if len & NO_BETTER != 0 {
+                        return best;
+                    }
                     break;
                 }
             }
-            // Above the top there is nothing, which is never better.
-            if *above >= best {
+            if *up == NOWHERE {
                 return best;
             }
             at = *up;
         }
+    }
+
+    /// How many lanes its items need.
+    pub(super) fn lanes(&self) -> usize {
+        let (mut lanes, mut at) = (0, 0);
+        while let Some(([_, len], items)) = self.cells.get(at..).and_then(<[Cell]>::split_first) {
+            let len = (len & !NO_BETTER) as usize;
+            let of_items = items.iter().take(len).map(|item| Item::from_words(*item).lanes());
+            lanes = of_items.fold(lanes, usize::max);
+            at = at.saturating_add(len).saturating_add(1);
+        }
+        lanes
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! All entries of a group by the number of their row: what verifies a match.
 //!
-//! A row is one line of the cache: rank, the two most selective checks, and where the rest is. What is
-//! left over is little and common (a version, a protocol), so that equal sequences are one.
+//! A row is one line of the cache: rank, two words to compare, two intervals of lanes, which is all that
+//! most rules of IPv4 say, and where the rest is. Of that, equal sequences are one.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,6 +15,10 @@ use super::list::ListTest;
 use super::meter::{Meter, Probe};
 use super::rank::Rank;
 use crate::condition::Key;
+
+/// In [`Row::more_len`].
+const HAS_LISTS: u8 = 1 << 7;
+const LANE_NIBBLE: usize = 4;
 
 #[derive(Debug)]
 pub(super) struct Rows {
@@ -37,59 +41,55 @@ pub(super) struct Query<'a> {
 #[repr(C, align(64))]
 struct Row {
     rank: u64,
-    first: Test,
-    second: Test,
+    /// Equalities: mask and value.
+    equal: [(u64, u64); 2],
+    /// Intervals of lanes: the lowest, and how far the highest is from it.
+    within: [(u32, u32); 2],
+    /// Where the rest is.
     more: u32,
     words: [u8; 2],
+    /// The lanes, four bits each.
+    lanes: u8,
     more_len: u8,
-    has_lists: bool,
-}
-
-/// A [`Check`] without its word.
-#[derive(Clone, Copy, Debug)]
-#[repr(C)]
-struct Test {
-    mask: u64,
-    lo: u64,
-    span: u64,
 }
 
 impl Rows {
     pub(super) fn new(entries: &Entries) -> Self {
+        let lanes = Lanes::new(entries);
         let mut rows = Vec::with_capacity(entries.len());
         let (mut more, mut lists) = (Vec::new(), Vec::new());
         let mut known: HashMap<Box<[Check]>, u32, Quick> = HashMap::default();
-        let mut checks = Vec::new();
-        for (entry, row) in entries.iter().zip(0..) {
+        let (mut checks, mut rest) = (Vec::new(), Vec::new());
+        for (entry, number) in entries.iter().zip(0..) {
+            let mut row = Row::new(entry.rank);
             // Contradictory entries are not there.
             let _ = merge(entry.terms, &mut checks);
             checks.sort_by_key(|check| u32::MAX.saturating_sub(check.bits()));
-            let mut rest = checks.iter();
-            let [first, second] = [(); 2].map(|()| rest.next().copied().unwrap_or(Check::ALWAYS));
-            let rest = rest.as_slice();
-            let at = match known.get(rest) {
+            rest.clear();
+            rest.extend(checks.iter().filter(|check| !row.take(check, &lanes)));
+            row.more = match known.get(rest.as_slice()) {
                 Some(at) => *at,
                 None => {
                     let at = u32::try_from(more.len()).unwrap_or(u32::MAX);
-                    more.extend_from_slice(rest);
-                    known.insert(rest.into(), at);
+                    more.extend_from_slice(&rest);
+                    known.insert(rest.as_slice().into(), at);
                     at
                 }
             };
-            rows.push(Row {
-                rank: Rank::bits(Some(entry.rank)),
-                first: Test::new(first),
-                second: Test::new(second),
-                more: at,
-                words: [first.word, second.word],
-                // There are fewer subjects than a byte counts.
-                more_len: u8::try_from(rest.len()).unwrap_or(u8::MAX),
-                has_lists: !entry.lists.is_empty(),
-            });
-            lists.extend(entry.lists.iter().map(|list| (row, *list)));
+            // There are fewer subjects than this, and lists come after them.
+            row.more_len =
+                u8::try_from(rest.len()).unwrap_or(HAS_LISTS) | if entry.lists.is_empty() { 0 } else { HAS_LISTS };
+            rows.push(row);
+            lists.extend(entry.lists.iter().map(|list| (number, *list)));
         }
         let (rows, more, lists) = (rows.into(), more.into(), lists.into());
-        Self { rows, more, lists, tests: Arc::clone(&entries.lists), lanes: Lanes::new(entries) }
+        Self { rows, more, lists, tests: Arc::clone(&entries.lists), lanes }
+    }
+
+    /// Reads no more lanes than these many, and those of the rows.
+    pub(super) fn keep_lanes(&mut self, len: usize) {
+        let of_rows = self.rows.iter().map(Row::lanes_read).max().unwrap_or(0);
+        self.lanes.truncate(len.max(of_rows));
     }
 
     #[inline]
@@ -118,19 +118,23 @@ impl Rows {
     /// Whether an item's row matches.
     #[inline]
     pub(super) fn passes<M: Meter>(&self, item: Item, query: &Query<'_>, meter: &mut M) -> bool {
-        item.passes(&query.read) && (item.is_decided() || self.matches(item.row(), query.key, meter))
+        item.passes(&query.read) && (item.is_decided() || self.matches(item.row(), query, meter))
     }
 
-    fn matches<M: Meter>(&self, row: u32, key: &Key, meter: &mut M) -> bool {
+    fn matches<M: Meter>(&self, row: u32, query: &Query<'_>, meter: &mut M) -> bool {
         meter.count(Probe::Row, size_of_val(&*self.rows));
         let Some(line) = self.rows.get(row as usize) else { return false };
-        let [first, second] = line.words;
-        if !line.first.passes(key, first) || !line.second.passes(key, second) {
+        if !line.passes(query) {
             return false;
         }
+        if line.more_len == 0 {
+            return true;
+        }
         let more = line.more as usize;
-        let more = self.more.get(more..more.wrapping_add(usize::from(line.more_len))).unwrap_or_default();
-        more.iter().all(|check| check.passes(key)) && (!line.has_lists || self.passes_lists(row, key, meter))
+        let len = usize::from(line.more_len & !HAS_LISTS);
+        let more = self.more.get(more..more.wrapping_add(len)).unwrap_or_default();
+        more.iter().all(|check| check.passes(query.key))
+            && (line.more_len & HAS_LISTS == 0 || self.passes_lists(row, query.key, meter))
     }
 
     fn passes_lists<M: Meter>(&self, row: u32, key: &Key, meter: &mut M) -> bool {
@@ -143,13 +147,51 @@ impl Rows {
     }
 }
 
-impl Test {
-    const fn new(check: Check) -> Self {
-        Self { mask: check.mask, lo: check.lo, span: check.span }
+impl Row {
+    /// Of an entry that tests nothing.
+    fn new(rank: Rank) -> Self {
+        Self {
+            rank: Rank::bits(Some(rank)),
+            equal: [(0, 0); 2],
+            within: [(0, u32::MAX); 2],
+            more: 0,
+            words: [0; 2],
+            lanes: 0,
+            more_len: 0,
+        }
+    }
+
+    /// Takes a check in, if there is room.
+    fn take(&mut self, check: &Check, lanes: &Lanes) -> bool {
+        if check.is_equality() {
+            let free = self.equal.iter_mut().zip(&mut self.words).find(|((mask, _), _)| *mask == 0);
+            let Some((equal, word)) = free else { return false };
+            (*equal, *word) = ((check.mask, check.lo), check.word);
+            return true;
+        }
+        let Some((lane, lo, span)) = lanes.interval(check) else { return false };
+        let Some((at, within)) = self.within.iter_mut().enumerate().find(|(_, (_, span))| *span == u32::MAX) else {
+            return false;
+        };
+        *within = (lo, span);
+        self.lanes |= lane << (at * LANE_NIBBLE);
+        true
+    }
+
+    /// How many lanes must be read for it.
+    fn lanes_read(&self) -> usize {
+        let read = |((_, span), at): (&(u32, u32), usize)| {
+            if *span == u32::MAX { 0 } else { usize::from(self.lanes >> (at * LANE_NIBBLE) & 0xf) + 1 }
+        };
+        self.within.iter().zip(0..).map(read).max().unwrap_or(0)
     }
 
     #[inline]
-    fn passes(&self, key: &Key, word: u8) -> bool {
-        (key.word(usize::from(word)) & self.mask).wrapping_sub(self.lo) <= self.span
+    fn passes(&self, query: &Query<'_>) -> bool {
+        let equal = |(mask, value): (u64, u64), word: u8| query.key.word(usize::from(word)) & mask == value;
+        let within = |(lo, span): (u32, u32), lane: u8| query.read.lane(lane).wrapping_sub(lo) <= span;
+        let ([first, second], [one, other]) = (self.equal, self.words);
+        let [near, far] = self.within;
+        equal(first, one) && equal(second, other) && within(near, self.lanes) && within(far, self.lanes >> LANE_NIBBLE)
     }
 }

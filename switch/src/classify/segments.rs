@@ -4,10 +4,11 @@
 //! # Theory of operation
 //!
 //! The starts of all segments lie in order in one array, and an index over the high bits of a number says
-//! where to look. Cuts crowd (half of all prefixes lie in 10.0.0.0/8), so a slot of the index in which
-//! many begin has an index of its own. A slot with at most three cuts names the segment in which it
-//! begins: of the four from there on, one is it. All this takes two loads of the index and one of the
-//! array, and no branch that depends on the number. What is crowded even then is a binary search.
+//! where to look. Cuts crowd (half of all prefixes lie in 10.0.0.0/8), so every slot of it has an index
+//! of its own, over as many further bits as it has cuts. A slot of that names the segment in which it
+//! begins: with at most three cuts, one of the four from there on is it. All this takes two loads of the
+//! indices and one of the array, and no branch that depends on the number. What is crowded even then is
+//! a binary search.
 
 use std::ops::Range;
 
@@ -22,10 +23,11 @@ const MAX_BITS: u32 = 20;
 pub(super) struct Segments<T> {
     /// Starts and ids, ascending, the first at the lowest number; padded for the last choice.
     segments: Box<[(T, u32)]>,
-    /// The index, and behind it those of its slots.
-    slots: Box<[Slot]>,
-    /// Ends of the runs of segments that have to be searched.
-    runs: Box<[(u32, u32)]>,
+    /// The index over the high bits; its last slot is what the one before ends with.
+    outer: Box<[Outer]>,
+    /// The indices of its slots, each with a last slot that is only an end: segments after that with which
+    /// the outer slot begins.
+    inner: Box<[u16]>,
     /// Where the index begins.
     min: T,
     /// How far from there the last segment begins.
@@ -34,16 +36,18 @@ pub(super) struct Segments<T> {
     shift: u32,
 }
 
-/// Where to go on: the kind in the high bits, a place in the low ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Slot(u32);
+#[derive(Clone, Copy, Debug, Default)]
+struct Outer {
+    /// The segment in which it begins.
+    first: u32,
+    /// Where its own index is, above the number of its bits.
+    inner: u32,
+}
 
-const KIND_SHIFT: u32 = 27;
-const PLACE: u32 = (1 << KIND_SHIFT) - 1;
-/// The first of the segments to choose from. A lower kind is the number of bits of a slot's own index.
-const CHOOSE: u32 = 31;
-/// A run of segments to be searched.
-const SEARCH: u32 = 30;
+/// Low bits of [`Outer::inner`] that say how many bits the inner index has.
+const BITS_WIDTH: u32 = 5;
+/// In place of the bits: there are more segments than an inner index counts.
+const CROWDED: u32 = (1 << BITS_WIDTH) - 1;
 
 /// A number that can be cut.
 pub(super) trait Number: Copy + Ord + Into<u128> {
@@ -52,7 +56,7 @@ pub(super) trait Number: Copy + Ord + Into<u128> {
     /// How far it is from a lower one; 0 from a higher one.
     fn beyond(self, from: Self) -> Self;
     /// 32 of its bits from one on.
-    fn from_bit(self, shift: u32) -> u32;
+    fn bits_from(self, shift: u32) -> u32;
 }
 
 impl Number for u32 {
@@ -65,7 +69,7 @@ impl Number for u32 {
     }
 
     #[inline]
-    fn from_bit(self, shift: u32) -> u32 {
+    fn bits_from(self, shift: u32) -> u32 {
         self.wrapping_shr(shift)
     }
 }
@@ -81,7 +85,7 @@ impl Number for u128 {
 
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "32 of its bits")]
-    fn from_bit(self, shift: u32) -> u32 {
+    fn bits_from(self, shift: u32) -> u32 {
         self.wrapping_shr(shift) as u32
     }
 }
@@ -97,13 +101,14 @@ impl<T: Number> Segments<T> {
         // An eighth as many slots as segments: they stay in the first-level cache.
         let bits = (all.len() / 8).max(1).ilog2().saturating_add(1).min(width).min(MAX_BITS);
         let shift = width.saturating_sub(bits);
-        let distances = all.iter().map(|(start, _)| start.beyond(min).into()).collect();
-        let mut index = Index { distances, slots: Vec::new(), runs: Vec::new() };
-        index.level(0..all.len(), 0, bits, shift, true);
-        let Index { slots, runs, .. } = index;
+        let distances: Vec<u128> = all.iter().map(|(start, _)| start.beyond(min).into()).collect();
+        let mut inner = Vec::new();
+        let slots = Cut { distances: &distances, base: 0, shift };
+        let mut outer: Vec<_> = slots.runs(0..all.len(), bits).map(|run| slots.nested(&run, &mut inner)).collect();
+        outer.push(Outer { first: place(all.len().saturating_sub(1)), inner: 0 });
         let id = all.last().map_or(below, |(_, id)| *id);
         all.extend([(T::MAX, id); CHOICE]);
-        Self { segments: all.into(), slots: slots.into(), runs: runs.into(), min, span, shift }
+        Self { segments: all.into(), outer: outer.into(), inner: inner.into(), min, span, shift }
     }
 
     /// The id of the segment with this value.
@@ -111,15 +116,20 @@ impl<T: Number> Segments<T> {
     pub(super) fn find<M: Meter>(&self, value: T, meter: &mut M) -> u32 {
         meter.count(Probe::Segment, self.bytes());
         let distance = value.beyond(self.min).min(self.span);
-        let at = distance.from_bit(self.shift);
-        let outer = self.slot(at);
-        let bits = outer.bits();
-        let inner = distance.from_bit(self.shift.wrapping_sub(bits)) & (1_u32 << bits).wrapping_sub(1);
-        // Loading the same slot again costs less than a branch that is wrong half of the time.
-        let slot = self.slot(if bits == 0 { at } else { outer.place().wrapping_add(inner) });
-        let first = slot.place() as usize;
-        if slot.kind() == SEARCH {
-            return self.search(first, value);
+        let at = distance.bits_from(self.shift) as usize;
+        let Some(outer) = self.outer.get(at) else { return 0 };
+        let bits = outer.inner % (1 << BITS_WIDTH);
+        if bits == CROWDED {
+            let next = self.outer.get(at.wrapping_add(1)).map_or(0, |outer| outer.first as usize);
+            return self.search(outer.first as usize..next.wrapping_add(1), value);
+        }
+        let slot = distance.bits_from(self.shift.wrapping_sub(bits)) & (1_u32 << bits).wrapping_sub(1);
+        let slot = (outer.inner >> BITS_WIDTH).wrapping_add(slot) as usize;
+        let Some([from, to]) = self.inner.get(slot..).and_then(<[_]>::first_chunk) else { return 0 };
+        let first = (outer.first as usize).wrapping_add(usize::from(*from));
+        let cuts = usize::from(to.wrapping_sub(*from));
+        if cuts >= CHOICE {
+            return self.search(first..first.wrapping_add(cuts).wrapping_add(1), value);
         }
         let Some(choice) = self.segments.get(first..).and_then(<[_]>::first_chunk::<CHOICE>) else { return 0 };
         let before =
@@ -128,93 +138,75 @@ impl<T: Number> Segments<T> {
     }
 
     #[cold]
-    fn search(&self, run: usize, value: T) -> u32 {
-        let Some((from, to)) = self.runs.get(run) else { return 0 };
-        let run = self.segments.get(*from as usize..*to as usize).unwrap_or_default();
+    fn search(&self, run: Range<usize>, value: T) -> u32 {
+        let run = self.segments.get(run).unwrap_or_default();
         let after = run.partition_point(|(start, _)| *start <= value);
         run.get(after.wrapping_sub(1)).map_or(0, |(_, id)| *id)
     }
 
-    #[inline]
-    fn slot(&self, at: u32) -> Slot {
-        self.slots.get(at as usize).copied().unwrap_or(Slot::new(CHOOSE, 0))
-    }
-
     pub(super) fn bytes(&self) -> usize {
-        let index = size_of_val(&*self.slots).saturating_add(size_of_val(&*self.runs));
+        let index = size_of_val(&*self.outer).saturating_add(size_of_val(&*self.inner));
         size_of_val(&*self.segments).saturating_add(index)
     }
 }
 
-impl Slot {
-    const fn new(kind: u32, place: u32) -> Self {
-        Self(kind << KIND_SHIFT | place & PLACE)
-    }
-
-    #[inline]
-    const fn kind(self) -> u32 {
-        self.0 >> KIND_SHIFT
-    }
-
-    #[inline]
-    const fn place(self) -> u32 {
-        self.0 & PLACE
-    }
-
-    /// Of the index of its own, if it has one.
-    #[inline]
-    const fn bits(self) -> u32 {
-        if self.kind() <= MAX_BITS { self.kind() } else { 0 }
-    }
-}
-
-/// An index that is being made.
-struct Index {
+/// Equal intervals of `1 << shift` from `base` on.
+struct Cut<'a> {
     /// How far from the lowest each segment begins, ascending.
-    distances: Vec<u128>,
-    slots: Vec<Slot>,
-    runs: Vec<(u32, u32)>,
+    distances: &'a [u128],
+    base: u128,
+    shift: u32,
 }
 
-impl Index {
-    /// Appends slots for `1 << bits` equal intervals of `1 << shift` from `base` on, in which the segments
-    /// `among` begin, or the first of them before.
-    fn level(&mut self, among: Range<usize>, base: u128, bits: u32, shift: u32, may_nest: bool) {
-        let first_slot = self.slots.len();
-        self.slots.resize(first_slot.saturating_add(1 << bits), Slot::new(CHOOSE, 0));
+/// The segments of an interval: that with which it begins, and those up to the one with which it ends.
+struct Run {
+    segments: Range<usize>,
+    begin: u128,
+}
+
+impl Cut<'_> {
+    /// Of each interval the segments of these that lie in it.
+    fn runs(&self, among: Range<usize>, bits: u32) -> impl Iterator<Item = Run> {
         let mut first = among.start;
-        for (at, number) in (first_slot..).zip(0..1_u128 << bits) {
-            let begin = base.saturating_add(number << shift);
+        (0..1_u128 << bits).map(move |number| {
+            let begin = self.base.saturating_add(number << self.shift);
             let begins_until = |next: usize, bound: u128| {
                 next < among.end && self.distances.get(next).is_some_and(|distance| *distance <= bound)
             };
-            // Numbers below all, too, lead to the first slot.
+            // Numbers below all, too, lead to the first interval.
             while begin > 0 && begins_until(first.saturating_add(1), begin) {
                 first = first.saturating_add(1);
             }
             let mut end = first.saturating_add(1);
-            let last = begin.saturating_add((1 << shift) - 1);
+            let last = begin.saturating_add((1 << self.shift) - 1);
             while begins_until(end, last) {
                 end = end.saturating_add(1);
             }
-            let cuts = end.saturating_sub(first).saturating_sub(1);
-            let place = |len: usize| u32::try_from(len).unwrap_or(PLACE);
-            let slot = if cuts < CHOICE {
-                Slot::new(CHOOSE, place(first))
-            } else if may_nest && shift > 0 {
-                let bits = cuts.next_power_of_two().ilog2().min(shift).min(MAX_BITS);
-                let start = place(self.slots.len());
-                self.level(first..end, begin, bits, shift.saturating_sub(bits), false);
-                Slot::new(bits, start)
-            } else {
-                self.runs.push((place(first), place(end)));
-                Slot::new(SEARCH, place(self.runs.len().saturating_sub(1)))
-            };
-            if let Some(free) = self.slots.get_mut(at) {
-                *free = slot;
-            }
-        }
+            Run { segments: first..end, begin }
+        })
     }
+
+    /// A slot of the outer index: appends its own.
+    fn nested(&self, run: &Run, inner: &mut Vec<u16>) -> Outer {
+        let (first, start) = (run.segments.start, place(inner.len()));
+        let cuts = run.segments.len().saturating_sub(1);
+        let outer = |bits| Outer { first: place(first), inner: start << BITS_WIDTH | bits };
+        let Ok(end) = u16::try_from(cuts) else {
+            inner.extend([0, 0]);
+            return outer(CROWDED);
+        };
+        let bits = cuts.next_power_of_two().ilog2().min(self.shift);
+        let cut = Cut { distances: self.distances, base: run.begin, shift: self.shift.saturating_sub(bits) };
+        let after = |run: Run| u16::try_from(run.segments.start.saturating_sub(first)).unwrap_or(end);
+        inner.extend(cut.runs(run.segments.clone(), bits).map(after));
+        inner.push(end);
+        outer(bits)
+    }
+}
+
+/// There are fewer than 2^24 segments, and hardly more slots of indices.
+fn place(len: usize) -> u32 {
+    u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -248,6 +240,16 @@ mod tests {
                 let expected = segments.iter().rev().find(|(start, _)| *start <= value).map_or(BELOW, |(_, id)| *id);
                 prop_assert_eq!(table.find(value, &mut ()), expected, "{:#x}", value);
             }
+        }
+    }
+
+    #[test]
+    fn crowds_that_no_index_takes_apart() {
+        // More than an inner index counts, and one that is far away.
+        let segments: Vec<_> = (0..70_000_u128).map(|at| ((7 << 64) | (at * 3), 7)).chain([(9 << 120, 8)]).collect();
+        let table = Segments::new(&segments, BELOW);
+        for (value, expected) in [(0, BELOW), (7 << 64, 7), (7 << 64 | 209_998, 7), (8 << 120, 7), (u128::MAX, 8)] {
+            assert_eq!(table.find(value, &mut ()), expected, "{value:#x}");
         }
     }
 }

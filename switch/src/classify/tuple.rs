@@ -60,6 +60,11 @@ impl Tuple {
         self.subtables.len() == 1
     }
 
+    /// How many lanes its items need.
+    pub(super) fn lanes(&self) -> usize {
+        self.items.iter().map(|item| item.lanes()).max().unwrap_or(0)
+    }
+
     pub(super) fn bytes(&self) -> usize {
         let tables = self.subtables.iter().map(Subtable::bytes).sum::<usize>();
         let filters = self.filters.iter().map(Filter::bytes).sum::<usize>();

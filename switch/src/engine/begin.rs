@@ -89,7 +89,7 @@ impl Shard {
         if let Some((at, role, settled)) = found {
             let connection = Some((at, role));
             if let Settled::Waits(plan) = settled {
-                return Planned { plan, connection, begins: None, enter };
+                return Planned { plan: *plan, connection, begins: None, enter };
             }
             let plan = self.plan(&key, self.membership(connection, false), now);
             let goes_on = match plan.outcome {
@@ -185,7 +185,7 @@ impl Shard {
             // One that is dropped, too: when the connection ends it may be let through.
             flow.connection = Some(at);
             if passes && role == Role::Initiator {
-                self.add_entries(at, &planned.plan);
+                self.add_entries(at, &planned.plan, now.snapshot);
             }
         }
         flow.path = self.paths.intern(&planned.plan, now.snapshot);
@@ -215,18 +215,14 @@ impl Shard {
         let mut connection = Connection::new(now.direction, [enter, leave], &plan.entries, tcp);
         (connection.idle_s, connection.rests) = (plan.idle_s, plan.from_ranges);
         (connection.epoch, connection.last_ms) = (now.epoch, now.ms);
-        let (name, other) = (connection.name(now.direction), connection.name(now.direction.reversed()));
-        let taken = |shard: &Self, direction, name| shard.connections.find(direction, &name).is_some();
-        if taken(self, now.direction, name) || taken(self, now.direction.reversed(), other) {
+        let Some(hashes) = self.connections.hashes(&connection) else {
             self.stats.name_conflicts += 1;
             return Err(DropCause::NatExhausted);
-        }
-        for (direction, name) in [(now.direction, &name), (now.direction.reversed(), &other)] {
-            self.openings.opened(self.connections.hash(direction, name));
-        }
-        self.connections.open(connection).or_else(|connection| {
+        };
+        hashes.into_iter().for_each(|hash| self.openings.opened(hash));
+        self.connections.open(connection, hashes).or_else(|connection| {
             self.make_room_small(now.ms);
-            self.connections.open(connection).map_err(|_| {
+            self.connections.open(connection, hashes).map_err(|_| {
                 self.stats.table_full += 1;
                 DropCause::FlowTableFull
             })
@@ -234,11 +230,12 @@ impl Shard {
     }
 
     /// What an initiator's packet met that the connection does not remember yet.
-    pub(super) fn add_entries(&mut self, at: Handle, plan: &Plan) {
+    pub(super) fn add_entries(&mut self, at: Handle, plan: &Plan, snapshot: &Snapshot) {
         let Some(connection) = self.connections.get_mut(at) else { return };
         let is_new = |entry: &Entry| connection.entry(entry.layer).is_none();
         if plan.entries.iter().any(is_new) {
-            let kept = connection.entries().filter(|old| plan.entries.iter().all(|new| new.layer != old.layer));
+            let layers = snapshot.layer_ids();
+            let kept = connection.entries(&layers).filter(|old| plan.entries.iter().all(|new| new.layer != old.layer));
             let entries: Vec<Entry> = kept.chain(plan.entries.iter().copied()).collect();
             connection.amend(&entries);
             connection.idle_s = connection.idle_s.min(plan.idle_s);
@@ -314,6 +311,10 @@ impl Shard {
 
     /// Finds the flow that an outbound one answers.
     fn meet_pair(&mut self, handle: Handle, after: &Ufid) {
+        // A connection knows its flows, and one that was made without it learns of it from the openings.
+        if self.flows.get(handle).is_none_or(|flow| flow.connection.is_some()) {
+            return;
+        }
         let answer = after.reversed();
         let key = self.flows.key(scope(Direction::In), &answer);
         if let Some(other) = self.flows.find(&key) {

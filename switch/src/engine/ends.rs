@@ -99,11 +99,13 @@ impl Shard {
         }
     }
 
-    /// Both flows of a pair were seen.
+    /// Both flows of a pair were seen. One that has a connection is confirmed by that: it still has to be watched.
     pub(super) fn confirm_pair(&mut self, handle: Handle) {
         let pair = self.flows.get(handle).and_then(|flow| flow.link);
         for handle in [Some(handle), pair].into_iter().flatten() {
-            self.confirm(handle, true);
+            if self.flows.get(handle).is_some_and(|flow| flow.connection.is_none()) {
+                self.confirm(handle, true);
+            }
         }
     }
 
@@ -247,7 +249,7 @@ impl Shard {
 
 /// How well a connection can be missed.
 fn rank(connection: &Connection) -> u8 {
-    match connection.tcp.as_ref().map(tcp::Connection::state) {
+    match connection.tcp.as_deref().map(tcp::Connection::state) {
         Some(tcp::State::Reset) => 5,
         Some(tcp::State::TimeWait) => 4,
         Some(tcp::State::Closing) => 3,

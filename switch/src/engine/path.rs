@@ -53,7 +53,7 @@ struct Part {
     /// `None`: it asked no rules, and cannot change with them.
     shape: Option<Stamp>,
     groups: Box<[(u16, Stamp)]>,
-    lookup: Option<Lookup>,
+    lookup: Option<Box<Lookup>>,
     /// The list that a port was taken from, and its version: it may have the port no longer.
     ranges: Option<(Name, u64)>,
     tally: Option<Arc<Tally>>,
@@ -166,8 +166,8 @@ impl Path {
             let groups = searched.by_ref().take(stage.searched);
             let groups = groups.filter_map(|at| Some((*at, layer.groups.get(usize::from(*at))?.stamp)));
             let groups = groups.collect();
-            if let Some(Lookup { answer: Some(Answer::Unknown { until_ns: until }), .. }) = stage.lookup {
-                until_ns = until;
+            if let Some(Lookup { answer: Some(Answer::Unknown { until_ns: until }), .. }) = stage.lookup.as_deref() {
+                until_ns = *until;
             }
             let (tally, shape) = match stage.choice {
                 Choice::Entry => (Some(&layer.entries), None),
@@ -177,7 +177,7 @@ impl Path {
                 }
             };
             let (tally, lookup) = (tally.cloned(), stage.lookup.clone());
-            let ranges = ranges_of(stage.choice, layer, snapshot);
+            let ranges = ranges_of(stage.choice, layer, snapshot).map(|(name, version)| (name.clone(), version));
             Some(Part { layer: stage.layer, shape, groups, lookup, ranges, tally, grown: stage.grown })
         });
         let stages = parts.collect();
@@ -210,11 +210,11 @@ impl Part {
 }
 
 /// The list of ports that a rule takes from, if it does.
-fn ranges_of(choice: Choice, layer: &CompiledLayer, snapshot: &Snapshot) -> Option<(Name, u64)> {
+fn ranges_of<'a>(choice: Choice, layer: &'a CompiledLayer, snapshot: &Snapshot) -> Option<(&'a Name, u64)> {
     let Choice::Rule { group, place } = choice else { return None };
     let rule = layer.groups.get(group)?.group.rules.get(place)?;
     let (name, ResourceKind::Range) = rule.action.resource()? else { return None };
-    Some((name.clone(), snapshot.resource_version(name)?))
+    Some((name, snapshot.resource_version(name)?))
 }
 
 fn answer_of(lookup: &Lookup, snapshot: &Snapshot) -> Option<Answer> {

@@ -16,7 +16,7 @@ pub(super) enum Settled {
     Goes,
     Ended,
     /// An answer is needed first; until then it is what it was.
-    Waits(Plan),
+    Waits(Box<Plan>),
 }
 
 impl Shard {
@@ -68,7 +68,7 @@ impl Shard {
         };
         self.stats.replanned += 1;
         if matches!(plan.outcome, Outcome::Pending(_)) {
-            return Settled::Waits(plan);
+            return Settled::Waits(Box::new(plan));
         }
         let leave = Kind::of(&plan.after.ufid).tuple();
         let Some(connection) = self.connections.get_mut(at) else { return Settled::Ended };
@@ -82,8 +82,8 @@ impl Shard {
         }
         connection.epoch = now.epoch;
         connection.idle_s = plan.idle_s;
-        let before: Vec<Entry> = connection.entries().collect();
-        if before != plan.entries {
+        let before: Vec<Entry> = connection.entries(&now.snapshot.layer_ids()).collect();
+        if before != plan.entries || connection.entry_count() != before.len() {
             connection.amend(&plan.entries);
             self.doubt_flows(at);
         }
@@ -115,7 +115,7 @@ impl Shard {
         if let Some(at) = self.flows.get(handle).and_then(|flow| flow.connection)
             && matches!(membership_role(self, at, now), Some(crate::flow::connection::Role::Initiator))
         {
-            self.add_entries(at, &plan);
+            self.add_entries(at, &plan, now.snapshot);
         }
         let fate = now.fate(&plan.outcome, self.port);
         self.renew(handle, &key, &plan, fate, now);

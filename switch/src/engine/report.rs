@@ -173,7 +173,7 @@ impl Shard {
 
     fn describe(&self, handle: Handle, flow: &Unified) -> Option<FlowReport> {
         let (at, ufid) = self.flows.identity(handle)?;
-        let tcp = flow.connection.and_then(|at| self.connections.get(at)?.tcp.as_ref());
+        let tcp = flow.connection.and_then(|at| self.connections.get(at)?.tcp.as_deref());
         let retransmits = |side| tcp.map_or(0, |tcp| tcp.retransmits(side));
         Some(FlowReport {
             id: handle.to_bits(),

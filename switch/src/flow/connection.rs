@@ -8,10 +8,11 @@
 //! the initiator crossed it has an [`Entry`]: the tuples in front of and behind that layer. That is all that is
 //! needed to let answers through and to restore what was changed; there is nothing per layer to look up.
 //!
-//! Tuples are kept packed: most connections have one or two different ones, of IPv4.
+//! Tuples are kept packed: most connections have one or two different ones, of IPv4, and at most two entries.
 
 use crate::compile::Stamp;
 use crate::flow::Handle;
+use crate::flow::slab::allocated;
 use crate::flow::tcp;
 use crate::flow::tuple::Tuple;
 use crate::model::Direction;
@@ -36,11 +37,16 @@ pub(crate) struct Connection {
     pub(crate) answered: bool,
     /// Nobody's before it has confirmed itself.
     pub(crate) established: bool,
-    pub(crate) tcp: Option<tcp::Connection>,
-    enter: Packed,
-    leave: Packed,
-    entries: Entries,
+    /// Boxed, because what is not TCP is to be small.
+    pub(crate) tcp: Option<Box<tcp::Connection>>,
+    enter: Narrow,
+    leave: Narrow,
     protocol: u8,
+    version: u8,
+    /// The layers of the first entries, 0 for none, and the numbers of their tuples.
+    layers: [u32; INLINE],
+    numbers: [[u8; 2]; INLINE],
+    more: Option<Box<More>>,
     /// The epoch of its shard in which it was last planned.
     pub(crate) epoch: u32,
     /// The flow of the initiator's packets that began it.
@@ -64,27 +70,40 @@ pub(crate) struct Entry {
     pub(crate) after: Tuple,
 }
 
-/// Entries, their tuples by number: 0 enters, 1 leaves, others stand in `more`.
+/// Entries that a connection has room for.
+const INLINE: usize = 2;
+
+/// What few connections have.
 #[derive(Debug, Default)]
-struct Entries {
-    list: Box<[PackedEntry]>,
-    #[expect(clippy::box_collection, reason = "most have none, and it is to take one word")]
-    more: Option<Box<Vec<Packed>>>,
+struct More {
+    /// Entries that found no room.
+    list: Vec<PackedEntry>,
+    /// Tuples of entries that are not those of the ends.
+    tuples: Vec<Packed>,
+    /// The upper parts of IPv6 addresses: source and destination, entering and leaving.
+    upper: Option<Box<[[u128; 2]; 2]>>,
 }
 
+/// A layer and the numbers of the tuples before and after: 0 enters, 1 leaves, others stand in [`More`].
 #[derive(Clone, Copy, Debug)]
 struct PackedEntry {
-    layer: Stamp,
-    before: u8,
-    after: u8,
+    layer: u32,
+    numbers: [u8; 2],
+}
+
+/// A tuple's ports and the low parts of its addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Narrow {
+    addresses: [u32; 2],
+    ports: [u16; 2],
 }
 
 /// A tuple without its protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Packed {
-    V4 { addresses: [u32; 2], ports: [u16; 2] },
-    V6(Box<([u128; 2], [u16; 2])>),
-}
+struct Packed(Narrow, Option<Box<[u128; 2]>>);
+
+// Two flows, their keys and this are to be half a kilobyte, with room for what is in the index.
+const _: () = assert!(size_of::<Connection>() <= 80);
 
 impl Connection {
     /// Begins one. `entries` are in the order in which the initiator meets them.
@@ -94,23 +113,31 @@ impl Connection {
         entries: &[Entry],
         tcp: Option<tcp::Connection>,
     ) -> Self {
-        let (enter_packed, leave_packed) = (Packed::new(enter), Packed::new(leave));
-        Self {
+        let mut connection = Self {
             direction,
             rests: false,
             answered: false,
             established: false,
-            tcp,
-            entries: Entries::new(entries, [enter, leave]),
-            enter: enter_packed,
-            leave: leave_packed,
+            tcp: tcp.map(Box::new),
+            enter: Narrow::new(enter),
+            leave: Narrow::new(leave),
             protocol: enter.protocol,
+            version: enter.version,
+            layers: [0; INLINE],
+            numbers: [[0; 2]; INLINE],
+            more: None,
             epoch: 0,
             initiator: None,
             flows: None,
             last_ms: 0,
             idle_s: u32::MAX,
+        };
+        if enter.version == 6 {
+            let upper = [enter, leave].map(|tuple| [tuple.source >> 32, tuple.destination >> 32]);
+            connection.more = Some(Box::new(More { upper: Some(Box::new(upper)), ..More::default() }));
         }
+        connection.remember(entries, [enter, leave]);
+        connection
     }
 
     /// The tuple of packets of a direction as they enter the policy.
@@ -125,33 +152,101 @@ impl Connection {
         if direction == self.direction { Role::Initiator } else { Role::Responder }
     }
 
+    #[inline]
     pub(crate) fn enter(&self) -> Tuple {
-        self.enter.tuple(self.protocol)
+        self.end(&self.enter, 0)
     }
 
+    #[inline]
     pub(crate) fn leave(&self) -> Tuple {
-        self.leave.tuple(self.protocol)
+        self.end(&self.leave, 1)
+    }
+
+    #[inline]
+    fn end(&self, narrow: &Narrow, at: usize) -> Tuple {
+        let upper = match &self.more {
+            Some(more) => more.upper.as_ref().and_then(|upper| upper.get(at)).copied(),
+            None => None,
+        };
+        narrow.tuple(upper.unwrap_or_default(), self.protocol, self.version)
     }
 
     /// What a layer remembers.
     pub(crate) fn entry(&self, layer: Stamp) -> Option<Entry> {
-        let packed = self.entries.list.iter().find(|entry| entry.layer == layer)?;
-        let tuple = |number| match number {
-            0 => Some(self.enter()),
-            1 => Some(self.leave()),
-            more => Some(self.entries.more.as_ref()?.get(usize::from(more).checked_sub(2)?)?.tuple(self.protocol)),
-        };
-        Some(Entry { layer, before: tuple(packed.before)?, after: tuple(packed.after)? })
+        let packed = self.packed().find(|entry| entry.layer == layer.low())?;
+        self.unpack(layer, packed)
     }
 
-    /// All entries, in the order in which the initiator meets them.
-    pub(crate) fn entries(&self) -> impl Iterator<Item = Entry> {
-        self.entries.list.iter().filter_map(|packed| self.entry(packed.layer))
+    /// Those of its entries that are of one of these layers, in the order in which the initiator meets them.
+    pub(crate) fn entries(&self, layers: &[Stamp]) -> impl Iterator<Item = Entry> {
+        self.packed().filter_map(|packed| {
+            let layer = layers.iter().find(|layer| layer.low() == packed.layer)?;
+            self.unpack(*layer, packed)
+        })
+    }
+
+    /// How many entries it has, of layers that are no more included.
+    pub(crate) fn entry_count(&self) -> usize {
+        self.packed().count()
     }
 
     /// Replaces the entries. Its names stay.
     pub(crate) fn amend(&mut self, entries: &[Entry]) {
-        self.entries = Entries::new(entries, [self.enter(), self.leave()]);
+        (self.layers, self.numbers) = ([0; INLINE], [[0; 2]; INLINE]);
+        let upper = self.more.take().and_then(|more| more.upper);
+        self.more = upper.map(|upper| Box::new(More { upper: Some(upper), ..More::default() }));
+        let ends = [self.enter(), self.leave()];
+        self.remember(entries, ends);
+    }
+
+    fn packed(&self) -> impl Iterator<Item = PackedEntry> {
+        let inline = self.layers.iter().zip(&self.numbers).filter(|(layer, _)| **layer != 0);
+        let inline = inline.map(|(layer, numbers)| PackedEntry { layer: *layer, numbers: *numbers });
+        inline.chain(self.more.iter().flat_map(|more| more.list.iter().copied()))
+    }
+
+    fn unpack(&self, layer: Stamp, packed: PackedEntry) -> Option<Entry> {
+        let tuple = |number| match number {
+            0 => Some(self.enter()),
+            1 => Some(self.leave()),
+            other => {
+                let Packed(narrow, upper) = self.more.as_ref()?.tuples.get(usize::from(other).checked_sub(2)?)?;
+                Some(narrow.tuple(upper.as_deref().copied().unwrap_or_default(), self.protocol, self.version))
+            }
+        };
+        let [before, after] = packed.numbers;
+        Some(Entry { layer, before: tuple(before)?, after: tuple(after)? })
+    }
+
+    fn remember(&mut self, entries: &[Entry], [enter, leave]: [Tuple; 2]) {
+        let mut slots = self.layers.iter_mut().zip(&mut self.numbers);
+        for entry in entries {
+            let mut number = |tuple: Tuple| {
+                if tuple == enter {
+                    return 0;
+                }
+                if tuple == leave {
+                    return 1;
+                }
+                let tuples = &mut self.more.get_or_insert_default().tuples;
+                let packed = Packed::new(tuple);
+                let at = tuples.iter().position(|known| *known == packed).unwrap_or_else(|| {
+                    tuples.push(packed);
+                    tuples.len() - 1
+                });
+                // There are at most twice as many as layers.
+                u8::try_from(at + 2).unwrap_or(u8::MAX)
+            };
+            let (layer, numbers) = (entry.layer.low(), [number(entry.before), number(entry.after)]);
+            match slots.next() {
+                Some(slot) => (*slot.0, *slot.1) = (layer, numbers),
+                None => self.more.get_or_insert_default().list.push(PackedEntry { layer, numbers }),
+            }
+        }
+        if let Some(more) = &mut self.more {
+            more.list.shrink_to_fit();
+            more.tuples.shrink_to_fit();
+        }
     }
 
     /// How long it lives without a packet, in milliseconds.
@@ -177,13 +272,16 @@ impl Connection {
 
     /// Bytes on the heap.
     pub(crate) fn heap(&self) -> usize {
-        let more = self
-            .entries
-            .more
-            .as_ref()
-            .map_or(0, |more| size_of::<Vec<Packed>>() + more.capacity() * size_of::<Packed>());
-        let wide = [&self.enter, &self.leave].into_iter().filter(|packed| matches!(packed, Packed::V6(_))).count();
-        size_of_val(&*self.entries.list) + more + wide * size_of::<([u128; 2], [u16; 2])>()
+        let tcp = self.tcp.as_ref().map_or(0, |_| allocated(size_of::<tcp::Connection>()));
+        let more = self.more.as_ref().map_or(0, |more| {
+            let wide = more.tuples.iter().filter(|tuple| tuple.1.is_some()).count();
+            allocated(size_of::<More>())
+                + allocated(more.list.capacity() * size_of::<PackedEntry>())
+                + allocated(more.tuples.capacity() * size_of::<Packed>())
+                + wide * allocated(size_of::<[u128; 2]>())
+                + more.upper.as_ref().map_or(0, |_| allocated(size_of::<[[u128; 2]; 2]>()))
+        });
+        tcp + more
     }
 }
 
@@ -202,52 +300,33 @@ impl Role {
     }
 }
 
-impl Entries {
-    fn new(entries: &[Entry], [enter, leave]: [Tuple; 2]) -> Self {
-        let mut more: Vec<Tuple> = Vec::new();
-        let mut number = |tuple: Tuple| {
-            if tuple == enter {
-                return 0;
-            }
-            if tuple == leave {
-                return 1;
-            }
-            let at = more.iter().position(|known| *known == tuple).unwrap_or_else(|| {
-                more.push(tuple);
-                more.len() - 1
-            });
-            // There are at most twice as many as layers.
-            u8::try_from(at + 2).unwrap_or(u8::MAX)
-        };
-        let list = entries.iter().map(|entry| PackedEntry {
-            layer: entry.layer,
-            before: number(entry.before),
-            after: number(entry.after),
-        });
-        let list = list.collect();
-        let more = (!more.is_empty()).then(|| Box::new(more.into_iter().map(Packed::new).collect()));
-        Self { list, more }
+impl Narrow {
+    #[expect(clippy::cast_possible_truncation, reason = "the low parts are meant")]
+    const fn new(tuple: Tuple) -> Self {
+        Self {
+            addresses: [tuple.source as u32, tuple.destination as u32],
+            ports: [tuple.source_port, tuple.destination_port],
+        }
+    }
+
+    #[inline]
+    fn tuple(&self, upper: [u128; 2], protocol: u8, version: u8) -> Tuple {
+        let ([source, destination], [source_port, destination_port]) = (self.addresses, self.ports);
+        let [upper_source, upper_destination] = upper;
+        Tuple {
+            source: u128::from(source) | upper_source << 32,
+            destination: u128::from(destination) | upper_destination << 32,
+            source_port,
+            destination_port,
+            protocol,
+            version,
+        }
     }
 }
 
 impl Packed {
-    #[expect(clippy::cast_possible_truncation, reason = "an IPv4 address is the low 32 bits")]
     fn new(tuple: Tuple) -> Self {
-        let ports = [tuple.source_port, tuple.destination_port];
-        if tuple.version == 6 {
-            return Self::V6(Box::new(([tuple.source, tuple.destination], ports)));
-        }
-        Self::V4 { addresses: [tuple.source as u32, tuple.destination as u32], ports }
-    }
-
-    #[inline]
-    fn tuple(&self, protocol: u8) -> Tuple {
-        let ([source, destination], [source_port, destination_port], version) = match self {
-            Self::V4 { addresses: [source, destination], ports } => {
-                ([u128::from(*source), u128::from(*destination)], *ports, 4)
-            }
-            Self::V6(ends) => (ends.0, ends.1, 6),
-        };
-        Tuple { source, destination, source_port, destination_port, protocol, version }
+        let upper = (tuple.version == 6).then(|| Box::new([tuple.source >> 32, tuple.destination >> 32]));
+        Self(Narrow::new(tuple), upper)
     }
 }

@@ -18,6 +18,8 @@ const REST_MS: u32 = 30_000;
 /// Most names that rest at a time; the ones that rest longest give way.
 const MAX_RESTING: usize = 65_536;
 
+const DIRECTIONS: [Direction; 2] = [Direction::In, Direction::Out];
+
 /// A bounded table.
 #[derive(Debug)]
 pub(crate) struct Connections {
@@ -66,22 +68,27 @@ impl Connections {
         !rests && self.index.find(hash, is_meant).is_none()
     }
 
-    /// Adds one.
+    /// The hashes of a connection's names; `None` if one of them is taken.
+    pub(crate) fn hashes(&self, connection: &Connection) -> Option<[u64; 2]> {
+        let names = DIRECTIONS.map(|direction| (direction, connection.name(direction)));
+        let hashes = names.map(|(direction, name)| self.hash(direction, &name));
+        let is_free = |((direction, name), hash): (&(Direction, Tuple), &u64)| {
+            let is_meant = |place| self.slab.at(place).is_some_and(|(_, held)| held.name(*direction) == *name);
+            self.index.find(*hash, is_meant).is_none()
+        };
+        names.iter().zip(&hashes).all(is_free).then_some(hashes)
+    }
+
+    /// Adds one, with the [`hashes`](Self::hashes) of its names.
     ///
     /// # Errors
-    /// There is no room, or one of its names is taken; it comes back.
-    #[expect(clippy::result_large_err, reason = "it comes back as it came")]
-    pub(crate) fn open(&mut self, connection: Connection) -> Result<Handle, Connection> {
-        let directions = [Direction::In, Direction::Out];
-        if directions.iter().any(|direction| self.find(*direction, &connection.name(*direction)).is_some()) {
-            return Err(connection);
-        }
-        let hashes = directions.map(|direction| self.hash(direction, &connection.name(direction)));
+    /// There is no room; it comes back.
+    pub(crate) fn open(&mut self, connection: Connection, hashes: [u64; 2]) -> Result<Handle, Connection> {
         let handle = self.slab.insert(connection)?;
         let Self { index, slab, secret, .. } = self;
         let rehash = |place: u32, high: u32| {
             let (_, held) = slab.at(place)?;
-            let hashes = directions.map(|direction| hash_of(secret, direction, &held.name(direction)));
+            let hashes = DIRECTIONS.map(|direction| hash_of(secret, direction, &held.name(direction)));
             hashes.into_iter().find(|hash| hash >> 32 == u64::from(high))
         };
         let [first, second] = hashes.map(|hash| index.insert(hash, handle.place(), rehash));
@@ -99,7 +106,7 @@ impl Connections {
     /// Forgets one.
     pub(crate) fn close(&mut self, handle: Handle, now_ms: u32) -> Option<Connection> {
         let connection = self.slab.remove(handle)?;
-        for direction in [Direction::In, Direction::Out] {
+        for direction in DIRECTIONS {
             let hash = self.hash(direction, &connection.name(direction));
             self.index.remove(hash, handle.place());
             if connection.rests && direction != connection.direction {

@@ -6,9 +6,9 @@
 //! The index knows hashes and places and no keys: those are where the flows are, and whoever asks
 //! compares them. An entry is a tag, the high half of the hash, and the place; eight of them make a
 //! bucket, which is one cache line: the tags first, so that they are compared all at once. A flow lives in one of two buckets, both told by its hash, in the first unless
-//! that is fuller: so the index fills to two thirds before a flow finds no place, and removing leaves no trace.
+//! that is fuller: so the index fills to three quarters before a flow finds no place, and removing leaves no trace.
 //!
-//! It is as large as what is in it needs: at half its room it is doubled. The new buckets are empty at first,
+//! It is as large as what is in it needs: at three quarters of its room, or when a flow finds no place, it grows by half. The new buckets are empty at first,
 //! and with each flow that is added some of the old ones are moved, because moving a million flows at once
 //! would be a stall; until all are moved a look-up that finds nothing in the new ones looks into the old ones too.
 //! To move a flow one must know its hash, which the caller works out from the flow's key.
@@ -17,10 +17,12 @@
 //! comparison of keys for all, so that the cache misses of the packets overlap.
 
 const WAYS: usize = 8;
+/// Ways of a bucket that are to be used.
+const FULL: usize = 6;
 /// Buckets to begin with: two pages.
 const FIRST_BUCKETS: usize = 128;
-/// Old buckets that are moved with each flow that is added. As many flows are added until the next doubling as the old
-/// buckets have half their room, four each, so two would do.
+/// Old buckets that are moved with each flow that is added. Until the index is to grow again three flows are added for each
+/// old bucket, so one would do.
 const MOVED_AT_ONCE: usize = 4;
 
 /// An index that grows to a fixed size.
@@ -112,12 +114,11 @@ impl Index {
     pub fn insert(&mut self, hash: u64, place: u32, rehash: impl Fn(u32, u32) -> Option<u64>) -> bool {
         if !self.old.is_empty() {
             self.move_some(&rehash);
-        } else if self.len >= self.buckets.len() * (WAYS / 2) && self.buckets.len() < self.max_buckets {
-            let doubled = empty(self.buckets.len().saturating_mul(2).min(self.max_buckets));
-            self.old = std::mem::replace(&mut self.buckets, doubled);
-            self.moved = 0;
+        } else if self.len >= self.buckets.len() * FULL {
+            self.grow();
         }
-        let inserted = put(&mut self.buckets, hash, place);
+        let inserted = put(&mut self.buckets, hash, place)
+            || self.old.is_empty() && self.grow() && put(&mut self.buckets, hash, place);
         self.len += usize::from(inserted);
         inserted
     }
@@ -134,6 +135,17 @@ impl Index {
         }
         self.len -= usize::from(found);
         found
+    }
+
+    /// Takes more buckets, if it may. The old ones must have been moved.
+    fn grow(&mut self) -> bool {
+        let wanted = (self.buckets.len() + self.buckets.len() / 2).min(self.max_buckets);
+        if wanted <= self.buckets.len() {
+            return false;
+        }
+        self.old = std::mem::replace(&mut self.buckets, empty(wanted));
+        self.moved = 0;
+        true
     }
 
     /// Moves some of the old buckets.
@@ -209,7 +221,6 @@ fn take(buckets: &mut [Bucket], hash: u64, place: u32) -> bool {
 
 /// What is compared of a hash.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the high half")]
 const fn tag_of(hash: u64) -> u32 {
     (hash >> 32) as u32
 }

@@ -38,6 +38,11 @@ enum State<T> {
     Free(Option<u32>),
 }
 
+/// What an allocation of so many bytes takes: a word before it, and whole pairs of words.
+pub(crate) const fn allocated(bytes: usize) -> usize {
+    if bytes == 0 { 0 } else { (bytes + size_of::<usize>()).next_multiple_of(2 * size_of::<usize>()) }
+}
+
 impl Handle {
     /// Highest number of places a handle can name.
     pub const MAX_PLACES: usize = (1 << PLACE_BITS) - 1;

@@ -301,7 +301,6 @@ impl<T> FlowTable<T> {
 fn identity_at<T>(keys: &[Line], flows: &Slab<Flow<T>>, place: u32) -> Option<(Scope, Ufid)> {
     let Line([w0, w1, w2, w3, w4, w5, w6, w7]) = *keys.get(place as usize)?;
     let [a, b, c, d, e, f] = flows.at(place)?.1.high.as_deref().copied().unwrap_or_default();
-    #[expect(clippy::cast_possible_truncation, reason = "seven bits")]
     let scope = Scope((w7 >> SCOPE_SHIFT) as u8 & 0x7f);
     let w7 = w7 & ((1 << SCOPE_SHIFT) - 1);
     Some((scope, Ufid::from_words([w0, w1, w2, w3, w4, w5, w6, w7, a, b, c, d, e, f])))

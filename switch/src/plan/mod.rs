@@ -25,13 +25,18 @@ pub use trace::Trace;
 
 use crate::Name;
 pub use crate::action::Request;
-use crate::action::{Deed, Lookup, Situation, Standing, Stop, act, change, give_back};
+use crate::action::{Deed, Lookup, Situation, Standing, Stop, act, change};
 use crate::compile::{CompiledLayer, Selected, Snapshot};
 use crate::condition::{Key, REGISTERS};
 use crate::flow::connection::{Connection, Entry, Role};
 use crate::flow::connections::Connections;
 use crate::flow::tuple::{Kind, Tuple};
 use crate::model::{Default, Direction};
+
+/// Room for groups searched in vain.
+const SPARE: usize = 4;
+/// Room for what stateful rules want remembered.
+const FIRST_ENTRIES: usize = 2;
 
 /// A packet in front of a port's policy.
 #[derive(Clone, Copy, Debug)]
@@ -94,7 +99,7 @@ pub(crate) struct Stage {
     /// How many groups were searched.
     pub(crate) searched: usize,
     pub(crate) choice: Choice,
-    pub(crate) lookup: Option<Lookup>,
+    pub(crate) lookup: Option<Box<Lookup>>,
     /// By how many bytes the frame has grown in front of it.
     pub(crate) grown: i32,
 }
@@ -138,6 +143,10 @@ pub(crate) fn plan(question: &Question<'_>) -> Plan {
 struct Walk<'a> {
     question: &'a Question<'a>,
     plan: Plan,
+    /// What the packet is now.
+    kind: Kind,
+    /// Whether the transposition is something by now.
+    changed: bool,
     grown: i32,
 }
 
@@ -151,7 +160,8 @@ impl<'a> Walk<'a> {
             version: question.snapshot.version(),
             direction: question.direction,
             stages: Vec::with_capacity(question.snapshot.layers().len()),
-            searched: Vec::new(),
+            // One group of each layer, often.
+            searched: Vec::with_capacity(question.snapshot.layers().len().saturating_add(SPARE)),
             after: Key { registers: [0; REGISTERS], ..*question.key },
             transposition: Transposition::default(),
             outcome: Outcome::Forward,
@@ -161,15 +171,14 @@ impl<'a> Walk<'a> {
             transient: false,
             related,
         };
-        Self { question, plan, grown: 0 }
+        Self { question, kind: Kind::of(&plan.after.ufid), plan, changed: false, grown: 0 }
     }
 
     /// Takes the packet through a layer.
     fn meet(&mut self, at: usize, layer: &CompiledLayer) -> Result<(), Outcome> {
-        let kind = Kind::of(&self.plan.after.ufid);
-        if let Some(transposition) = self.remembered(layer, kind) {
+        if let Some((before, after)) = self.remembered(layer) {
             self.stage(at, 0, Choice::Entry, None);
-            return self.transpose(transposition);
+            return if before == after { Ok(()) } else { self.transpose(change(before, after)) };
         }
         let before = self.plan.searched.len();
         let searched = &mut self.plan.searched;
@@ -184,11 +193,11 @@ impl<'a> Walk<'a> {
             };
         };
         let choice = Choice::Rule { group, place };
-        let standing = self.standing(layer, kind);
+        let standing = self.standing(layer);
         let situation = Situation {
             key: &self.plan.after,
             direction: self.question.direction,
-            tuple: kind.tuple(),
+            tuple: self.kind.tuple(),
             standing,
             snapshot: self.question.snapshot,
             connections: self.question.connections,
@@ -197,7 +206,7 @@ impl<'a> Walk<'a> {
         match act(&rule.action, &situation) {
             Ok(mut deed) => {
                 self.stage(at, count, choice, deed.lookup.take());
-                self.carry_out(layer, kind, standing, deed)
+                self.carry_out(layer, standing, deed)
             }
             Err(stop) => {
                 let (outcome, lookup) = match stop {
@@ -213,17 +222,18 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn stage(&mut self, layer: usize, searched: usize, choice: Choice, lookup: Option<Lookup>) {
+    fn stage(&mut self, layer: usize, searched: usize, choice: Choice, lookup: Option<Box<Lookup>>) {
         self.plan.stages.push(Stage { layer, searched, choice, lookup, grown: self.grown });
     }
 
-    /// What a layer does because it remembers the connection, without asking its rules.
-    fn remembered(&mut self, layer: &CompiledLayer, kind: Kind) -> Option<Transposition> {
+    /// What a layer does because it remembers the connection, without asking its rules: the tuple that the packet has,
+    /// and the one that it gets.
+    fn remembered(&mut self, layer: &CompiledLayer) -> Option<(Tuple, Tuple)> {
         match self.question.membership {
             Membership::Of(connection, Role::Responder) => {
                 let entry = connection.entry(layer.id)?;
-                let tuple = kind.tuple()?;
-                (tuple == entry.after.reversed()).then(|| give_back(entry.before, entry.after))
+                let tuple = self.kind.tuple()?;
+                (tuple == entry.after.reversed()).then(|| (tuple, entry.before.reversed()))
             }
             Membership::About(connection, role, _) => {
                 let entry = connection.entry(layer.id)?;
@@ -239,14 +249,14 @@ impl<'a> Walk<'a> {
                 let is_end = self.plan.after.ufid.get(Field::IpSrc) == from.source;
                 let source = if is_end { to.source } else { from.source };
                 let ports = |tuple| Tuple { source_port: 0, destination_port: 0, ..tuple };
-                Some(change(ports(from), ports(Tuple { source, ..to })))
+                Some((ports(from), ports(Tuple { source, ..to })))
             }
             Membership::Of(_, Role::Initiator) | Membership::Begins | Membership::None => None,
         }
     }
 
-    fn standing(&self, layer: &CompiledLayer, kind: Kind) -> Standing {
-        match (self.question.membership, kind) {
+    fn standing(&self, layer: &CompiledLayer) -> Standing {
+        match (self.question.membership, self.kind) {
             (Membership::Begins, Kind::Of(_)) => Standing::Beginning,
             (Membership::Of(connection, Role::Initiator), _) => Standing::Initiator(connection.entry(layer.id)),
             (Membership::Of(_, Role::Responder), _) => Standing::Responder,
@@ -255,7 +265,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn carry_out(&mut self, layer: &CompiledLayer, kind: Kind, standing: Standing, deed: Deed) -> Result<(), Outcome> {
+    fn carry_out(&mut self, layer: &CompiledLayer, standing: Standing, deed: Deed) -> Result<(), Outcome> {
+        let before = self.kind.tuple();
         if let Some((register, value)) = deed.register
             && let Some(slot) = self.plan.after.registers.get_mut(usize::from(register))
         {
@@ -265,14 +276,15 @@ impl<'a> Walk<'a> {
             self.plan.outcome = Outcome::Hairpin(to);
         }
         if let Some(transposition) = deed.transposition {
-            self.transpose(transposition)?;
+            self.transpose(*transposition)?;
         }
         let Some(remember) = deed.remember else { return Ok(()) };
         match standing {
             Standing::Beginning | Standing::Initiator(_) => {
-                let (Some(before), Some(after)) = (kind.tuple(), Kind::of(&self.plan.after.ufid).tuple()) else {
-                    return Ok(());
-                };
+                let (Some(before), Some(after)) = (before, self.kind.tuple()) else { return Ok(()) };
+                if self.plan.entries.capacity() == 0 {
+                    self.plan.entries.reserve(FIRST_ENTRIES);
+                }
                 self.plan.entries.push(Entry { layer: layer.id, before, after });
                 self.plan.idle_s = self.plan.idle_s.min(remember.idle_s.get());
                 self.plan.from_ranges |= deed.from_ranges;
@@ -285,19 +297,21 @@ impl<'a> Walk<'a> {
 
     fn transpose(&mut self, transposition: Transposition) -> Result<(), Outcome> {
         // What connections remember is nothing, mostly.
-        if transposition == Transposition::default() {
+        if transposition.is_nothing() {
             return Ok(());
         }
         let untransposable = |_| Outcome::Drop(DropCause::Untransposable);
         let ufid = transposition.after(&self.plan.after.ufid).map_err(untransposable)?;
         self.grown += growth(&self.plan.after.ufid, &ufid);
         // Most packets are changed by one layer, if by any.
-        self.plan.transposition = if self.plan.transposition == Transposition::default() {
-            transposition
-        } else {
+        self.plan.transposition = if self.changed {
             self.plan.transposition.then(&transposition).map_err(untransposable)?
+        } else {
+            transposition
         };
+        self.changed = true;
         self.plan.after.ufid = ufid;
+        self.kind = Kind::of(&ufid);
         Ok(())
     }
 }

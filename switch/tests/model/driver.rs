@@ -16,7 +16,7 @@ use crate::wire;
 
 /// A step of time. No whole number of them comes near the end of a connection: what is compared must not hang on
 /// how finely a switch reads its clock.
-const TICK: u64 = 700 * SECOND / 1000;
+pub(crate) const TICK: u64 = 700 * SECOND / 1000;
 
 /// What happened in a story.
 #[derive(Clone, Copy, Debug, Default)]
@@ -83,7 +83,7 @@ struct Teller<'a> {
 }
 
 /// Where a conversation stands.
-struct Talk {
+pub(crate) struct Talk {
     about: Conversation,
     next: usize,
     /// What is left to say of the last move.
@@ -198,7 +198,7 @@ impl Teller<'_> {
 }
 
 impl Talk {
-    fn new(about: &Conversation) -> Self {
+    pub(crate) fn new(about: &Conversation) -> Self {
         Self {
             about: about.clone(),
             next: 0,
@@ -210,7 +210,7 @@ impl Talk {
     }
 
     /// The next packet.
-    fn speak(&mut self) -> (Move, Direction, Vec<u8>) {
+    pub(crate) fn speak(&mut self) -> (Move, Direction, Vec<u8>) {
         if let Some(piece) = self.queue.pop_front() {
             return piece;
         }
@@ -224,6 +224,17 @@ impl Talk {
         let pieces = long.and_then(|long| wire::cut(&long, self.id, said.pieces));
         self.queue.extend(pieces.unwrap_or_else(|| vec![frame]).into_iter().map(|piece| (said, direction, piece)));
         self.queue.pop_front().expect("something is said")
+    }
+
+    /// Which way its next packet goes.
+    pub(crate) fn way(&self) -> Direction {
+        if let Some((_, direction, _)) = self.queue.front() {
+            return *direction;
+        }
+        match self.about.moves[self.next % self.about.moves.len()].side {
+            0 => self.about.direction,
+            _ => self.about.direction.reversed(),
+        }
     }
 
     fn say(&mut self) -> (Move, Direction, Vec<u8>) {
@@ -260,7 +271,7 @@ impl Talk {
     }
 
     /// What became of a packet.
-    fn hear(&mut self, said: &Move, outcome: &Outcome) {
+    pub(crate) fn hear(&mut self, said: &Move, outcome: &Outcome) {
         let (Outcome::Forwarded(after) | Outcome::Hairpinned(_, after)) = outcome else { return };
         let phantoms = u32::from(said.flags & 1 != 0) + u32::from(said.flags & 2 != 0);
         if said.error.is_some() {
@@ -302,7 +313,7 @@ fn complain(direction: Direction, about: &Frame, complainer: Complainer, quoted:
 }
 
 /// A line about a packet.
-fn in_words(now: u64, direction: Direction, frame: &[u8], outcome: &Outcome) -> String {
+pub(crate) fn in_words(now: u64, direction: Direction, frame: &[u8], outcome: &Outcome) -> String {
     let words = |bytes: &[u8]| match Frame::from_bytes(bytes) {
         Some(frame) => {
             let (base, mut rest) = frame.in_words(direction);

@@ -7,6 +7,7 @@ use packet::{Burst, Offload, PortId, Verdict};
 use switch::compile::Snapshot;
 use switch::engine::{Engine, EngineConfig, ShardStats};
 use switch::model::{Direction, PortPolicy};
+use switch::tally::Total;
 
 use crate::interpreter::{Outcome, Totals};
 use crate::switch_under_test::Switch;
@@ -61,15 +62,7 @@ impl Switch for Port {
         };
         burst.set_pending(passes);
         self.engine.process(&mut burst, PORT, direction, now_ns);
-        let outcome = |at| match burst.verdict(at) {
-            verdict if verdict == passes => Outcome::Forwarded(burst.window(at).to_vec()),
-            Verdict::Forward(PORT) => Outcome::Hairpinned(None, burst.window(at).to_vec()),
-            Verdict::Forward(LEFT) => Outcome::Hairpinned(Some(name("left")), burst.window(at).to_vec()),
-            Verdict::Drop(cause) => Outcome::Dropped(cause),
-            Verdict::Park(_) => Outcome::Parked,
-            other => panic!("{other:?} is no outcome"),
-        };
-        (0..frames.len()).map(outcome).collect()
+        (0..frames.len()).map(|at| outcome_of(&burst, at, &[passes])).collect()
     }
 
     fn sweep(&mut self, now_ns: u64) {
@@ -84,20 +77,7 @@ impl Switch for Port {
         while let Some(at) = from {
             from = self.engine.fold(PORT, at, 1 << 20);
         }
-        let mut totals = Totals::new();
-        for layer in self.snapshot.totals() {
-            let mut put = |place, total: switch::tally::Total| {
-                totals.insert((layer.layer.clone(), place), (total.packets, total.bytes));
-            };
-            put(Place::Default, layer.default);
-            put(Place::Entry, layer.entries);
-            for group in &layer.groups {
-                for (rule, total) in &group.rules {
-                    put(Place::Rule(group.group.clone(), rule.clone()), *total);
-                }
-            }
-        }
-        Some(totals)
+        Some(totals_of(&self.snapshot))
     }
 
     fn connections(&mut self) -> Option<usize> {
@@ -110,4 +90,37 @@ impl Switch for Port {
         let _ = self.engine.list(PORT, 0, usize::MAX, |flow| words += &format!("{flow:?}\n"));
         words
     }
+}
+
+/// What became of a packet; `passes` says what it is if it was let through.
+pub(crate) fn outcome_of(burst: &Burst, at: usize, passes: &[Verdict]) -> Outcome {
+    let bytes = || burst.window(at).to_vec();
+    match burst.verdict(at) {
+        verdict if passes.contains(&verdict) => Outcome::Forwarded(bytes()),
+        Verdict::Forward(PORT) => Outcome::Hairpinned(None, bytes()),
+        Verdict::Forward(LEFT) => Outcome::Hairpinned(Some(name("left")), bytes()),
+        Verdict::Drop(cause) => Outcome::Dropped(cause),
+        Verdict::Park(_) => Outcome::Parked,
+        other => panic!("{other:?} is no outcome"),
+    }
+}
+
+/// What was counted, without what never was.
+pub(crate) fn totals_of(snapshot: &Snapshot) -> Totals {
+    let mut totals = Totals::new();
+    for layer in snapshot.totals() {
+        let mut put = |place, total: Total| {
+            if total != Total::default() {
+                totals.insert((layer.layer.clone(), place), (total.packets, total.bytes));
+            }
+        };
+        put(Place::Default, layer.default);
+        put(Place::Entry, layer.entries);
+        for group in &layer.groups {
+            for (rule, total) in &group.rules {
+                put(Place::Rule(group.group.clone(), rule.clone()), *total);
+            }
+        }
+    }
+    totals
 }

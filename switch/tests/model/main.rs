@@ -12,6 +12,7 @@
 //! | `frame.rs`, `text.rs` | frames and policies as values and in words |
 //! | `script.rs`, `scenarios.rs` | stories that are told in words, with their outcome |
 //! | `policies.rs`, `traffic.rs`, `driver.rs`, `random.rs` | random policies, conversations and changes, and who tells them |
+//! | `pair.rs` | two ports, and what goes from one to the other |
 //! | `switch_under_test.rs`, `engine.rs` | what is held against the interpreter |
 
 mod choices;
@@ -21,6 +22,7 @@ mod edit;
 mod engine;
 mod frame;
 mod interpreter;
+mod pair;
 mod policies;
 mod random;
 mod scenarios;

@@ -15,7 +15,7 @@ use crate::driver::{Summary, tell};
 use crate::engine::Port;
 use crate::interpreter::{Interpreter, Outcome, Totals};
 use crate::switch_under_test::Switch;
-use crate::traffic::story;
+use crate::traffic::{Story, story};
 
 /// A switch that is an interpreter which chooses at random.
 struct Chooser {
@@ -116,14 +116,19 @@ proptest! {
 }
 
 /// So many, or as many as somebody wants who has time: `MODEL_CASES=100000 cargo test --test model`.
-fn cases(usual: u32) -> u32 {
+pub(crate) fn cases(usual: u32) -> u32 {
     std::env::var("MODEL_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(usual)
 }
 
 /// The same stories every time.
-fn stories(count: usize) -> impl Iterator<Item = crate::traffic::Story> {
+pub(crate) fn stories(count: usize) -> impl Iterator<Item = Story> {
+    generate(story(120), count)
+}
+
+/// The same values every time.
+pub(crate) fn generate<T>(strategy: impl Strategy<Value = T>, count: usize) -> impl Iterator<Item = T> {
     let mut runner = TestRunner::new_with_rng(Config::default(), TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    (0..count).map(move |_| story(120).new_tree(&mut runner).unwrap().current())
+    (0..count).map(move |_| strategy.new_tree(&mut runner).unwrap().current())
 }
 
 #[test]

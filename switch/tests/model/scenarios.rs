@@ -586,6 +586,20 @@ out unreachable 10.1.0.1 > 198.51.100.1 about tcp 198.51.100.1:1001 > 10.1.0.1:8
 ",
     ),
     (
+        "what comes to the VM's own address says nothing about its translated connection",
+        "
+policy
+  range pool 192.0.2.1 1024-1024
+  layer nat 20 allow
+    group g 0
+      rule snat 1 out -> nat src=pool:pool idle=60
+out tcp 10.0.0.1:1000 > 198.51.100.1:80 A seq=1 ack=9 => tcp 192.0.2.1:1024 > 198.51.100.1:80
+in tcp 198.51.100.1:80 > 10.0.0.1:1000 A seq=9 ack=1 => same
+in tcp 198.51.100.1:80 > 10.0.0.1:1000 A seq=9 ack=1 => same
+out tcp 10.0.0.1:1000 > 198.51.100.1:80 S seq=77 len=0 => drop nat_exhausted   # it begins anew, and its name rests
+",
+    ),
+    (
         "VLANs",
         "
 policy

@@ -4,13 +4,17 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 mod bench;
+mod cost;
 mod crowd;
 mod frames;
 mod policy;
+mod scale;
 mod state;
 
 pub(crate) use bench::{Bench, PASS, PORT, SECOND};
+pub(crate) use cost::{Calls, Watch, resident};
 pub(crate) use crowd::{Crowd, Flood, GUEST, SERVICE, assert_passed};
 pub(crate) use frames::{ACK, End, FIN, Packet, RST, SYN, What};
 pub(crate) use policy::{allow, block, group, idle, layer, name, pool, rule, snapshot, stateful};
+pub(crate) use scale::{Large, Size};
 pub(crate) use state::Whole;

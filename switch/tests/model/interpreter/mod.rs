@@ -62,7 +62,7 @@ use crate::choices::Choices;
 use crate::edit::FlowMarks;
 use crate::walk::Place;
 use crate::wire;
-use step::Packet;
+pub(crate) use step::Packet;
 pub(crate) use world::World;
 
 /// What becomes of a packet.
@@ -106,23 +106,8 @@ impl Interpreter {
     pub(crate) fn set_policy(&mut self, policy: PortPolicy) {
         self.policy = policy;
         self.number += 1;
-        for world in &mut self.worlds {
-            world.connections.keep_layers(|layer| self.policy.layer(layer).is_some());
-            let is_there = |layer: &Name, place: &Place| {
-                let layer = self.policy.layer(layer);
-                layer.is_some_and(|layer| match place {
-                    Place::Default | Place::Entry => true,
-                    Place::Rule(group, rule) => layer
-                        .group(group)
-                        .is_some_and(|group| group.group.rules.iter().any(|known| known.name == *rule)),
-                })
-            };
-            world.totals.retain(|(layer, place), _| is_there(layer, place));
-            for datagram in &mut world.datagrams {
-                let places = datagram.deeds.iter().map(|(first, _)| (first.layer.clone(), first.place.clone()));
-                datagram.gone.extend(places.filter(|(layer, place)| !is_there(layer, place)));
-            }
-        }
+        let policy = self.policy.clone();
+        self.worlds.iter_mut().for_each(|world| world.change_policy(&policy));
     }
 
     /// Goes the first way that is possible.
@@ -150,21 +135,15 @@ impl Interpreter {
 
     /// Whether what the engine did with a packet is possible.
     pub(crate) fn judge(&mut self, direction: Direction, frame: &[u8], now: u64, seen: &Outcome) -> Result<(), String> {
-        let packet = Packet { direction, frame, now, marks: self.marks_of(direction, frame, seen)? };
+        let marks = marks_of(seen, frame);
+        self.check_marks(direction, frame, seen, marks)?;
         let (mut after, mut others): (Vec<World>, Vec<String>) = (Vec::new(), Vec::new());
         for before in &self.worlds {
-            let mut choices = Choices::default();
-            loop {
-                let mut world = before.clone();
-                let outcome = self.step(&mut world, &packet, &mut choices);
-                match outcome {
-                    Some(outcome) if outcome == *seen && after.contains(&world) => {}
-                    Some(outcome) if outcome == *seen => after.push(world),
-                    Some(outcome) => others.push(format!("{outcome:02x?} by {:?}", world.applied)),
-                    None => {}
-                }
-                if !choices.advance() {
-                    break;
+            for (outcome, world) in self.ways(before, &Packet { direction, frame, now, marks }) {
+                if outcome != *seen {
+                    others.push(format!("{outcome:02x?} by {:?}", world.applied));
+                } else if !after.contains(&world) {
+                    after.push(world);
                 }
             }
         }
@@ -176,16 +155,28 @@ impl Interpreter {
         Ok(())
     }
 
+    /// All that may become of a packet in a world, and what that world is then.
+    pub(crate) fn ways(&self, before: &World, packet: &Packet<'_>) -> Vec<(Outcome, World)> {
+        let (mut ways, mut choices) = (Vec::new(), Choices::default());
+        loop {
+            let mut world = before.clone();
+            if let Some(outcome) = self.step(&mut world, packet, &mut choices) {
+                ways.push((outcome, world));
+            }
+            if !choices.advance() {
+                return ways;
+            }
+        }
+    }
+
     /// Whether what the engine counted is possible.
     pub(crate) fn judge_totals(&mut self, seen: &Totals) -> Result<(), String> {
-        let zero = |totals: &Totals| -> Totals {
-            totals.iter().filter(|(_, total)| **total != (0, 0)).map(|(key, total)| (key.clone(), *total)).collect()
-        };
-        let seen = zero(seen);
-        if !self.worlds.iter().any(|world| zero(&world.totals) == seen) {
-            return Err(format!("counted {seen:?}\n  not {:?}", zero(&self.worlds[0].totals)));
+        let mut seen = seen.clone();
+        seen.retain(|_, total| *total != (0, 0));
+        if !self.worlds.iter().any(|world| world.counted() == seen) {
+            return Err(format!("counted {seen:?}\n  not {:?}", self.worlds[0].counted()));
         }
-        self.worlds.retain(|world| zero(&world.totals) == seen);
+        self.worlds.retain(|world| world.counted() == seen);
         Ok(())
     }
 
@@ -200,35 +191,51 @@ impl Interpreter {
         Ok(())
     }
 
-    /// What of the headers that the engine pushed depends on the hash of the flow: it must always be the same.
-    fn marks_of(&mut self, direction: Direction, frame: &[u8], seen: &Outcome) -> Result<FlowMarks, String> {
-        let mut marks = FlowMarks { port: 0xc000, flow_id: 0, label: 0 };
-        let (Outcome::Forwarded(after) | Outcome::Hairpinned(_, after)) = seen else { return Ok(marks) };
-        let Ok(wire::View { outer: Some((group, shim)), .. }) = wire::read(after) else { return Ok(marks) };
-        let fields: Vec<u128> = Field::ALL.iter().map(|field| wire::field(frame, *field)).collect();
+    /// What of headers that the engine pushed depends on the hash of the flow is always the same.
+    pub(crate) fn check_marks(
+        &mut self,
+        direction: Direction,
+        frame: &[u8],
+        seen: &Outcome,
+        marks: FlowMarks,
+    ) -> Result<(), String> {
+        let (Outcome::Forwarded(after) | Outcome::Hairpinned(_, after)) = seen else { return Ok(()) };
+        let Ok(wire::View { outer: Some((group, shim)), .. }) = wire::read(after) else { return Ok(()) };
+        if wire::field(frame, Field::Tunnel) != 0 {
+            // It may still be in the tunnel in which it came, with marks that somebody else made.
+            return Ok(());
+        }
+        let fields = Field::ALL.iter().map(|field| wire::field(frame, *field)).collect();
         let known = self.marks.entry((direction == Direction::In, fields)).or_default();
-        // What came in a tunnel may still be in that one, with marks that somebody else made.
-        let mut unknown = [None; 3];
-        let known = if wire::field(frame, Field::Tunnel) == 0 { known } else { &mut unknown };
         if shim.tunnel == Tunnel::Nvgre {
-            marks.flow_id = after[shim.key + 3];
             same(&mut known[1], marks.flow_id.into(), "flow id")?;
         } else {
-            marks.port = wire::half(after, shim.at).unwrap();
-            if marks.port < 0xc000 && wire::field(frame, Field::Tunnel) != 0 {
-                marks.port = 0xc000;
-            }
-            if marks.port < 0xc000 {
-                return Err(format!("outer source port {} is below 49152", marks.port));
-            }
             same(&mut known[0], marks.port.into(), "outer source port")?;
         }
         if group.ip.is_some_and(|ip| ip.version == 6) {
-            marks.label = wire::word(after, group.network).unwrap() & 0xf_ffff;
             same(&mut known[2], marks.label, "flow label")?;
         }
-        Ok(marks)
+        Ok(())
     }
+}
+
+/// What of the headers that the engine pushed onto a frame, if it did, depends on the hash of the flow.
+pub(crate) fn marks_of(seen: &Outcome, frame: &[u8]) -> FlowMarks {
+    let mut marks = FlowMarks { port: 0xc000, flow_id: 0, label: 0 };
+    let (Outcome::Forwarded(after) | Outcome::Hairpinned(_, after)) = seen else { return marks };
+    let Ok(wire::View { outer: Some((group, shim)), .. }) = wire::read(after) else { return marks };
+    if shim.tunnel == Tunnel::Nvgre {
+        marks.flow_id = after[shim.key + 3];
+    } else {
+        // The engine's are 49152 at least; with another, no way will be found that leads to this outcome.
+        let port = wire::half(after, shim.at).unwrap();
+        let is_old = wire::field(frame, Field::Tunnel) != 0;
+        marks.port = if is_old { port.max(0xc000) } else { port | 0xc000 };
+    }
+    if group.ip.is_some_and(|ip| ip.version == 6) {
+        marks.label = wire::word(after, group.network).unwrap() & 0xf_ffff;
+    }
+    marks
 }
 
 fn same(known: &mut Option<u32>, now: u32, what: &str) -> Result<(), String> {

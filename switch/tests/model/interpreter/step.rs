@@ -15,11 +15,11 @@ use crate::wire::{self, Tuple};
 
 /// A packet, when and how it came.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Packet<'a> {
-    pub(super) direction: Direction,
-    pub(super) frame: &'a [u8],
-    pub(super) now: u64,
-    pub(super) marks: FlowMarks,
+pub(crate) struct Packet<'a> {
+    pub(crate) direction: Direction,
+    pub(crate) frame: &'a [u8],
+    pub(crate) now: u64,
+    pub(crate) marks: FlowMarks,
 }
 
 /// How long the rest of a datagram is waited for, and how soon its name may be used again.

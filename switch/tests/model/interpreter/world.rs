@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use packet::DropCause;
 use switch::Name;
-use switch::model::Direction;
+use switch::model::{Direction, PortPolicy};
 
 use super::step::Done;
 use super::{Outcome, Totals};
@@ -46,6 +46,31 @@ pub(super) struct Datagram {
 }
 
 impl World {
+    /// What was counted, without what never was.
+    pub(crate) fn counted(&self) -> Totals {
+        let mut totals = self.totals.clone();
+        totals.retain(|_, total| *total != (0, 0));
+        totals
+    }
+
+    /// Forgets what policy has no more.
+    pub(crate) fn change_policy(&mut self, policy: &PortPolicy) {
+        self.connections.keep_layers(|layer| policy.layer(layer).is_some());
+        let is_there = |layer: &Name, place: &Place| {
+            policy.layer(layer).is_some_and(|layer| match place {
+                Place::Default | Place::Entry => true,
+                Place::Rule(group, rule) => {
+                    layer.group(group).is_some_and(|held| held.group.rules.iter().any(|known| known.name == *rule))
+                }
+            })
+        };
+        self.totals.retain(|(layer, place), _| is_there(layer, place));
+        for datagram in &mut self.datagrams {
+            let places = datagram.deeds.iter().map(|(first, _)| (first.layer.clone(), first.place.clone()));
+            datagram.gone.extend(places.filter(|(layer, place)| !is_there(layer, place)));
+        }
+    }
+
     /// A first fragment went its way.
     pub(super) fn note_first(
         &mut self,
