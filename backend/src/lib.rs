@@ -10,6 +10,7 @@
 //! | [`config`] | what the operator asks for, as a checked value |
 //! | [`control`] | the REST API on a running node, and its metrics |
 //! | `node` | [`Node`]: starts and stops the threads; [`NodeHandle`]: asks them |
+//! | [`policy`] | the policy of all ports, and who may write it |
 //! | `port` | the ports thread: sockets, protocol, memory maps, rings on their way to workers |
 //! | `worker` | the poll loop: rings, cross-connect, bridge, hand-over, sleep |
 //! | `fleet` | all workers together |
@@ -25,6 +26,7 @@ pub mod control;
 mod counters;
 mod fleet;
 mod node;
+pub mod policy;
 mod port;
 pub mod stats;
 pub mod sys;

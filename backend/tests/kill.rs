@@ -48,6 +48,7 @@ fn config(directory: &Path) -> Config {
         workers: vec![WorkerConfig { name: name("w0"), cpu: None, poll: PollMode::Adaptive }],
         ports: ["a", "b"].map(|name| port(name, directory.join(format!("{name}.sock")))).into(),
         crossconnects: vec![CrossConnect { ports: [name("a"), name("b")] }],
+        ..Config::default()
     }
 }
 

@@ -64,13 +64,19 @@ impl EmbeddedNode {
             ..ControlConfig::default()
         };
         let workers = vec![WorkerConfig { name: worker, cpu: shape.cpu, poll: shape.poll }];
-        let node = Node::start(&Config { control, workers, ports, crossconnects }).context("cannot start the node")?;
+        let node = Node::start(&Config { control, workers, ports, crossconnects, ..Config::default() })
+            .context("cannot start the node")?;
         Ok(Self { handle: node.handle(), sockets, _node: node, _dir: dir })
     }
 
     /// Where the ports listen, in the order of their names.
     pub(crate) fn sockets(&self) -> &[PathBuf] {
         &self.sockets
+    }
+
+    /// The node itself.
+    pub(crate) fn handle(&self) -> &NodeHandle {
+        &self.handle
     }
 
     /// What the node counts.

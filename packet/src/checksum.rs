@@ -97,6 +97,15 @@ pub const fn update(checksum: u16, old: u16, new: u16) -> u16 {
     !add_ones_complement(add_ones_complement(!checksum, !old), new)
 }
 
+/// The checksum after the sum of what it covers grew by two numbers.
+#[inline]
+pub(crate) const fn grown(checksum: u16, a: u16, b: u16) -> u16 {
+    let sum = (!checksum as u32).wrapping_add(a as u32).wrapping_add(b as u32);
+    // 18 bits, then 17, then 16.
+    let sum = (sum & 0xffff).wrapping_add(sum >> 16);
+    !(sum.wrapping_add(sum >> 16) as u16)
+}
+
 /// [`update`] for an aligned 32-bit field, an IPv4 address or a sequence number.
 #[inline]
 #[must_use]
@@ -294,6 +303,10 @@ mod tests {
 
         #[test]
         fn a_wide_update_is_two_narrow_ones(check: u16, old: u32, new: u32) {
+            let [a, b] = [old, new].map(|value| u16::try_from(value & 0xffff).unwrap());
+            let mut sum = Sum::new();
+            [!check, a, b].into_iter().for_each(|value| sum.add_value(value));
+            prop_assert_eq!(grown(check, a, b), sum.checksum());
             let half = |value: u32, shift: u32| u16::try_from(value >> shift & 0xffff).unwrap();
             let high = update(check, half(old, 16), half(new, 16));
             prop_assert_eq!(update_u32(check, old, new), update(high, half(old, 0), half(new, 0)));

@@ -20,7 +20,8 @@ impl Config {
         self.control.check()?;
         self.check_workers(machine)?;
         self.check_ports()?;
-        self.check_crossconnects()
+        self.check_crossconnects()?;
+        self.check_controllers()
     }
 
     fn check_workers(&self, machine: &Machine) -> Result<(), Fault> {

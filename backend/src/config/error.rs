@@ -55,7 +55,7 @@ pub struct Fault {
 /// A key in a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// `control`, `worker`, `port` or `crossconnect`; empty: the top level.
+    /// `control`, `worker`, `port`, `crossconnect` or `controller`; empty: the top level.
     pub section: &'static str,
     /// Which of several tables of that name, from 0.
     pub index: usize,
@@ -119,6 +119,8 @@ pub enum Problem {
     NotForKind { section: Section, key: &'static str, kind: PortKind },
     #[error("[[port]] key \"vni\" needs key \"mac\"")]
     VniWithoutMac,
+    #[error(transparent)]
+    Controller(#[from] super::ControllerProblem),
     #[error("{section} key \"{key}\": {cause}")]
     BadName { section: Section, key: &'static str, cause: BadName },
     #[error("{section} key \"{key}\": {cause}")]

@@ -64,6 +64,13 @@ impl<'a> Fields<'a> {
         Err(self.fault(key, |section| Problem::OutOfRange { section, key, found: value, min, max }))
     }
 
+    /// A list of whole numbers; `wanted` says what the list is.
+    pub(super) fn integers(&self, key: &'static str, wanted: &'static str) -> Result<Option<Vec<i64>>, Fault> {
+        let Some(list) = self.get(key, wanted, Value::as_array)? else { return Ok(None) };
+        let numbers = list.iter().map(|value| whole(value).ok_or_else(|| self.mistyped(key, wanted, type_name(value))));
+        numbers.collect::<Result<_, _>>().map(Some)
+    }
+
     /// One of the spelled values of an enumeration.
     pub(super) fn choice<T: std::str::FromStr>(
         &self,

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `control.rs` | `[control]`: socket, state directory, HTTP address |
 //! | `worker.rs` | `[[worker]]`: a poll thread |
+//! | `controller.rs` | `[[controller]]`: who may write policy |
 //! | `port.rs` | `[[port]]`: also the body of `POST /ports` |
 //! | `endpoint.rs` | what is at the other end of a port, by kind |
 //! | `address.rs`, `socket_path.rs` | checked strings and numbers |
@@ -23,6 +24,7 @@ mod address;
 mod check;
 mod conflict;
 mod control;
+mod controller;
 mod endpoint;
 mod error;
 mod fields;
@@ -43,6 +45,7 @@ use std::path::Path;
 pub use self::address::{BadInterfaceAddress, BadInterfaceName, InterfaceAddress, InterfaceName, Vni};
 pub use self::conflict::Conflict;
 pub use self::control::{ControlConfig, DEFAULT_RUN_DIR, DEFAULT_SOCKET};
+pub use self::controller::{ControllerConfig, ControllerProblem};
 pub use self::endpoint::{AfPacket, Endpoint, PortKind, Role, VhostUser};
 pub use self::error::{ConfigError, Fault, Place, Problem};
 pub use self::machine::Machine;
@@ -71,6 +74,8 @@ pub struct Config {
     pub ports: Vec<PortConfig>,
     /// Pairs of ports that are wired back to back. All other ports form one bridge.
     pub crossconnects: Vec<CrossConnect>,
+    /// Who may write policy; empty: whoever owns the node, under any name.
+    pub controllers: Vec<ControllerConfig>,
 }
 
 /// Two ports wired back to back: what one receives, the other sends, without a look-up.

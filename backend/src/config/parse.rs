@@ -17,7 +17,7 @@ const MAX_CPU: i64 = 1 << 16;
 
 /// Parses the top level and everything below it.
 pub(super) fn config(root: &Table) -> Result<Config, Fault> {
-    let fields = Fields::new(root, "", 0, &["control", "worker", "port", "crossconnect"])?;
+    let fields = Fields::new(root, "", 0, &["control", "worker", "port", "crossconnect", "controller"])?;
     let mut workers = numbered(&fields, "worker", worker)?;
     if workers.is_empty() {
         workers.push(WorkerConfig::fallback());
@@ -27,6 +27,7 @@ pub(super) fn config(root: &Table) -> Result<Config, Fault> {
         workers,
         ports: numbered(&fields, "port", port)?,
         crossconnects: numbered(&fields, "crossconnect", crossconnect)?,
+        controllers: numbered(&fields, "controller", super::controller::parse)?,
     })
 }
 

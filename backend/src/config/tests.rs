@@ -84,6 +84,7 @@ fn the_contract_example_means_what_it_says() {
             },
         ],
         crossconnects: vec![CrossConnect { ports: [name("vm0"), name("vm1")] }],
+        controllers: Vec::new(),
     };
     assert_eq!(parse(EXAMPLE), Ok(expected));
 }
@@ -129,7 +130,7 @@ fn unknown_keys_are_named_with_their_line() {
         ("[[crossconnect]]\nport = 'a'\n", "node.toml:2: unknown key \"port\" in [[crossconnect]]; known keys: ports"),
         (
             "# nothing\n[[ports]]\nname = 'a'\n",
-            "node.toml:2: unknown key \"ports\" at the top level; known keys: control, worker, port, crossconnect",
+            "node.toml:2: unknown key \"ports\" at the top level; known keys: control, worker, port, crossconnect, controller",
         ),
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nmacs = '02:00:00:00:00:01'\n",

@@ -1,10 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The backend under test as far as it is ours: a node in this process, or one that answers on a control socket.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use anyhow::Context;
 use backend::config::PollMode;
+use backend::policy::PolicyStore;
 use backend::stats::Stats;
+use switch::document::Document;
+use switch::model::Controller;
 
 use super::options::{Options, Poll};
 use super::pvp::as_float;
@@ -27,7 +32,11 @@ impl Node {
     /// what it is to know besides its ports, it is told here.
     pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
         if options.sockets.is_empty() {
-            return Ok(Self::Embedded(start(options)?));
+            let node = start(options)?;
+            if let Some(file) = &options.policy {
+                apply(file, &node)?;
+            }
+            return Ok(Self::Embedded(node));
         }
         match &options.control {
             Some(socket) => Ok(Self::Answering(Client::new(&Control::at(socket.clone()))?)),
@@ -73,6 +82,15 @@ fn start(options: &Options) -> anyhow::Result<EmbeddedNode> {
         },
         cpu: Some(options.node_cpu.into()),
     })
+}
+
+/// Puts the node's ports under the policy of a file, whoever its controller is: there is no other.
+fn apply(file: &Path, node: &EmbeddedNode) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let document = Document::from_toml(&text).with_context(|| file.display().to_string())?;
+    let controller = Controller { name: document.controller.clone(), order: [0, u32::MAX] };
+    PolicyStore::new(Arc::new(node.handle().clone())).apply(&controller, &document)?;
+    Ok(())
 }
 
 /// What a node's workers have done so far.

@@ -86,6 +86,9 @@ pub(crate) struct Options {
     /// Our own node forwards by MAC address instead of wiring the two ports together
     #[arg(long, conflicts_with = "sockets")]
     pub(super) bridge: bool,
+    /// Policy of our own node's ports a and b, as a file for `shunt policy apply`; on the bridge
+    #[arg(long, requires = "bridge", value_name = "FILE")]
+    pub(super) policy: Option<PathBuf>,
     /// How our own node waits for packets
     #[arg(long, value_enum, default_value_t = Poll::Busy, conflicts_with = "sockets")]
     pub(super) poll: Poll,

@@ -3,10 +3,11 @@
 
 use super::{
     Ecn, Encap, Outer, OuterEdit, Program, TransposeError, Transposition,
+    ends::{Ends, Kind, TransportEdit},
     front::{Front, Place, PushedHeader},
     header::{EcnEdit, EcnMap, IpEdit, KEEP_DSCP},
     needs,
-    program::{Base, Group, INLINE, Kind, OuterProgram, Rest, TransportEdit},
+    program::{Base, Group, INLINE, OuterProgram, Rest},
     reverse::tag_of,
 };
 use crate::{EtherType, Field, Fragment, Layout, Tunnel, Ufid, checksum::Sum, ufid::VLAN_PRESENT};
@@ -35,7 +36,8 @@ impl Transposition {
             ttl: self.ttl,
             ecn: if inner == 0 { EcnEdit::Keep } else { flow.ecn_edit(&self.ecn, &Ecn::inner()) },
         };
-        if ip.is_only_addresses() && (inner != 4 || addresses == 0) {
+        let ends = stores.ends;
+        if ip.is_only_addresses() && ends.set & (Ends::SOURCE | Ends::DESTINATION) == 0 {
             ip.version = 0;
         }
         let group = match &self.outer {
@@ -59,6 +61,7 @@ impl Transposition {
             front,
             reads: if read { (inner, outer) } else { (0, 0) },
             guards: (needs.inner_ttl, needs.outer_ttl),
+            ends,
             stores_len,
             bytes,
         })
@@ -199,9 +202,12 @@ impl Flow<'_> {
             if self.changed(field) {
                 let (old, new) = (self.before.get(field).to_be_bytes(), self.after.get(field).to_be_bytes());
                 let ([.., old4], [.., new4]) = (old.as_chunks::<4>().0, new.as_chunks::<4>().0) else { continue };
-                let (old, new, offset) =
-                    if v6 { (&old[..], &new[..], v6_offset) } else { (&old4[..], &new4[..], v4_offset) };
-                stores.push(base, offset, new);
+                let (old, new) = if v6 { (&old[..], &new[..]) } else { (&old4[..], &new4[..]) };
+                match (v6, base) {
+                    (true, _) => stores.push(base, v6_offset, new),
+                    (false, Base::Network) => stores.ends.set_address(field == source, *new4),
+                    (false, _) => stores.push(base, v4_offset, new),
+                }
                 add_change(&mut sum, old, new);
             }
         }
@@ -219,7 +225,10 @@ impl Flow<'_> {
             if self.changed(port) {
                 let [.., a, b] = self.before.get(port).to_be_bytes();
                 let [.., c, d] = self.after.get(port).to_be_bytes();
-                stores.push(Base::Transport, offset, &[c, d]);
+                match offset {
+                    ECHO_IDENTIFIER => stores.push(Base::Transport, offset, &[c, d]),
+                    _ => stores.ends.set_port(port == Field::L4Src, [c, d]),
+                }
                 add_change(&mut sum, &[a, b], &[c, d]);
             }
         }
@@ -230,7 +239,8 @@ impl Flow<'_> {
             _ => Kind::Plain,
         };
         let ports = sum.partial();
-        let is_same = ports == 0 && (!pseudo || addresses == 0);
+        let has_ports = stores.ends.set & (Ends::SOURCE_PORT | Ends::DESTINATION_PORT) != 0;
+        let is_same = !has_ports && ports == 0 && (!pseudo || addresses == 0);
         TransportEdit { ports, field: if is_same { 0 } else { field }, kind }
     }
 
@@ -291,8 +301,33 @@ impl Flow<'_> {
 /// A program's stores in the making.
 #[derive(Default)]
 struct Stores {
+    ends: Ends,
     bytes: Vec<u8>,
     last: usize,
+}
+
+impl Ends {
+    fn set_address(&mut self, is_source: bool, address: [u8; 4]) {
+        let [a, b, c, d, e, f, g, h] = &mut self.addresses;
+        if is_source {
+            [*a, *b, *c, *d] = address;
+            self.set |= Self::SOURCE;
+        } else {
+            [*e, *f, *g, *h] = address;
+            self.set |= Self::DESTINATION;
+        }
+    }
+
+    fn set_port(&mut self, is_source: bool, port: [u8; 2]) {
+        let [a, b, c, d] = &mut self.ports;
+        if is_source {
+            [*a, *b] = port;
+            self.set |= Self::SOURCE_PORT;
+        } else {
+            [*c, *d] = port;
+            self.set |= Self::DESTINATION_PORT;
+        }
+    }
 }
 
 impl Stores {

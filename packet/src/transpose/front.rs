@@ -93,8 +93,17 @@ impl Front {
         }
         let to = shrink.saturating_add(header_len);
         // All of it ends before old_end + grow: to + block + tags = old_end + grow.
-        window.copy_within(block_start.saturating_add(grow)..block_end.saturating_add(grow), to);
-        put(window, to.saturating_add(block_len), tags).ok_or(beyond)?;
+        let from = block_start.saturating_add(grow);
+        match window.get(from..).and_then(<[u8]>::first_chunk::<MACS>) {
+            Some(macs) if block_len == MACS => {
+                let macs = *macs;
+                put(window, to, &macs).ok_or(beyond)?;
+            }
+            _ => window.copy_within(from..block_end.saturating_add(grow), to),
+        }
+        if !tags.is_empty() {
+            put(window, to.saturating_add(block_len), tags).ok_or(beyond)?;
+        }
         if let Some(header) = header {
             let front = window.get_mut(shrink..to).ok_or(beyond)?;
             front.copy_from_slice(pushed);

@@ -5,7 +5,10 @@ use super::{
     Ecn, Header, Ttl,
     ecn::{ABSENT, REFUSED},
 };
-use crate::{DropCause, checksum::Sum};
+use crate::{
+    DropCause,
+    checksum::{self, Sum},
+};
 
 /// What a packet's IP headers say as it came; 0 where there is none.
 #[derive(Clone, Copy, Debug, Default)]
@@ -134,42 +137,24 @@ impl IpEdit {
         self.dscp == KEEP_DSCP && self.ttl.is_none() && self.ecn == EcnEdit::Keep
     }
 
-    /// Changes the header at an offset. `table` is for [`EcnEdit::Table`], `grown` what is added to its
-    /// length.
-    #[inline]
+    /// Changes the header. `table` is for [`EcnEdit::Table`], `grown` what is added to its length.
+    #[inline(always)]
     pub(super) fn apply(
-        &self,
-        window: &mut [u8],
-        at: usize,
-        marks: &Marks,
-        table: Option<&EcnMap>,
-        grown: i16,
-    ) -> Result<(), DropCause> {
-        let header: &mut [u8; 20] =
-            window.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(DropCause::HeaderBeyondWindow)?;
-        if self.version == 4 && grown == 0 && self.is_only_addresses() {
-            let [_, _, _, _, _, _, _, _, _, _, check_0, check_1, ..] = header;
-            let mut sum = Sum::new();
-            sum.add_value(!u16::from_be_bytes([*check_0, *check_1]));
-            sum.add_value(self.addresses);
-            [*check_0, *check_1] = sum.checksum().to_be_bytes();
-            return Ok(());
-        }
-        self.apply_all(header, marks, table, grown)
-    }
-
-    #[inline(never)]
-    fn apply_all(
         &self,
         header: &mut [u8; 20],
         marks: &Marks,
         table: Option<&EcnMap>,
         grown: i16,
     ) -> Result<(), DropCause> {
-        let mark = |old: u8| self.ecn.of(old, marks, table);
+        if self.version == 4 && grown == 0 && self.is_only_addresses() {
+            let [_, _, _, _, _, _, _, _, _, _, check_0, check_1, ..] = header;
+            let sum = u16::from_be_bytes([*check_0, *check_1]);
+            [*check_0, *check_1] = checksum::grown(sum, self.addresses, 0).to_be_bytes();
+            return Ok(());
+        }
         match self.version {
-            4 => self.apply_v4(header, marks, mark, grown),
-            6 => self.apply_v6(header, marks, mark, grown),
+            4 => self.apply_v4(header, marks, table, grown),
+            6 => self.apply_v6(header, marks, table, grown),
             _ => Ok(()),
         }
     }
@@ -179,11 +164,12 @@ impl IpEdit {
         if self.dscp == KEEP_DSCP { old & !3 } else { self.dscp << 2 }
     }
 
+    #[inline(never)]
     fn apply_v4(
         &self,
         header: &mut [u8; 20],
         marks: &Marks,
-        mark: impl Fn(u8) -> Result<u8, DropCause>,
+        table: Option<&EcnMap>,
         grown: i16,
     ) -> Result<(), DropCause> {
         let [version, class, len_0, len_1, _, _, _, _, ttl, proto, check_0, check_1, ..] = header;
@@ -197,7 +183,7 @@ impl IpEdit {
             }
             new.to_be_bytes()
         };
-        let new_class = self.class(*class) | mark(*class & 3)?;
+        let new_class = self.class(*class) | self.ecn.of(*class & 3, marks, table)?;
         let word = |class| u16::from_be_bytes([*version, class]);
         [_, *class] = change(word(*class), word(new_class));
         let new_ttl = self.ttl.map_or(*ttl, |new| new.of(marks));
@@ -208,20 +194,46 @@ impl IpEdit {
         Ok(())
     }
 
+    #[inline(never)]
     fn apply_v6(
         &self,
         header: &mut [u8; 20],
         marks: &Marks,
-        mark: impl Fn(u8) -> Result<u8, DropCause>,
+        table: Option<&EcnMap>,
         grown: i16,
     ) -> Result<(), DropCause> {
         let [version, class, _, _, len_0, len_1, _, hop_limit, ..] = header;
         let old = *version << 4 | *class >> 4;
-        let new = self.class(old) | mark(old & 3)?;
+        let new = self.class(old) | self.ecn.of(old & 3, marks, table)?;
         (*version, *class) = (*version & 0xf0 | new >> 4, *class & 0x0f | new << 4);
         *hop_limit = self.ttl.map_or(*hop_limit, |new| new.of(marks));
         let len = u16::from_be_bytes([*len_0, *len_1]);
         [*len_0, *len_1] = len.checked_add_signed(grown).ok_or(DropCause::TooBig)?.to_be_bytes();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edits_that_need_no_table_are_what_their_table_says() {
+        let set = (0..4).map(Ecn::set);
+        let named = [Ecn::inner(), Ecn::outer(), Ecn::encapsulate(), Ecn::decapsulate(), Ecn::compatibility()];
+        for ecn in named.into_iter().chain(set) {
+            for keep in [Ecn::inner(), Ecn::outer()] {
+                let edit = EcnEdit::new(&ecn, &keep, true, true);
+                let table = EcnMap::new(&ecn, true, true);
+                for (inner, outer) in (0..16).map(|pair| (pair >> 2, pair & 3)) {
+                    let marks = Marks { inner: Mark { ttl: 0, ecn: inner }, outer: Mark { ttl: 0, ecn: outer } };
+                    let own = keep.of(inner, outer);
+                    assert_eq!(edit.of(own, &marks, Some(&table)), table.of(&marks), "{edit:?}: {inner} in {outer}");
+                }
+            }
+        }
+        assert_eq!(EcnEdit::new(&Ecn::decapsulate(), &Ecn::inner(), true, true), EcnEdit::Decapsulate);
+        assert_eq!(EcnEdit::new(&Ecn::set(2), &Ecn::inner(), true, false), EcnEdit::Set(2));
+        assert_eq!(EcnEdit::new(&Ecn::encapsulate(), &Ecn::inner(), true, false), EcnEdit::Keep);
     }
 }

@@ -21,7 +21,7 @@
 //! | `needs.rs` | which packets a transposition is for |
 //! | `compose.rs`, `reverse.rs` | `then`, `after`, `reverse` |
 //! | `compile.rs` | what is known of one flow turned into literal bytes |
-//! | `program.rs`, `header.rs`, `front.rs` | applying: stores and checksums, IP headers, moving the front |
+//! | `program.rs`, `ends.rs`, `header.rs`, `front.rs` | applying: stores, addresses and ports, IP headers, moving the front |
 //!
 //! Each layer matches what those before it left ([`after`](Transposition::after)). A tunnel inside a tunnel
 //! that is popped stays unseen until somebody parses the packet again.
@@ -34,6 +34,7 @@
 mod compile;
 mod compose;
 mod ecn;
+mod ends;
 mod front;
 mod header;
 mod needs;

@@ -6,6 +6,7 @@
 //! last, so that everything before works on the offsets the parser gave.
 
 use super::{
+    ends::{Ends, TransportEdit},
     front::{Front, Place, PushedHeader},
     header::{EcnMap, IpEdit, Mark, Marks},
 };
@@ -27,14 +28,15 @@ pub struct Program {
     pub(super) reads: (u8, u8),
     /// What the TTLs must exceed, if it is not 0: inner, outer.
     pub(super) guards: (u8, u8),
+    pub(super) ends: Ends,
     /// How long the stores are: base, offset from it, how many bytes, the bytes; again and again.
     pub(super) stores_len: u8,
     /// The stores, then the bytes of the front, each of both only if it fits here.
     pub(super) bytes: [u8; INLINE],
 }
 
-/// Room in a program for its bytes: source and destination address and port of IPv4.
-pub(super) const INLINE: usize = 18;
+/// Room in a program for its bytes: a store of two, or a VLAN tag put on.
+pub(super) const INLINE: usize = 6;
 const _: () = assert!(size_of::<Program>() == 48);
 
 /// What few programs need.
@@ -70,30 +72,6 @@ pub(super) enum Base {
     Transport,
     /// The key of a GRE header, which may have a checksum before it.
     GreKey,
-}
-
-/// How the inner transport checksum changes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct TransportEdit {
-    /// What changed ports add to the header's sum.
-    pub(super) ports: u16,
-    /// Where the checksum lies in the header; 0 if it does not change.
-    pub(super) field: u8,
-    pub(super) kind: Kind,
-}
-
-/// Of what kind a transport checksum is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// It covers no addresses: ICMP.
-    #[default]
-    Plain,
-    /// It covers a pseudo header: `ICMPv6`.
-    Pseudo,
-    /// Likewise, and 0 is sent as 0xffff: TCP.
-    NeverZero,
-    /// Likewise, and 0 says that there is none: UDP.
-    Optional,
 }
 
 /// What happens to an outer group that stays, if anything in the packet changes.
@@ -165,17 +143,24 @@ impl Program {
     }
 
     /// Everything that leaves the front where it is, and is not the outer group's.
-    #[inline]
+    #[inline(always)]
     fn edit(&self, window: &mut [u8], layout: &Layout, marks: &Marks, unfinished: Checksum) -> Result<(), DropCause> {
         let beyond = DropCause::HeaderBeyondWindow;
-        self.store(window, layout).ok_or(beyond)?;
+        if self.stores_len != 0 {
+            self.store(window, layout).ok_or(beyond)?;
+        }
         if self.ip.version != 0 {
             let table = self.rest.as_ref().map(|rest| &rest.ecn);
-            self.ip.apply(window, layout.network.ok_or(beyond)?.into(), marks, table, 0)?;
+            let at = usize::from(layout.network.ok_or(beyond)?);
+            let header: &mut [u8; 20] = window.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(beyond)?;
+            self.ends.store_addresses(header);
+            self.ip.apply(header, marks, table, 0)?;
         }
         if self.transport.field != 0 {
-            let header = layout.transport.ok_or(beyond)?;
-            self.transport.apply(window, header, self.ip.addresses, unfinished).ok_or(beyond)?;
+            let at = layout.transport.ok_or(beyond)?;
+            let header = window.get_mut(usize::from(at)..).ok_or(beyond)?;
+            self.ends.store_ports(header).ok_or(beyond)?;
+            self.transport.apply(header, at, self.ip.addresses, unfinished).ok_or(beyond)?;
         }
         Ok(())
     }
@@ -231,7 +216,7 @@ impl Program {
         Some(marks)
     }
 
-    #[inline]
+    #[inline(never)]
     fn store(&self, window: &mut [u8], layout: &Layout) -> Option<()> {
         let mut rest = self.stores();
         while let [base, offset, len, after @ ..] = rest {
@@ -249,36 +234,9 @@ impl Program {
                     header.checked_add(if flags & GRE_CHECKSUM_PRESENT != 0 { 8 } else { 4 })?
                 }
             };
-            put(window, usize::from(base).saturating_add(usize::from(*offset)), bytes)?;
+            // 17 bits at most.
+            put(window, usize::from(base).wrapping_add(usize::from(*offset)), bytes)?;
             rest = next;
-        }
-        Some(())
-    }
-}
-
-impl TransportEdit {
-    /// `addresses` is what changed addresses add to the pseudo header's sum.
-    #[inline]
-    fn apply(self, window: &mut [u8], header: u16, addresses: u16, unfinished: Checksum) -> Option<()> {
-        let at = usize::from(header).saturating_add(usize::from(self.field));
-        let field: &mut [u8; 2] = window.get_mut(at..)?.first_chunk_mut()?;
-        let old = u16::from_be_bytes(*field);
-        let addresses = if self.kind == Kind::Plain { 0 } else { addresses };
-        let mut sum = Sum::new();
-        if unfinished == (Checksum::Unfinished { start: header, offset: self.field.into() }) {
-            // The field is the pseudo header's sum; ports will be summed when somebody finishes it.
-            sum.add_value(old);
-            sum.add_value(addresses);
-            *field = sum.partial().to_be_bytes();
-        } else if !(self.kind == Kind::Optional && old == 0) {
-            sum.add_value(!old);
-            sum.add_value(addresses);
-            sum.add_value(self.ports);
-            let new = match self.kind {
-                Kind::Plain | Kind::Pseudo => sum.checksum(),
-                Kind::NeverZero | Kind::Optional => sum.transport_checksum(),
-            };
-            *field = new.to_be_bytes();
         }
         Some(())
     }
@@ -292,7 +250,9 @@ impl OuterProgram {
         marks: &Marks,
         unfinished: Checksum,
     ) -> Result<(), DropCause> {
-        self.ip.apply(window, layout.ip.into(), marks, Some(&self.ecn), self.grown)?;
+        let at = usize::from(layout.ip);
+        let header = window.get_mut(at..).and_then(<[u8]>::first_chunk_mut).ok_or(DropCause::HeaderBeyondWindow)?;
+        self.ip.apply(header, marks, Some(&self.ecn), self.grown)?;
         if matches!(layout.tunnel, Tunnel::Vxlan | Tunnel::Geneve) {
             let header = usize::from(layout.transport);
             let udp: &mut [u8; 8] =

@@ -40,15 +40,20 @@ impl Filter {
         let mut vectors = subtables(0);
         // Few distinct sequences of lengths lead from the root to a node.
         let mut known: HashMap<(u32, u8), u32> = HashMap::new();
-        let tree = PrefixTree::new(field, prefixes, 0, |at, above| {
-            let (.., len) = *prefixes.get(at)?;
-            Some(*known.entry((above, len)).or_insert_with(|| {
-                let number = vectors.len().checked_div(words).unwrap_or(0);
-                let start = (above as usize).saturating_mul(words);
-                let of_parent = vectors.get(start..start.saturating_add(words)).unwrap_or_default().to_vec();
-                vectors.extend(of_parent.iter().zip(subtables(len)).map(|(a, b)| a | b));
-                u32::try_from(number).unwrap_or(0)
-            }))
+        let tree = PrefixTree::new(field, prefixes, 0, |parents| {
+            let mut sets: Vec<u32> = Vec::with_capacity(prefixes.len());
+            for ((.., len), parent) in prefixes.iter().zip(parents) {
+                let above = sets.get(*parent as usize).copied().unwrap_or(0);
+                let set = *known.entry((above, *len)).or_insert_with(|| {
+                    let number = vectors.len().checked_div(words).unwrap_or(0);
+                    let start = (above as usize).saturating_mul(words);
+                    let of_parent = vectors.get(start..start.saturating_add(words)).unwrap_or_default().to_vec();
+                    vectors.extend(of_parent.iter().zip(subtables(*len)).map(|(a, b)| a | b));
+                    u32::try_from(number).unwrap_or(0)
+                });
+                sets.push(set);
+            }
+            Some(sets)
         })?;
         Some(Self { tree, vectors: vectors.into(), words })
     }

@@ -10,7 +10,7 @@ use super::interval::Interval;
 use super::lanes::NO_ROW;
 use super::linear::Linear;
 use super::meter::Meter;
-use super::nodes::{At, Growing, NOWHERE, Nodes};
+use super::nodes::{At, NOWHERE, Nodes, Tree};
 use super::rank::Rank;
 use super::rows::{Query, Rows};
 use super::rule::{CompileError, Rule, Selection};
@@ -181,9 +181,8 @@ impl Part {
         let index = match kind {
             Kind::Linear => return None,
             Kind::List => {
-                let mut nodes = Growing::new(of.len());
-                nodes.push(NOWHERE, entries.of(of).map(|(row, entry)| rows.lanes.item(row, entry, None)))?;
-                Index::List(nodes.grown())
+                let items: Vec<_> = entries.of(of).map(|(row, entry)| rows.lanes.item(row, entry, None)).collect();
+                Index::List(Tree { parents: &[NO_ROW], ends: &[items.len()], items: &items }.grow()?.0)
             }
             Kind::Hash => Index::Tuple(Some(Tuple::new(entries, of, rows, seed)).filter(Tuple::is_single)?),
             Kind::Trie(field) => Index::Trie(Trie::new(entries, of, field, rows)?),

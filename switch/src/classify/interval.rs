@@ -8,8 +8,9 @@
 
 use super::check::single_word;
 use super::entry::Entries;
+use super::lanes::{Item, NO_ROW};
 use super::meter::Meter;
-use super::nodes::{At, Growing, NOWHERE, Nodes};
+use super::nodes::{At, NOWHERE, Nodes, Tree};
 use super::rows::{Query, Rows};
 use super::segments::Segments;
 use crate::condition::{Subject, low_bits};
@@ -72,25 +73,16 @@ impl Interval {
                 *at = at.saturating_add(1);
             });
         }
-        let mut nodes = Growing::new(total.saturating_add(ranges.len()));
-        // Of each node where it is, or the nearest above it that is anywhere.
-        let mut places: Vec<At> = vec![NOWHERE; starts.len()];
-        for at in 1..(leaves as usize).saturating_mul(2) {
-            let up = places.get(at / 2).copied()?;
-            let members = items.get(*starts.get(at)?..*starts.get(at.saturating_add(1))?)?;
-            let place = match members {
-                [] => up,
-                members => {
-                    let item = |number: &u32| ranges.get(*number as usize).map(|(_, item)| *item);
-                    nodes.push(up, members.iter().filter_map(item))?
-                }
-            };
-            *places.get_mut(at)? = place;
-        }
+        let item = |number: &u32| ranges.get(*number as usize).map(|(_, item)| *item);
+        let items: Vec<Item> = items.iter().filter_map(item).collect();
+        // A heap has no node 0.
+        let parents: Vec<u32> = (0..leaves.saturating_mul(2)).map(|at| if at > 1 { at / 2 } else { NO_ROW }).collect();
+        let ends = starts.get(1..)?;
+        let (nodes, places) = Tree { parents: &parents, ends, items: &items }.grow()?;
         let leaf = |at| places.get((leaves as usize).saturating_add(at)).copied().unwrap_or(NOWHERE);
         let pieces: Vec<_> = cuts.into_iter().enumerate().map(|(at, cut)| (cut, leaf(at))).collect();
         let place = (word, mask, mask.trailing_zeros());
-        Some(Self { place, pieces: Segments::new(&pieces, NOWHERE), nodes: nodes.grown() })
+        Some(Self { place, pieces: Segments::new(&pieces, NOWHERE), nodes })
     }
 
     #[inline]

@@ -1,12 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Nodes of a tree, each with the rows that are kept there, searched from a node upwards.
 //!
-//! A node is a header and its items, next to each other in one array, so that what lies deep in a tree,
-//! where few searches come, costs one line of the cache.
+//! A node is a header and its items, next to each other in one array. The way up has ten or twenty
+//! nodes, each with a branch that is guessed wrong. Therefore items of nodes above are merged into those
+//! below, in two stages: nodes with many below them, the *crown*, where all searches come and which the
+//! caches keep, and the rest. So a search reads one run of items far down and one in the crown.
 
 use super::lanes::{Item, NO_ROW};
 use super::meter::{Meter, Probe};
 use super::rows::{Query, Rows};
+
+/// Nodes below a node that make it one of the crown.
+const CROWN: u32 = 32;
+/// Items of a node of the crown up to which they are merged into those below.
+const MERGED_CROWN: u32 = 32;
+/// The same of all others.
+const MERGED_TWIGS: u32 = 16;
+/// By how much merging may enlarge a tree.
+const GROWTH: usize = 3;
 
 /// A place of a node. There is always [`NOWHERE`], which is empty.
 pub(super) type At = u32;
@@ -23,38 +34,75 @@ pub(super) struct Nodes {
 /// items follow.
 type Cell = [u32; 3];
 
-/// Nodes that are being added, those above before those below.
-#[derive(Debug)]
-pub(super) struct Growing {
-    cells: Vec<Cell>,
+/// A tree that becomes nodes: those above have lower numbers than those below.
+pub(super) struct Tree<'a> {
+    /// Of each node the one above; [`NO_ROW`] if there is none.
+    pub(super) parents: &'a [u32],
+    /// Of each node where in `items` its own end; they begin where those of the node before end.
+    pub(super) ends: &'a [usize],
+    /// In ascending order of rows at every node.
+    pub(super) items: &'a [Item],
 }
 
-impl Growing {
-    pub(super) fn new(capacity: usize) -> Self {
-        let mut cells = Vec::with_capacity(capacity.saturating_add(1));
+impl Tree<'_> {
+    /// The nodes, and of each where a search for it begins. None if there are too many.
+    pub(super) fn grow(&self) -> Option<(Nodes, Vec<At>)> {
+        let crown = self.crown();
+        let mut cells: Vec<Cell> = Vec::with_capacity(self.items.len().saturating_add(self.parents.len()));
         cells.push([NOWHERE, NO_ROW, 0]);
-        Self { cells }
-    }
-
-    /// Adds a node below another, with items in ascending order of rows. None if there is no more room.
-    pub(super) fn push(&mut self, up: At, items: impl Iterator<Item = Item>) -> Option<At> {
-        let at = self.cells.len();
-        let [_, above, len] = self.cells.get(up as usize).copied()?;
-        let best = match self.cells.get((up as usize).saturating_add(1)) {
-            Some(first) if len > 0 => Item::from_words(*first).row(),
-            _ => NO_ROW,
-        };
-        self.cells.push([up, above.min(best), 0]);
-        self.cells.extend(items.map(Item::words));
-        let len = u32::try_from(self.cells.len().checked_sub(at)?.checked_sub(1)?).ok()?;
-        if let Some([_, _, slot]) = self.cells.get_mut(at) {
-            *slot = len;
+        let budget = self.items.len().saturating_add(self.parents.len()).saturating_mul(GROWTH);
+        let mut places: Vec<At> = Vec::with_capacity(self.parents.len());
+        let mut start = 0;
+        for ((parent, end), is_crown) in self.parents.iter().zip(self.ends).zip(&crown) {
+            let own = self.items.get(start..*end)?;
+            start = *end;
+            let up = places.get(*parent as usize).copied().unwrap_or(NOWHERE);
+            if own.is_empty() {
+                places.push(up);
+                continue;
+            }
+            let at = cells.len();
+            let [next, above, len] = cells.get(up as usize).copied()?;
+            let first = (up as usize).saturating_add(1);
+            let theirs = first..first.saturating_add(len as usize);
+            let is_near = crown.get(*parent as usize).is_some_and(|of_parent| of_parent == is_crown);
+            let limit = if *is_crown { MERGED_CROWN } else { MERGED_TWIGS };
+            if is_near && len <= limit && cells.len() < budget {
+                cells.push([next, above, 0]);
+                let mut own = own.iter().peekable();
+                for their in theirs {
+                    let their = *cells.get(their)?;
+                    while let Some(item) = own.next_if(|item| item.row() < Item::from_words(their).row()) {
+                        cells.push(item.words());
+                    }
+                    cells.push(their);
+                }
+                cells.extend(own.map(|item| item.words()));
+            } else {
+                let best = cells.get(first).filter(|_| len > 0).map_or(NO_ROW, |cell| Item::from_words(*cell).row());
+                cells.push([up, above.min(best), 0]);
+                cells.extend(own.iter().map(|item| item.words()));
+            }
+            let len = u32::try_from(cells.len().checked_sub(at)?.checked_sub(1)?).ok()?;
+            if let Some([_, _, slot]) = cells.get_mut(at) {
+                *slot = len;
+            }
+            places.push(u32::try_from(at).ok()?);
         }
-        u32::try_from(at).ok().filter(|at| at.checked_add(len).is_some())
+        u32::try_from(cells.len()).ok()?;
+        Some((Nodes { cells: cells.into() }, places))
     }
 
-    pub(super) fn grown(self) -> Nodes {
-        Nodes { cells: self.cells.into() }
+    /// Which nodes have many below them.
+    fn crown(&self) -> Vec<bool> {
+        let mut below = vec![1_u32; self.parents.len()];
+        for (at, parent) in self.parents.iter().enumerate().rev() {
+            let own = below.get(at).copied().unwrap_or(0);
+            if let Some(all) = below.get_mut(*parent as usize) {
+                *all = all.saturating_add(own);
+            }
+        }
+        below.into_iter().map(|below| below >= CROWN).collect()
     }
 }
 

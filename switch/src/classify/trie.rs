@@ -8,8 +8,9 @@
 use packet::Field;
 
 use super::entry::Entries;
+use super::lanes::{Item, NO_ROW};
 use super::meter::Meter;
-use super::nodes::{At, Growing, NOWHERE, Nodes};
+use super::nodes::{At, NOWHERE, Nodes, Tree};
 use super::prefixes::{Prefix, PrefixTree};
 use super::rows::{Query, Rows};
 use crate::condition::{IpVersion, Subject};
@@ -24,20 +25,26 @@ pub(super) struct Trie {
 impl Trie {
     /// Of any rows, ascending. None if the field is no address.
     pub(super) fn new(entries: &Entries, of: &[u32], field: Field, rows: &Rows) -> Option<Self> {
-        let Sorted { prefixes, ends, order, wild } = sorted(entries, of, field);
-        let subject = Subject::Field(field);
+        let Sorted { prefixes, mut ends, order, wild } = sorted(entries, of, field);
         let item = |row: &u32, known| entries.get(*row).map(|entry| rows.lanes.item(*row, entry, known));
-        let mut nodes = Growing::new(of.len().saturating_add(prefixes.len()));
-        let root = match wild.as_slice() {
-            [] => NOWHERE,
-            wild => nodes.push(NOWHERE, wild.iter().filter_map(|row| item(row, None)))?,
-        };
-        let tree = PrefixTree::new(field, &prefixes, root, |number, up| {
-            let start = number.checked_sub(1).and_then(|before| ends.get(before)).copied().unwrap_or(0);
-            let members = order.get(start..*ends.get(number)?)?;
-            nodes.push(up, members.iter().filter_map(|row| item(row, Some(subject))))
+        // The root, then a node for every prefix.
+        let mut items: Vec<Item> = Vec::with_capacity(of.len());
+        items.extend(wild.iter().filter_map(|row| item(row, None)));
+        items.extend(order.iter().filter_map(|row| item(row, Some(Subject::Field(field)))));
+        ends.iter_mut().for_each(|end| *end = end.saturating_add(wild.len()));
+        ends.insert(0, wild.len());
+        // Where a search in the root begins is known before there is a tree.
+        let root = if wild.is_empty() { NOWHERE } else { Nodes::FIRST };
+        let mut nodes = None;
+        let tree = PrefixTree::new(field, &prefixes, root, |parents| {
+            let numbered = |parent: &u32| if *parent == NO_ROW { 0 } else { parent.saturating_add(1) };
+            let parents: Vec<u32> = [NO_ROW].into_iter().chain(parents.iter().map(numbered)).collect();
+            let (grown, mut places) = Tree { parents: &parents, ends: &ends, items: &items }.grow()?;
+            nodes = Some(grown);
+            places.remove(0);
+            Some(places)
         })?;
-        Some(Self { tree, nodes: nodes.grown() })
+        Some(Self { tree, nodes: nodes? })
     }
 
     #[inline]

@@ -19,12 +19,14 @@
 //! | `toml_text.rs` | generic values to TOML, laid out as people do it |
 //! | `fields.rs` | a typed look at a table |
 //! | `rule.rs`, `action.rs`, `transpose.rs`, `resource.rs`, `transaction.rs` | a part of the model each, both ways |
+//! | `probe.rs` | packets to be simulated |
 //! | `error.rs` | what can be wrong |
 
 mod action;
 mod error;
 mod fields;
 mod node;
+mod probe;
 mod resource;
 mod rule;
 mod toml_text;
@@ -45,6 +47,7 @@ pub use self::action::{BadEndpoint, DEFAULT_IDLE_S};
 pub use self::error::{DocumentError, Problem};
 use self::fields::{Fields, Place, items};
 use self::node::{Node, Value};
+pub use self::probe::{Probe, describe};
 pub use self::resource::MAX_UNKNOWN_S;
 pub use self::transaction::Steps;
 use crate::Name;

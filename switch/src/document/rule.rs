@@ -21,7 +21,7 @@ const LAYER_HEAD: &[&str] = &["order", "default"];
 const GROUP: &[&str] = &["name", "order", "when", "lpm", "rule"];
 const RULE: &[&str] = &["name", "priority", "dir", "match", "action", "terminating"];
 const DEFAULTS: (&[&str], [LayerDefault; 2]) = (&["allow", "block"], [LayerDefault::Allow, LayerDefault::Block]);
-const DIRECTIONS: (&[&str], [Direction; 2]) = (&["in", "out"], [Direction::In, Direction::Out]);
+pub(super) const DIRECTIONS: (&[&str], [Direction; 2]) = (&["in", "out"], [Direction::In, Direction::Out]);
 
 pub(super) fn layer(node: &Node<'_>, parent: &Place<'_>, nth: usize) -> Result<PortLayer, DocumentError> {
     let label = label(node, nth);

@@ -227,12 +227,10 @@ impl Engine {
     pub fn sweep(&mut self, now_ns: u64, budget: usize) {
         let mut left = budget;
         for _ in 0..self.shards.len() {
-            let at = self.sweep_next;
-            let Some(shard) = self.shards.get_mut(at) else {
+            if self.sweep_next >= self.shards.len() {
                 self.sweep_next = 0;
-                continue;
-            };
-            let Some(shard) = shard else {
+            }
+            let Some(Some(shard)) = self.shards.get_mut(self.sweep_next) else {
                 self.sweep_next += 1;
                 continue;
             };
@@ -276,6 +274,12 @@ impl Engine {
         hear: impl FnMut(FlowReport, Plan, Plan),
     ) -> Option<u32> {
         self.shard(port)?.compare(staged, from, budget, now_ns, hear)
+    }
+
+    /// A port's policy.
+    #[must_use]
+    pub fn snapshot(&self, port: PortId) -> Option<Arc<Snapshot>> {
+        Some(Arc::clone(&self.shard(port)?.snapshot))
     }
 
     /// Gives what a port's flows counted to their rules, for up to `budget` flows; where to go on.

@@ -29,6 +29,10 @@ impl Shard {
             return false;
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
+        // Its connection began with it, and both were planned again.
+        if flow.epoch == now.epoch {
+            return true;
+        }
         if self.paths.holds(flow.path, now.snapshot) {
             flow.epoch = now.epoch;
             self.stats.revalidated += 1;

@@ -284,6 +284,10 @@ impl<'a> Walk<'a> {
     }
 
     fn transpose(&mut self, transposition: Transposition) -> Result<(), Outcome> {
+        // What connections remember is nothing, mostly.
+        if transposition == Transposition::default() {
+            return Ok(());
+        }
         let untransposable = |_| Outcome::Drop(DropCause::Untransposable);
         let ufid = transposition.after(&self.plan.after.ufid).map_err(untransposable)?;
         self.grown += growth(&self.plan.after.ufid, &ufid);

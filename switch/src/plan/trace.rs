@@ -35,6 +35,14 @@ pub struct Step {
     pub action: String,
 }
 
+impl Trace {
+    /// That of a packet at a port without policy.
+    #[must_use]
+    pub fn of_nothing(direction: Direction) -> Self {
+        Self { version: 0, direction, steps: Vec::new(), changes: "none".to_owned(), outcome: Outcome::Forward }
+    }
+}
+
 impl Plan {
     /// Puts it in words, with the snapshot that it was made of.
     #[must_use]

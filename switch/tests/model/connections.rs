@@ -13,7 +13,7 @@ pub(crate) const SECOND: u64 = 1_000_000_000;
 /// How long a name rests that had a port of a list.
 const REST: u64 = 30 * SECOND;
 /// By how much the end of a connection may be noticed too late: its name rests from then on.
-const SLACK: u64 = 2 * SECOND;
+pub(crate) const SLACK: u64 = 2 * SECOND;
 
 /// What a stateful rule did in a layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,14 +2,17 @@
 //! Tells a story to a switch and to the interpreter, and compares after every burst: bytes, verdicts, all
 //! counters, the number of connections.
 
+use std::collections::VecDeque;
+
 use switch::model::{Direction, PortPolicy};
 
 use crate::connections::SECOND;
 use crate::frame::{Body, Frame, Payload};
 use crate::interpreter::{Interpreter, Outcome};
-use crate::policies::{START, changed};
+use crate::policies::{START, changed, v4};
 use crate::switch_under_test::Switch;
-use crate::traffic::{Conversation, Move, Step, Story};
+use crate::traffic::{Complainer, Conversation, Move, Step, Story};
+use crate::wire;
 
 /// A step of time. No whole number of them comes near the end of a connection: what is compared must not hang on
 /// how finely a switch reads its clock.
@@ -32,6 +35,10 @@ pub(crate) struct Summary {
     /// Most worlds at a time.
     pub(crate) worlds: usize,
     pub(crate) changes: usize,
+    /// ICMP errors that were translated.
+    pub(crate) errors: usize,
+    /// Later fragments that were let through, and changed.
+    pub(crate) fragments: usize,
 }
 
 /// # Errors
@@ -79,8 +86,12 @@ struct Teller<'a> {
 struct Talk {
     about: Conversation,
     next: usize,
-    /// The first end's packet as it last left the switch.
-    emitted: Option<Frame>,
+    /// What is left to say of the last move.
+    queue: VecDeque<(Move, Direction, Vec<u8>)>,
+    /// Identification of the last datagram that came in fragments.
+    id: u16,
+    /// Each end's packet as it last left the switch.
+    emitted: [Option<Frame>; 2],
     /// The next number of each end, as far as the other end got its packets.
     numbers: [u32; 2],
 }
@@ -90,13 +101,14 @@ impl Teller<'_> {
         match step {
             Step::Move(number) => {
                 let number = number % self.talks.len();
-                let (said, direction, frame) = self.talks[number].speak();
-                let waits = self.burst.iter().any(|(other, _, way, _)| *other == number || *way != direction);
-                if waits {
+                // What the other end does depends on what became of what this one said.
+                let speaks = self.burst.iter().any(|(other, ..)| *other == number);
+                if speaks && self.talks[number].queue.is_empty() {
                     self.flush()?;
-                    // What the other end does depends on what became of it.
-                    self.talks[number].take_back();
-                    return self.step(step);
+                }
+                let (said, direction, frame) = self.talks[number].speak();
+                if self.burst.iter().any(|(_, _, way, _)| *way != direction) {
+                    self.flush()?;
                 }
                 self.burst.push((number, said, direction, frame));
                 Ok(())
@@ -171,6 +183,12 @@ impl Teller<'_> {
         count(&mut summary.dropped, matches!(outcome, Outcome::Dropped(_)));
         count(&mut summary.parked, matches!(outcome, Outcome::Parked));
         count(&mut summary.hairpinned, matches!(outcome, Outcome::Hairpinned(..)));
+        count(
+            &mut summary.errors,
+            wire::is_error(frame) && matches!(outcome, Outcome::Forwarded(after) if *after != frame),
+        );
+        let later = wire::part(frame).is_some_and(|part| !part.is_first);
+        count(&mut summary.fragments, later && matches!(outcome, Outcome::Forwarded(after) if *after != frame));
         let worlds = self.judge.worlds();
         summary.entries +=
             worlds[0].applied.iter().filter(|applied| applied.place == crate::walk::Place::Entry).count();
@@ -181,18 +199,40 @@ impl Teller<'_> {
 
 impl Talk {
     fn new(about: &Conversation) -> Self {
-        Self { about: about.clone(), next: 0, emitted: None, numbers: about.numbers }
+        Self {
+            about: about.clone(),
+            next: 0,
+            queue: VecDeque::new(),
+            id: 0,
+            emitted: [None, None],
+            numbers: about.numbers,
+        }
     }
 
     /// The next packet.
     fn speak(&mut self) -> (Move, Direction, Vec<u8>) {
-        let tcp = matches!(self.about.frame.body, Body::Ip { payload: Payload::Tcp { .. }, .. });
+        if let Some(piece) = self.queue.pop_front() {
+            return piece;
+        }
+        let (said, direction, frame) = self.say();
+        let long = match said.pieces {
+            [] => None,
+            _ => Frame::from_bytes(&frame).map(|frame| lengthened(frame).to_bytes()),
+        };
+        // Few identifications, so that they are used again.
+        self.id = (self.id + 1) % 4;
+        let pieces = long.and_then(|long| wire::cut(&long, self.id, said.pieces));
+        self.queue.extend(pieces.unwrap_or_else(|| vec![frame]).into_iter().map(|piece| (said, direction, piece)));
+        self.queue.pop_front().expect("something is said")
+    }
+
+    fn say(&mut self) -> (Move, Direction, Vec<u8>) {
         let said = self.about.moves[self.next % self.about.moves.len()];
         self.next += 1;
         let first = &self.about.frame;
         let (direction, mut frame) = match said.side {
             0 => (self.about.direction, first.clone()),
-            _ => (self.about.direction.reversed(), self.emitted.as_ref().unwrap_or(first).answer()),
+            _ => (self.about.direction.reversed(), self.emitted[0].as_ref().unwrap_or(first).answer()),
         };
         if said.side == 1 {
             // What is no part of its tuple is as usual, whatever policy made of the packet that it answers.
@@ -210,27 +250,55 @@ impl Talk {
             *ack = if said.flags & 16 == 0 { 0 } else { other };
             *len = said.len;
         }
-        debug_assert!(tcp || said.side < 2);
+        if let Some((complainer, quoted)) = said.error
+            && let Some(about) = &self.emitted[1 - said.side]
+            && let Some(error) = complain(direction, about, complainer, quoted)
+        {
+            return (said, direction, error.to_bytes());
+        }
         (said, direction, frame.to_bytes())
-    }
-
-    /// It was not said.
-    fn take_back(&mut self) {
-        self.next -= 1;
     }
 
     /// What became of a packet.
     fn hear(&mut self, said: &Move, outcome: &Outcome) {
         let (Outcome::Forwarded(after) | Outcome::Hairpinned(_, after)) = outcome else { return };
         let phantoms = u32::from(said.flags & 1 != 0) + u32::from(said.flags & 2 != 0);
+        if said.error.is_some() {
+            return;
+        }
         if said.ahead == 0 {
             let number = &mut self.numbers[said.side];
             *number = number.wrapping_add(phantoms + u32::try_from(said.len).unwrap());
         }
-        if said.side == 0 {
-            self.emitted = Frame::from_bytes(after);
+        if let Some(frame) = Frame::from_bytes(after) {
+            self.emitted[said.side] = Some(frame);
         }
     }
+}
+
+/// The same with enough to cut.
+fn lengthened(mut frame: Frame) -> Frame {
+    if let Body::Ip {
+        payload: Payload::Udp { len, .. } | Payload::Echo { len, .. } | Payload::Other { len, .. }, ..
+    } = &mut frame.body
+    {
+        *len += 30;
+    }
+    frame
+}
+
+/// An ICMP error about a packet, in the tunnel in which that came.
+fn complain(direction: Direction, about: &Frame, complainer: Complainer, quoted: usize) -> Option<Frame> {
+    let Body::Ip { source, destination, .. } = about.body else { return None };
+    let mut quote = Frame { outer: None, vlans: Vec::new(), ..about.clone() }.to_bytes().split_off(14);
+    // Enough for the ports.
+    quote.truncate(quoted.max(if source.is_ipv4() { 28 } else { 48 }));
+    let router = if source.is_ipv4() { v4(198, 18, 0, 1) } else { source };
+    let complainer = if complainer == Complainer::End { destination } else { router };
+    let payload = Payload::Error { kind: if source.is_ipv4() { 11 } else { 3 }, quote };
+    let body = Body::Ip { source: complainer, destination: source, class: 0, ttl: 64, payload };
+    let outer = about.answer().outer;
+    Some(Frame { outer, ..Frame::new(direction, body) })
 }
 
 /// A line about a packet.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use packet::{Burst, Offload, PortId, Verdict};
 use switch::compile::Snapshot;
-use switch::engine::{Engine, EngineConfig};
+use switch::engine::{Engine, EngineConfig, ShardStats};
 use switch::model::{Direction, PortPolicy};
 
 use crate::interpreter::{Outcome, Totals};
@@ -29,6 +29,13 @@ impl Port {
         let mut engine = Engine::new(config);
         engine.name_port(LEFT, Some(name("left")));
         Self { engine, snapshot: Arc::new(Snapshot::empty()) }
+    }
+}
+
+impl Port {
+    /// What the engine counted.
+    pub(crate) fn stats(&self) -> ShardStats {
+        self.engine.report(PORT).map_or_else(ShardStats::default, |report| report.stats)
     }
 }
 

@@ -47,10 +47,31 @@ pub(crate) enum Body {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Payload {
-    Tcp { ports: [u16; 2], flags: u8, seq: u32, ack: u32, len: usize },
-    Udp { ports: [u16; 2], len: usize },
-    Echo { reply: bool, id: u16, len: usize },
-    Other { protocol: u8, len: usize },
+    Tcp {
+        ports: [u16; 2],
+        flags: u8,
+        seq: u32,
+        ack: u32,
+        len: usize,
+    },
+    Udp {
+        ports: [u16; 2],
+        len: usize,
+    },
+    Echo {
+        reply: bool,
+        id: u16,
+        len: usize,
+    },
+    Other {
+        protocol: u8,
+        len: usize,
+    },
+    /// An ICMP error of this type, and what it quotes from the IP header on.
+    Error {
+        kind: u8,
+        quote: Vec<u8>,
+    },
 }
 
 impl Frame {
@@ -141,7 +162,7 @@ impl Frame {
                 match payload {
                     Payload::Tcp { ports, .. } | Payload::Udp { ports, .. } => ports.reverse(),
                     Payload::Echo { reply, .. } => *reply = !*reply,
-                    Payload::Other { .. } => {}
+                    Payload::Other { .. } | Payload::Error { .. } => {}
                 }
             }
         }
@@ -180,6 +201,10 @@ impl Frame {
 
     /// The reverse of [`Frame::in_words`].
     pub(crate) fn parse(direction: Direction, text: &str) -> Self {
+        let (text, about) = match text.split_once(" about ") {
+            Some((text, about)) => (text, Some(Self::parse(direction.reversed(), about))),
+            None => (text, None),
+        };
         let (outer, inner) = match text.split_once(" / ") {
             Some((outer, inner)) => (Some(Outer::parse(outer)), inner),
             None => (None, text),
@@ -206,6 +231,12 @@ impl Frame {
             }
             "udp" => ported(ends(), Payload::Udp { ports: ends().map(|end| end.port()), len }),
             "ping" | "pong" => ip(hosts(), Payload::Echo { reply: *kind == "pong", id: short(number("id", 0)), len }),
+            "unreachable" => {
+                let [kind, quoted] = [if hosts()[0].is_ipv4() { 3 } else { 1 }, number("quoted", 1500)];
+                let mut quote = about.expect("what it is about").to_bytes().split_off(14);
+                quote.truncate(usize::try_from(quoted).unwrap());
+                ip(hosts(), Payload::Error { kind: u8::try_from(kind).unwrap(), quote })
+            }
             "arp" => {
                 let [sender, target] = hosts();
                 Body::Arp { sender, target }
@@ -296,6 +327,10 @@ impl Payload {
                 (if v4 { wire::ICMP } else { wire::ICMPV6 }, bytes)
             }
             Self::Other { protocol, len } => (protocol, filler(len).collect()),
+            Self::Error { kind, ref quote } => {
+                let header = [kind, 0, 0, 0, 0, 0, 0, 0];
+                (if v4 { wire::ICMP } else { wire::ICMPV6 }, [&header[..], quote].concat())
+            }
         }
     }
 
@@ -314,6 +349,9 @@ impl Payload {
             wire::UDP => Self::Udp { ports: ports(), len: ip.end - at - 8 },
             _ if wire::is_echo(bytes, ip) => {
                 Self::Echo { reply: matches!(bytes[at], 0 | 129), id: half(4), len: ip.end - at - 8 }
+            }
+            _ if wire::is_icmp(ip) && wire::is_error(bytes) => {
+                Self::Error { kind: bytes[at], quote: bytes[at + 8..ip.end].to_vec() }
             }
             _ if wire::is_icmp(ip) => return None,
             protocol => Self::Other { protocol, len: ip.end - at },
@@ -340,9 +378,36 @@ impl Payload {
                 let name = if protocol == 132 { "sctp".to_owned() } else { protocol.to_string() };
                 (format!("{name} {source} > {destination}"), len)
             }
+            Self::Error { ref quote, .. } => {
+                rest.insert("quoted", quote.len().to_string());
+                let words = format!("unreachable {source} > {destination} about ");
+                return words + &quoted_in_words(quote, source);
+            }
         };
         rest.insert("len", len.to_string());
         words
+    }
+}
+
+/// Who spoke to whom in what an error quotes.
+fn quoted_in_words(quote: &[u8], source: IpAddr) -> String {
+    let around = Body::Ip {
+        source,
+        destination: source,
+        class: 0,
+        ttl: 64,
+        payload: Payload::Error { kind: if source.is_ipv4() { 3 } else { 1 }, quote: quote.to_vec() },
+    };
+    let Some(quoted) = wire::quoted(&Frame::new(Direction::Out, around).to_bytes()) else {
+        return format!("{quote:02x?}");
+    };
+    let wire::Tuple { protocol, source, source_port, destination, destination_port } = quoted.tuple;
+    let ends = |from: &str, to: &str| format!("{from} > {to}");
+    let (from, to) = (SocketAddr::new(source, source_port), SocketAddr::new(destination, destination_port));
+    match protocol {
+        wire::TCP => format!("tcp {}", ends(&from.to_string(), &to.to_string())),
+        wire::UDP => format!("udp {}", ends(&from.to_string(), &to.to_string())),
+        _ => format!("{protocol} {}", ends(&source.to_string(), &destination.to_string())),
     }
 }
 

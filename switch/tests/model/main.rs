@@ -3,12 +3,12 @@
 //!
 //! | file | job |
 //! |---|---|
-//! | `wire.rs` | headers in bytes: reading, and changing with all checksums summed anew |
+//! | `wire/` | headers in bytes: reading, and changing with all checksums summed anew |
 //! | `edit.rs` | what actions do to bytes |
 //! | `select.rs` | which rule of a layer applies |
 //! | `walk.rs` | a packet through all layers |
 //! | `connections.rs`, `tcp.rs` | what is remembered |
-//! | `choices.rs`, `interpreter.rs` | all ways in which things may go, and whether what was seen is one |
+//! | `choices.rs`, `interpreter/` | all ways in which things may go, and whether what was seen is one |
 //! | `frame.rs`, `text.rs` | frames and policies as values and in words |
 //! | `script.rs`, `scenarios.rs` | stories that are told in words, with their outcome |
 //! | `policies.rs`, `traffic.rs`, `driver.rs`, `random.rs` | random policies, conversations and changes, and who tells them |

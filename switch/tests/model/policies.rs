@@ -258,7 +258,7 @@ fn action() -> impl Strategy<Value = (Action, Option<Condition>)> {
         2 => Just(Action::Count),
         2 => (0u8..64).prop_map(Action::Dscp),
         2 => routers.prop_map(Action::Ecmp),
-        1 => port.prop_map(|to| Action::Hairpin { to }),
+        2 => port.prop_map(|to| Action::Hairpin { to }),
         3 => register,
     ];
     prop_oneof![

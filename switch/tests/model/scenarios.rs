@@ -541,6 +541,51 @@ out udp 10.0.0.1:9 > 10.0.0.2:666 => drop policy_block
 ",
     ),
     (
+        "ICMP errors are translated as the connection that they are about",
+        "
+policy
+  range pool 192.0.2.1 1024-1024
+  layer acl 10 block
+    group g 0
+      rule dns 1 out dst_port=53 -> allow stateful 60
+  layer nat 20 allow
+    group g 0
+      rule snat 1 out -> nat src=pool:pool idle=60
+out udp 10.0.0.1:1000 > 198.51.100.1:53 => udp 192.0.2.1:1024 > 198.51.100.1:53
+in unreachable 198.51.100.1 > 192.0.2.1 about udp 192.0.2.1:1024 > 198.51.100.1:53
+  => unreachable 198.51.100.1 > 10.0.0.1 about udp 10.0.0.1:1000 > 198.51.100.1:53
+in unreachable 198.51.100.77 > 192.0.2.1 quoted=28 about udp 192.0.2.1:1024 > 198.51.100.1:53   # a router, briefly
+  => unreachable 198.51.100.77 > 10.0.0.1 about udp 10.0.0.1:1000 > 198.51.100.1:53
+in unreachable 198.51.100.1 > 192.0.2.1 about udp 192.0.2.1:1025 > 198.51.100.1:53 => drop policy_default
+in udp 198.51.100.1:53 > 192.0.2.1:1024 => udp 198.51.100.1:53 > 10.0.0.1:1000
+out unreachable 10.0.0.1 > 198.51.100.1 about udp 198.51.100.1:53 > 10.0.0.1:1000
+  => unreachable 192.0.2.1 > 198.51.100.1 about udp 198.51.100.1:53 > 192.0.2.1:1024
+out unreachable 10.0.0.254 > 198.51.100.1 about udp 198.51.100.1:53 > 10.0.0.1:1000
+  => unreachable 10.0.0.254 > 198.51.100.1 about udp 198.51.100.1:53 > 192.0.2.1:1024
+wait 59
+in unreachable 198.51.100.1 > 192.0.2.1 about udp 192.0.2.1:1024 > 198.51.100.1:53
+  => unreachable 198.51.100.1 > 10.0.0.1 about udp 10.0.0.1:1000 > 198.51.100.1:53
+wait 2
+in unreachable 198.51.100.1 > 192.0.2.1 about udp 192.0.2.1:1024 > 198.51.100.1:53 => drop policy_default
+connections 0
+",
+    ),
+    (
+        "ICMP errors about a balanced connection come from the address that was asked",
+        "
+policy
+  layer lb 20 block
+    group g 0
+      rule vip 1 in dst_ip=192.0.2.1 -> balance 10.1.0.1:8080 idle=60
+in tcp 198.51.100.1:1000 > 192.0.2.1:80 S seq=1 len=0 => tcp 198.51.100.1:1000 > 10.1.0.1:8080
+out unreachable 10.1.0.1 > 198.51.100.1 about tcp 198.51.100.1:1000 > 10.1.0.1:8080 S seq=1 len=0
+  => unreachable 192.0.2.1 > 198.51.100.1 about tcp 198.51.100.1:1000 > 192.0.2.1:80
+in unreachable 198.51.100.1 > 192.0.2.1 about tcp 192.0.2.1:80 > 198.51.100.1:1000 SA
+  => unreachable 198.51.100.1 > 10.1.0.1 about tcp 10.1.0.1:8080 > 198.51.100.1:1000
+out unreachable 10.1.0.1 > 198.51.100.1 about tcp 198.51.100.1:1001 > 10.1.0.1:8080 => drop policy_default
+",
+    ),
+    (
         "VLANs",
         "
 policy

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use switch::model::{Direction, PortPolicy};
 
 use crate::connections::SECOND;
-use crate::frame::Frame;
+use crate::frame::{Body, Frame, Payload};
 use crate::interpreter::{Interpreter, Outcome};
 use crate::switch_under_test::Switch;
 use crate::text::{Wanted, name};
@@ -152,6 +152,16 @@ impl Runner<'_> {
             }
         }
         self.same(&found_rest, &rest, "the rest");
+        if let Body::Ip { payload: Payload::Error { quote, .. }, .. } = &found.body
+            && quote.len() > 28
+        {
+            // Of what is quoted whole the checksums are right, too.
+            let ether_type: &[u8] = if quote[0] >> 4 == 4 { &[8, 0] } else { &[0x86, 0xdd] };
+            let quoted = [&[0; 12][..], ether_type, quote].concat();
+            let mut mended = quoted.clone();
+            crate::wire::mend(&mut mended);
+            self.same(quoted, mended, "what is quoted");
+        }
         // Lengths and checksums are right, and there is nothing else.
         let mut again = found.to_bytes();
         if found.outer.is_some() && came.outer.is_none() {

@@ -51,6 +51,29 @@ pub(crate) struct Move {
     pub(crate) len: usize,
     /// What is added to the honest sequence number.
     pub(crate) ahead: i32,
+    /// It is an ICMP error instead, about what this end got last: who sends it, and how much is quoted.
+    pub(crate) error: Option<(Complainer, usize)>,
+    /// It comes in fragments, these; of UDP and what has no sequence numbers only.
+    pub(crate) pieces: &'static [std::ops::Range<usize>],
+}
+
+/// Ways to cut a datagram of up to 40 bytes, with bytes that come late, twice, or never.
+pub(crate) const PIECES: [&[std::ops::Range<usize>]; 8] = [
+    &[0..16, 16..100],
+    &[0..16, 16..24, 24..100],
+    &[0..8, 16..100, 8..16],
+    &[8..100, 0..8, 8..100],
+    &[0..16, 16..24, 16..24, 24..100],
+    &[0..16, 8..100, 16..100],
+    &[0..8, 0..8, 8..100],
+    &[0..16, 24..100, 16..32],
+];
+
+/// Who sends an ICMP error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Complainer {
+    End,
+    Router,
 }
 
 /// A line for each thing, whatever is asked for: it is read by people.
@@ -61,8 +84,9 @@ impl fmt::Debug for Story {
         for (number, about) in self.conversations.iter().enumerate() {
             let (words, rest) = about.frame.in_words(about.direction);
             write!(f, "{number}: {:?} {words} {rest:?} {:?}:", about.direction, about.numbers)?;
-            for Move { side, flags, len, ahead } in &about.moves {
-                write!(f, " {side}/{flags:#x}+{len}{ahead:+}")?;
+            for Move { side, flags, len, ahead, error, pieces } in &about.moves {
+                let error = error.map_or_else(String::new, |error| format!("!{error:?}"));
+                write!(f, " {side}/{flags:#x}+{len}{ahead:+}{error}{}", if pieces.is_empty() { "" } else { "~" })?;
             }
             writeln!(f)?;
         }
@@ -121,8 +145,21 @@ fn conversation() -> impl Strategy<Value = Conversation> {
     let direction = select(vec![Direction::Out, Direction::Out, Direction::In]);
     let version = select(vec![4u8, 4, 4, 6]);
     (direction, version).prop_flat_map(|(direction, version)| {
-        (Just(direction), frame(direction, version), prop_oneof![3 => good_tcp(), 1 => bad_tcp()], any::<[u32; 2]>())
-            .prop_map(|(direction, frame, moves, numbers)| Conversation { direction, frame, moves, numbers })
+        let moves = prop_oneof![3 => good_tcp(), 1 => bad_tcp()];
+        let pieces = prop::option::weighted(0.25, select(&PIECES[..]));
+        let errors = prop::collection::vec((any::<prop::sample::Index>(), error()), 0..3);
+        (Just(direction), frame(direction, version), moves, errors, any::<[u32; 2]>(), pieces).prop_map(
+            |(direction, frame, mut moves, errors, numbers, pieces)| {
+                let tcp = matches!(frame.body, Body::Ip { payload: Payload::Tcp { .. }, .. });
+                for said in moves.iter_mut().filter(|_| !tcp) {
+                    said.pieces = pieces.unwrap_or_default();
+                }
+                for (at, error) in errors {
+                    moves.insert(at.index(moves.len() + 1), error);
+                }
+                Conversation { direction, frame, moves, numbers }
+            },
+        )
     })
 }
 
@@ -164,8 +201,14 @@ fn frame(direction: Direction, version: u8) -> impl Strategy<Value = Frame> {
     )
 }
 
+fn error() -> impl Strategy<Value = Move> {
+    let complainer = select(vec![Complainer::End, Complainer::Router]);
+    (0usize..2, complainer, select(vec![28usize, 48, 1500]))
+        .prop_map(|(side, complainer, quoted)| Move { error: Some((complainer, quoted)), ..tcp(side, ACK, 0) })
+}
+
 fn tcp(side: usize, flags: u8, len: usize) -> Move {
-    Move { side, flags, len, ahead: 0 }
+    Move { side, flags, len, ahead: 0, error: None, pieces: &[] }
 }
 
 /// A connection from SYN to the last ACK, with some things lost and some said twice.
@@ -198,7 +241,7 @@ fn good_tcp() -> impl Strategy<Value = Vec<Move>> {
 fn bad_tcp() -> impl Strategy<Value = Vec<Move>> {
     let flags = select(vec![SYN, SYN | ACK, ACK, FIN | ACK, RST, RST | ACK, 0, ACK, SYN]);
     let ahead = select(vec![0, 0, 0, -1, 1, 5000, -3, i32::MAX]);
-    let any =
-        (0usize..2, flags, 0usize..3, ahead).prop_map(|(side, flags, len, ahead)| Move { side, flags, len, ahead });
+    let any = (0usize..2, flags, 0usize..3, ahead)
+        .prop_map(|(side, flags, len, ahead)| Move { ahead, ..tcp(side, flags, len) });
     prop::collection::vec(any, 2..9)
 }

@@ -3,8 +3,10 @@
 
 use core::net::IpAddr;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
-use packet::DropCause;
+use packet::transpose::Transposition;
+use packet::{DropCause, MacAddr, Tunnel};
 use switch::Name;
 use switch::model::{
     Action, Answer, Balance, Content, Default, Destination, Direction, Encap, Endpoint, Nat, PortPolicy, PortRange,
@@ -28,6 +30,8 @@ pub(crate) enum Standing<'a> {
     Initiator(&'a Connection),
     /// It goes the other way.
     Answer(&'a Connection),
+    /// It is an ICMP error about one.
+    About(&'a Connection),
     /// It has nothing to do with any.
     None,
 }
@@ -59,6 +63,23 @@ pub(crate) struct Applied {
     pub(crate) bytes: u64,
 }
 
+/// What was done to a packet in a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Nothing,
+    Became(Tuple),
+    Decap,
+    Dscp(u8),
+    /// The new destination MAC address.
+    SentTo(MacAddr),
+    Encap {
+        tunnel: Tunnel,
+        vni: u32,
+        ends: [IpAddr; 2],
+    },
+    Transpose(Arc<Transposition>),
+}
+
 /// Which of several a flow took before others: kind of the choice, tuple, winner, loser.
 pub(crate) type Preferences = BTreeSet<(&'static str, Option<Tuple>, String, String)>;
 
@@ -79,7 +100,11 @@ pub(crate) struct Walk<'a> {
     pub(crate) from_ranges: bool,
     pub(crate) hairpin: Option<Option<Name>>,
     pub(crate) spent: Spent,
+    /// Of an ICMP error: what packets of its connection that go its way would be here.
+    pub(crate) related: Option<Tuple>,
     pub(crate) applied: Vec<Applied>,
+    /// All that was done, and in which layer.
+    pub(crate) deeds: Vec<(Applied, Deed)>,
 }
 
 impl Walk<'_> {
@@ -93,9 +118,13 @@ impl Walk<'_> {
         }
         for layer in layers {
             let name = &layer.name;
+            if self.translate_error(name) {
+                self.note(name, Place::Entry);
+                continue;
+            }
             if let Some(entry) = self.remembered(name) {
                 self.note(name, Place::Entry);
-                wire::set_tuple(&mut self.bytes, entry.before.reversed());
+                self.perform(Deed::Became(entry.before.reversed())).map_err(End::Drop)?;
                 continue;
             }
             let front = Front { bytes: &self.bytes, registers: self.registers };
@@ -118,6 +147,17 @@ impl Walk<'_> {
     fn note(&mut self, layer: &Name, place: Place) {
         let bytes = u64::try_from(self.bytes.len()).unwrap();
         self.applied.push(Applied { layer: layer.clone(), place, bytes });
+        self.deeds.push((self.applied.last().expect("it was pushed").clone(), Deed::Nothing));
+    }
+
+    /// Does something to the packet, in the layer that was noted last.
+    fn perform(&mut self, deed: Deed) -> Result<(), DropCause> {
+        let before = self.bytes.clone();
+        deed.perform(&mut self.bytes, self.marks, &mut self.spent)?;
+        wire::follow_first(&before, &mut self.bytes);
+        let layer = self.applied.last().expect("a layer was noted").clone();
+        self.deeds.push((layer, deed));
+        Ok(())
     }
 
     /// The entry of a layer whose answer the packet is.
@@ -125,6 +165,31 @@ impl Walk<'_> {
         let Standing::Answer(connection) = self.standing else { return None };
         let entry = connection.entries.get(layer)?;
         (wire::tuple(&self.bytes) == Some(entry.after.reversed())).then_some(*entry)
+    }
+
+    /// Takes an ICMP error through a layer that has an entry of its connection: its destination becomes what the
+    /// connection's packets get, its source only if that is the connection's other end. What it quotes follows
+    /// at the end.
+    fn translate_error(&mut self, layer: &Name) -> bool {
+        let Standing::About(connection) = self.standing else { return false };
+        let Some(entry) = connection.entries.get(layer) else { return false };
+        let (from, to) = match connection.direction == self.direction {
+            true => (entry.before, entry.after),
+            false => (entry.after.reversed(), entry.before.reversed()),
+        };
+        if self.related != Some(from) {
+            return false;
+        }
+        self.related = Some(to);
+        let [mut source, mut destination] = wire::addresses(&self.bytes).expect("it is IP");
+        if source == from.source {
+            source = to.source;
+        }
+        if from.destination != to.destination {
+            destination = to.destination;
+        }
+        wire::set_addresses(&mut self.bytes, source, destination);
+        true
     }
 
     fn act(&mut self, layer: &Name, action: &Action) -> Result<(), End> {
@@ -140,11 +205,11 @@ impl Walk<'_> {
             }
             Action::Balance(balance) => self.balance(layer, balance),
             Action::Block { cause } => Err(End::Drop(*cause)),
-            Action::Decap => edit::decap(&mut self.bytes, &mut self.spent).map_err(End::Drop),
-            Action::Dscp(dscp) => edit::set_dscp(&mut self.bytes, *dscp).map_err(End::Drop),
+            Action::Decap => self.perform(Deed::Decap).map_err(End::Drop),
+            Action::Dscp(dscp) => self.perform(Deed::Dscp(*dscp)).map_err(End::Drop),
             Action::Ecmp(routers) => {
                 let router = self.prefer("router", routers);
-                edit::set_mac(&mut self.bytes, 0, router).map_err(End::Drop)
+                self.perform(Deed::SentTo(router)).map_err(End::Drop)
             }
             Action::Encap(encap) => self.encap(encap),
             Action::Hairpin { to } => {
@@ -157,7 +222,7 @@ impl Walk<'_> {
                 Ok(())
             }
             Action::Transpose { transposition } => {
-                edit::transpose(&mut self.bytes, transposition, &mut self.spent).map_err(End::Drop)
+                self.perform(Deed::Transpose(Arc::clone(transposition))).map_err(End::Drop)
             }
         }
     }
@@ -179,7 +244,7 @@ impl Walk<'_> {
                 // Its names are given: what is translated now would have others.
                 None => Err(nobodys),
             },
-            Standing::Answer(_) | Standing::None => Err(nobodys),
+            Standing::Answer(_) | Standing::About(_) | Standing::None => Err(nobodys),
         }
     }
 
@@ -228,7 +293,7 @@ impl Walk<'_> {
         if kept.is_some_and(|kept| kept != after) {
             return Err(End::Ended);
         }
-        wire::set_tuple(&mut self.bytes, after);
+        self.perform(Deed::Became(after)).map_err(End::Drop)?;
         self.remember(layer, Entry { before, after }, idle_s);
         Ok(())
     }
@@ -279,10 +344,10 @@ impl Walk<'_> {
             return Err(CANNOT);
         }
         if let Some(mac) = mac {
-            edit::set_mac(&mut self.bytes, 0, mac).map_err(End::Drop)?;
+            self.perform(Deed::SentTo(mac)).map_err(End::Drop)?;
         }
         let ends: [IpAddr; 2] = [encap.source, far];
-        edit::encap(&mut self.bytes, encap.tunnel, vni, ends, self.marks).map_err(End::Drop)
+        self.perform(Deed::Encap { tunnel: encap.tunnel, vni, ends }).map_err(End::Drop)
     }
 
     /// One of several, by rendezvous: what was preferred once to another always is.
@@ -318,6 +383,24 @@ impl Walk<'_> {
             self.preferences.insert((kind, tuple, label(&chosen), label(other)));
         }
         chosen
+    }
+}
+
+impl Deed {
+    /// Does it to a packet. Later fragments have no ports, so that of a tuple they get the addresses.
+    pub(crate) fn perform(&self, bytes: &mut Vec<u8>, marks: FlowMarks, spent: &mut Spent) -> Result<(), DropCause> {
+        match self {
+            Self::Nothing => Ok(()),
+            Self::Became(tuple) => {
+                wire::set_tuple(bytes, *tuple);
+                Ok(())
+            }
+            Self::Decap => edit::decap(bytes, spent),
+            Self::Dscp(dscp) => edit::set_dscp(bytes, *dscp),
+            Self::SentTo(mac) => edit::set_mac(bytes, 0, *mac),
+            Self::Encap { tunnel, vni, ends } => edit::encap(bytes, *tunnel, *vni, *ends, marks),
+            Self::Transpose(what) => edit::transpose(bytes, what, spent),
+        }
     }
 }
 

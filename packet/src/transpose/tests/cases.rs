@@ -9,7 +9,9 @@ use super::{
 };
 use crate::{
     Burst, Checksum, DropCause, Field, GsoKind, HEADROOM, MacAddr, Offload, PortId, Segmentation, Tunnel,
-    transpose::{Ecn, Encap, Outer, OuterEdit, Tag, TransposeError, Transposition, Ttl, Value, Vlans, value::Header},
+    transpose::{
+        Ecn, Encap, Outer, OuterEdit, Program, Tag, TransposeError, Transposition, Ttl, Value, Vlans, value::Header,
+    },
 };
 
 fn packet(proto: u8, src: &str, dst: &str) -> Frame {
@@ -114,6 +116,42 @@ fn an_absent_udp_checksum_stays_absent() {
     let nat = Transposition::default().with(Field::L4Dst, Value::Number(53));
     let (bytes, _) = applied(&nat.compile(&frame.ufid(), &frame.layout()).unwrap(), &frame, 0).unwrap();
     assert_eq!(bytes[40..42], [0, 0]);
+}
+
+/// There is a program for each direction of each flow.
+#[test]
+fn a_program_is_small() {
+    let heap = |ht: &Transposition, frame: &Frame| ht.compile(&frame.ufid(), &frame.layout()).unwrap().heap_bytes();
+    let plain = packet(6, "192.0.2.1", "198.51.100.2");
+    let nat = Transposition::default()
+        .with(Field::IpSrc, Value::Ipv4([203, 0, 113, 9].into()))
+        .with(Field::IpDst, Value::Ipv4([203, 0, 113, 8].into()))
+        .with(Field::L4Src, Value::Number(4000))
+        .with(Field::L4Dst, Value::Number(4001));
+    let encap = nat.then(&Transposition::push(vxlan())).unwrap();
+    assert_eq!(size_of::<Program>(), 48);
+    assert_eq!(heap(&nat, &plain), 0);
+    assert!(heap(&encap, &plain) <= 104, "{}", heap(&encap, &plain));
+    let (tunnelled, _) =
+        applied(&Transposition::push(vxlan()).compile(&plain.ufid(), &plain.layout()).unwrap(), &plain, 7).unwrap();
+    let parsed = crate::parse::parse(&tunnelled, tunnelled.len() as u32).unwrap();
+    let decap = Transposition::pop().then(&nat).unwrap().compile(&parsed.ufid, &parsed.layout).unwrap();
+    assert_eq!(decap.heap_bytes(), 0);
+}
+
+/// 0 and 0xffff are the same to a sum, but not to whoever is addressed.
+#[test]
+fn a_change_that_no_checksum_notices_is_made_all_the_same() {
+    let mut frame = packet(17, "255.255.255.255", "198.51.100.2");
+    let Network::Ip(_, transport) = &mut frame.network else { panic!("no IP") };
+    transport.src = 0xffff;
+    let zero =
+        Transposition::default().with(Field::IpSrc, Value::Ipv4([0; 4].into())).with(Field::L4Src, Value::Number(0));
+    let program = zero.compile(&frame.ufid(), &frame.layout()).unwrap();
+    let (bytes, _) = applied(&program, &frame, 7).unwrap();
+    let parsed = crate::parse::parse(&bytes, bytes.len() as u32).unwrap();
+    assert_eq!((parsed.ufid.get(Field::IpSrc), parsed.ufid.get(Field::L4Src)), (0, 0));
+    check_sums(&bytes);
 }
 
 #[test]

@@ -183,8 +183,3 @@ fn random_transpositions_are_mostly_for_their_frames() {
     }
     assert!(one > 200 && three > 30, "{one} of 500, all three: {three}");
 }
-
-#[test]
-fn a_program_is_small() {
-    assert!(size_of::<Program>() <= 64, "{}", size_of::<Program>());
-}

@@ -10,6 +10,12 @@
 //! packet that was seen. A packet takes each world to one or several others; those whose outcome is another one
 //! are dropped. If none is left, the engine was wrong.
 //!
+//! | file | job |
+//! |---|---|
+//! | `mod.rs` | which worlds agree with what was seen |
+//! | `step.rs` | a packet takes a world to the next |
+//! | `world.rs` | what a world remembers |
+//!
 //! # Where the definition is silent
 //!
 //! * What a packet is dropped for because of what is no part of its flow's identity (`ttl_expired`,
@@ -27,6 +33,12 @@
 //! * TCP that can begin nothing may be dropped as if it could: flows that are dropped are dropped whatever their
 //!   packets' flags.
 //! * Without layers everything passes, whatever it is, and nothing is noticed.
+//! * An ICMP error makes its connection planned again as its packets do.
+//! * Fragments: what becomes of the first, which has the ports, becomes of the rest of its datagram (direction, tunnel,
+//!   addresses, protocol, identification): the same end, and what was done to headers as far as that needs no
+//!   ports. It counts where the first one did, if that was let through. What comes before its first waits. What
+//!   has bytes that were seen before, or contradicts where the datagram ends, is dropped (`bad_fragment`), and so is
+//!   a second first one within a second. A datagram is forgotten when it is complete, and after 30 s.
 //! * An entry that translates is kept only if its tuple in front of the layer is the same as it was.
 //! * A connection one of whose names is another's does not begin: its packet is dropped (`nat_exhausted`).
 //! * Fixed ports do not touch the identifier of an echo; ranges give one. Protocols without ports get the address.
@@ -37,6 +49,9 @@
 //! * What a flow prefers of several it always prefers to those: rendezvous by tuple as the layer sees it.
 //! * Outer headers: no VLAN, MAC addresses zero, TTL 64, DSCP and ECN of the inner packet, 0 if that is not IP.
 
+mod step;
+mod world;
+
 use std::collections::BTreeMap;
 
 use packet::{DropCause, Field, Tunnel};
@@ -44,11 +59,11 @@ use switch::Name;
 use switch::model::{Direction, PortPolicy};
 
 use crate::choices::Choices;
-use crate::connections::{Connection, Connections, Entry};
-use crate::edit::{FlowMarks, Spent};
-use crate::tcp::Tcp;
-use crate::walk::{Applied, End, Place, Preferences, Standing, Walk};
-use crate::wire::{self, Tuple};
+use crate::edit::FlowMarks;
+use crate::walk::Place;
+use crate::wire;
+use step::Packet;
+pub(crate) use world::World;
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,16 +80,6 @@ pub(crate) type Total = (u64, u64);
 
 /// What was counted, by layer and what applied there.
 pub(crate) type Totals = BTreeMap<(Name, Place), Total>;
-
-/// One way in which things may have gone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct World {
-    pub(crate) connections: Connections,
-    pub(crate) preferences: Preferences,
-    pub(crate) totals: Totals,
-    /// What applied to the last packet.
-    pub(crate) applied: Vec<Applied>,
-}
 
 /// A flow: its direction and every field.
 type Flow = (bool, Vec<u128>);
@@ -103,7 +108,7 @@ impl Interpreter {
         self.number += 1;
         for world in &mut self.worlds {
             world.connections.keep_layers(|layer| self.policy.layer(layer).is_some());
-            world.totals.retain(|(layer, place), _| {
+            let is_there = |layer: &Name, place: &Place| {
                 let layer = self.policy.layer(layer);
                 layer.is_some_and(|layer| match place {
                     Place::Default | Place::Entry => true,
@@ -111,7 +116,12 @@ impl Interpreter {
                         .group(group)
                         .is_some_and(|group| group.group.rules.iter().any(|known| known.name == *rule)),
                 })
-            });
+            };
+            world.totals.retain(|(layer, place), _| is_there(layer, place));
+            for datagram in &mut world.datagrams {
+                let places = datagram.deeds.iter().map(|(first, _)| (first.layer.clone(), first.place.clone()));
+                datagram.gone.extend(places.filter(|(layer, place)| !is_there(layer, place)));
+            }
         }
     }
 
@@ -122,10 +132,10 @@ impl Interpreter {
 
     /// Goes a way of which somebody else decides.
     pub(crate) fn decide_by(&mut self, direction: Direction, frame: &[u8], now: u64, choices: &mut Choices) -> Outcome {
-        let marks = FlowMarks { port: 0xc000, flow_id: 0, label: 0 };
+        let packet = Packet { direction, frame, now, marks: FlowMarks { port: 0xc000, flow_id: 0, label: 0 } };
         loop {
             let mut world = self.worlds[0].clone();
-            if let Some(outcome) = self.step(&mut world, direction, frame, now, marks, choices) {
+            if let Some(outcome) = self.step(&mut world, &packet, choices) {
                 self.worlds = vec![world];
                 return outcome;
             }
@@ -140,19 +150,16 @@ impl Interpreter {
 
     /// Whether what the engine did with a packet is possible.
     pub(crate) fn judge(&mut self, direction: Direction, frame: &[u8], now: u64, seen: &Outcome) -> Result<(), String> {
-        let marks = self.marks_of(direction, frame, seen)?;
+        let packet = Packet { direction, frame, now, marks: self.marks_of(direction, frame, seen)? };
         let (mut after, mut others): (Vec<World>, Vec<String>) = (Vec::new(), Vec::new());
         for before in &self.worlds {
             let mut choices = Choices::default();
             loop {
                 let mut world = before.clone();
-                let outcome = self.step(&mut world, direction, frame, now, marks, &mut choices);
+                let outcome = self.step(&mut world, &packet, &mut choices);
                 match outcome {
-                    Some(outcome) if outcome == *seen => {
-                        if !after.contains(&world) {
-                            after.push(world);
-                        }
-                    }
+                    Some(outcome) if outcome == *seen && after.contains(&world) => {}
+                    Some(outcome) if outcome == *seen => after.push(world),
                     Some(outcome) => others.push(format!("{outcome:02x?} by {:?}", world.applied)),
                     None => {}
                 }
@@ -221,231 +228,6 @@ impl Interpreter {
             same(&mut known[2], marks.label, "flow label")?;
         }
         Ok(marks)
-    }
-
-    /// What becomes of a packet, and of the world; `None` if it cannot go this way.
-    fn step(
-        &self,
-        world: &mut World,
-        direction: Direction,
-        frame: &[u8],
-        now: u64,
-        marks: FlowMarks,
-        choices: &mut Choices,
-    ) -> Option<Outcome> {
-        world.applied.clear();
-        world.connections.expire(now);
-        if self.policy.layers().is_empty() {
-            return Some(Outcome::Forwarded(frame.to_vec()));
-        }
-        if let Err(cause) = wire::read(frame) {
-            return Some(Outcome::Dropped(cause));
-        }
-        let tuple = wire::tuple(frame);
-        let segment = wire::segment(frame);
-        if let Some(tuple) = tuple {
-            match self.plan_again(world, direction, tuple, now, marks, choices) {
-                Ok(()) => {}
-                Err(End::Parked) => return Some(Outcome::Parked),
-                Err(_) => world.connections.end(direction, tuple, now),
-            }
-        }
-        let mut as_if = false;
-        loop {
-            let known = tuple.and_then(|tuple| world.connections.find(direction, tuple)).cloned();
-            let standing = match &known {
-                Some(connection) if connection.direction == direction => Standing::Initiator(connection),
-                Some(connection) => Standing::Answer(connection),
-                None if tuple.is_some() && segment.is_none_or(|segment| segment.can_begin()) => Standing::Begins,
-                None if tuple.is_some() && choices.among(&[false, true]) => {
-                    as_if = true;
-                    Standing::Begins
-                }
-                None => Standing::None,
-            };
-            let mut walk = self.walk(world, direction, standing, frame, now, marks, choices);
-            let end = walk.run();
-            let done = Done::from(walk);
-            match end {
-                Err(End::Ended) => {
-                    world.connections.end(direction, tuple.expect("it had a connection"), now);
-                    continue;
-                }
-                Err(End::Parked) => return Some(Outcome::Parked),
-                Ok(()) | Err(End::Drop(_)) => {}
-            }
-            let over = end.is_ok()
-                && known.as_ref().is_some_and(|connection| {
-                    let side = usize::from(connection.direction != direction);
-                    matches!((&connection.tcp, &segment), (Some(tcp), Some(segment)) if tcp.gives_way(side, segment))
-                });
-            if over {
-                world.connections.end(direction, tuple.expect("it had a connection"), now);
-                continue;
-            }
-            world.count(&done.applied);
-            if let Err(End::Drop(cause)) = end {
-                return Some(Outcome::Dropped(cause));
-            }
-            if as_if {
-                return None;
-            }
-            let begins = matches!(standing, Standing::Begins) && !done.entries.is_empty();
-            if begins && world.may_clash(direction, &done, now) && choices.among(&[false, true]) {
-                return Some(Outcome::Dropped(DropCause::NatExhausted));
-            }
-            if begins && !world.begin(direction, frame, &done, self.number, now) {
-                return Some(Outcome::Dropped(DropCause::NatExhausted));
-            }
-            if let Some(connection) = tuple.and_then(|tuple| world.connections.find(direction, tuple)) {
-                connection.see(direction, segment.as_ref().filter(|_| !begins), now);
-                connection.learn(done.entries.clone(), done.idle_s);
-            }
-            return Some(done.outcome());
-        }
-    }
-
-    /// Plans a connection again if policy has changed since that was done last.
-    fn plan_again(
-        &self,
-        world: &mut World,
-        direction: Direction,
-        tuple: Tuple,
-        now: u64,
-        marks: FlowMarks,
-        choices: &mut Choices,
-    ) -> Result<(), End> {
-        let Some(known) = world.connections.find(direction, tuple) else { return Ok(()) };
-        if known.planned == self.number {
-            return Ok(());
-        }
-        let known = known.clone();
-        let first = known.first.clone();
-        let standing = Standing::Initiator(&known);
-        let mut walk = self.walk(world, known.direction, standing, &first, now, marks, choices);
-        walk.run()?;
-        let done = Done::from(walk);
-        if done.entries.is_empty() || wire::tuple(&done.bytes) != Some(known.leave) {
-            return Err(End::Ended);
-        }
-        let connection = world.connections.find(direction, tuple).expect("it was found");
-        connection.entries = done.entries.into_iter().collect();
-        connection.idle_s = done.idle_s;
-        connection.from_ranges |= done.from_ranges;
-        connection.planned = self.number;
-        Ok(())
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a packet and all that it may meet")]
-    fn walk<'a>(
-        &'a self,
-        world: &'a mut World,
-        direction: Direction,
-        standing: Standing<'a>,
-        frame: &[u8],
-        now: u64,
-        marks: FlowMarks,
-        choices: &'a mut Choices,
-    ) -> Walk<'a> {
-        Walk {
-            policy: &self.policy,
-            direction,
-            standing,
-            connections: &mut world.connections,
-            preferences: &mut world.preferences,
-            choices,
-            marks,
-            now,
-            bytes: frame.to_vec(),
-            registers: [0; 8],
-            entries: Vec::new(),
-            idle_s: u32::MAX,
-            from_ranges: false,
-            hairpin: None,
-            spent: Spent::default(),
-            applied: Vec::new(),
-        }
-    }
-}
-
-/// What a walk leaves.
-struct Done {
-    bytes: Vec<u8>,
-    entries: Vec<(Name, Entry)>,
-    idle_s: u32,
-    from_ranges: bool,
-    hairpin: Option<Option<Name>>,
-    spent: Spent,
-    applied: Vec<Applied>,
-}
-
-impl From<Walk<'_>> for Done {
-    fn from(walk: Walk<'_>) -> Self {
-        let Walk { bytes, entries, idle_s, from_ranges, hairpin, spent, applied, .. } = walk;
-        Self { bytes, entries, idle_s, from_ranges, hairpin, spent, applied }
-    }
-}
-
-impl Done {
-    fn outcome(self) -> Outcome {
-        match (self.spent.cause(), self.hairpin) {
-            (Some(cause), _) => Outcome::Dropped(cause),
-            (None, Some(to)) => Outcome::Hairpinned(to, self.bytes),
-            (None, None) => Outcome::Forwarded(self.bytes),
-        }
-    }
-}
-
-impl World {
-    fn count(&mut self, applied: &[Applied]) {
-        for Applied { layer, place, bytes } in applied {
-            let total = self.totals.entry((layer.clone(), place.clone())).or_default();
-            *total = (total.0 + 1, total.1 + bytes);
-        }
-        self.applied = applied.to_vec();
-    }
-
-    /// Whether its answers perhaps still have the name of what is over.
-    fn may_clash(&mut self, direction: Direction, done: &Done, now: u64) -> bool {
-        let leave = wire::tuple(&done.bytes);
-        leave.is_some_and(|leave| self.connections.is_ghost(direction.reversed(), leave.reversed(), now))
-    }
-
-    /// `false` if one of its names is another's.
-    fn begin(&mut self, direction: Direction, frame: &[u8], done: &Done, number: u64, now: u64) -> bool {
-        let (Some(enter), Some(leave)) = (wire::tuple(frame), wire::tuple(&done.bytes)) else { return true };
-        self.connections.open(Connection {
-            direction,
-            first: frame.to_vec(),
-            enter,
-            leave,
-            entries: done.entries.iter().cloned().collect(),
-            idle_s: done.idle_s,
-            from_ranges: done.from_ranges,
-            planned: number,
-            tcp: wire::segment(frame).map(|segment| Tcp::begin(&segment)),
-            answered: false,
-            last: now,
-        })
-    }
-}
-
-impl Connection {
-    /// A packet of the initiator met stateful rules in layers where others of it did not.
-    fn learn(&mut self, entries: Vec<(Name, Entry)>, idle_s: u32) {
-        if entries.iter().any(|(layer, _)| !self.entries.contains_key(layer)) {
-            self.entries.extend(entries);
-            self.idle_s = self.idle_s.min(idle_s);
-        }
-    }
-
-    /// A packet of it was let through.
-    fn see(&mut self, direction: Direction, segment: Option<&wire::Segment>, now: u64) {
-        self.last = now;
-        self.answered |= direction != self.direction;
-        if let (Some(tcp), Some(segment)) = (&mut self.tcp, segment) {
-            tcp.see(usize::from(direction != self.direction), segment);
-        }
     }
 }
 
