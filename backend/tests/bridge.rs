@@ -3,7 +3,8 @@
 
 mod support;
 
-use backend::config::PollMode;
+use backend::config::{Name, PollMode};
+use packet::MacAddr;
 use support::{BROADCAST, Guest, NodeSpec, Numbered, TestNode, exchange, frame, port, until};
 
 const NAMES: [&str; 4] = ["a", "b", "c", "d"];
@@ -174,5 +175,41 @@ fn flows_are_private_once_learned() {
     assert!(a.poll().is_empty() && b.poll().is_empty() && c.poll().is_empty() && d.poll().is_empty());
     for name in NAMES {
         assert!(node.status(name).drops.is_empty(), "{name}");
+    }
+}
+
+/// Decision 22: a port with a fixed address is known from the start, sends as nobody else, and nobody else becomes it.
+#[test]
+fn a_fixed_address_is_known_kept_and_the_only_one() {
+    for workers in [1, 2] {
+        let spec = NodeSpec::new().workers(workers, PollMode::Adaptive);
+        let worker = |n: usize| Name::new(format!("w{}", n % workers)).expect("name");
+        let node = NAMES.iter().enumerate().fold(spec, |spec, (n, name)| {
+            spec.port_with(name, |port| {
+                port.mac = (n == 0).then(|| MacAddr(mac(0)));
+                port.workers = vec![worker(n)];
+            })
+        });
+        let node = node.start();
+        let mut guests: Vec<Guest> = NAMES.iter().map(|name| Guest::attach(node.socket(name))).collect();
+        // It has not sent anything yet.
+        sends_to(&mut guests, 1, &frame(mac(0), mac(1), 60, 1), &[0]);
+        // Another claims its address: this is forwarded, and changes nothing.
+        guests[2].send(&[frame(BROADCAST, mac(0), 60, 2)]);
+        for to in [0, 1, 3] {
+            assert_eq!(guests[to].receive(1), [frame(BROADCAST, mac(0), 60, 2)]);
+        }
+        sends_to(&mut guests, 3, &frame(mac(0), mac(3), 60, 3), &[0]);
+        // It claims another's, which is neither forwarded nor believed.
+        sends_to(&mut guests, 0, &frame(BROADCAST, mac(1), 60, 4), &[]);
+        sends_to(&mut guests, 3, &frame(mac(1), mac(3), 60, 5), &[1]);
+        node.wait_for_drops("a", "spoofed_source", 1);
+        // It goes with its port.
+        node.handle().remove_port("a").expect("node").expect("port");
+        guests.remove(0);
+        guests[0].send(&[frame(mac(0), mac(1), 60, 6)]);
+        for to in [1, 2] {
+            assert_eq!(guests[to].receive(1), [frame(mac(0), mac(1), 60, 6)], "flooded for");
+        }
     }
 }

@@ -2,6 +2,7 @@
 //! A network namespace of the host: a network stack of its own, so that the machine's own network is left alone.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -22,6 +23,11 @@ impl NetNs {
         let ns = Self { name };
         ns.ip("link set lo up")?;
         Ok(ns)
+    }
+
+    /// The file that stands for it.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.name)
     }
 
     /// Runs `ip ARGS` inside.

@@ -332,3 +332,49 @@ fn events_go_to_whom_they_concern() {
     assert_eq!(next(), event(What::NatExhausted { rule: "a/g/r".to_owned() }));
     assert_eq!(next(), std::task::Poll::Pending);
 }
+
+/// The four controllers of the user guide: their documents compile side by side, in bands that do not overlap.
+#[test]
+fn the_examples_are_accepted() {
+    let (board, store) = store(&["vm0", "vm1"]);
+    let bands = [("metering", [0, 99]), ("acl", [100, 199]), ("loadbalancer", [200, 299]), ("vnet", [300, 399])];
+    let texts = [
+        include_str!("../../../docs/examples/policy/metering.toml"),
+        include_str!("../../../docs/examples/policy/acl.toml"),
+        include_str!("../../../docs/examples/policy/loadbalancer.toml"),
+        include_str!("../../../docs/examples/policy/vnet.toml"),
+    ];
+    for ((owner, band), text) in bands.into_iter().zip(texts) {
+        let document = Document::from_toml(text).unwrap_or_else(|error| panic!("{owner}: {error}"));
+        let applied =
+            store.apply(&controller(owner, band), &document).unwrap_or_else(|error| panic!("{owner}: {error}"));
+        assert!(!applied.changes.is_empty());
+        assert_eq!(store.document(&name(owner)), document);
+    }
+    assert_eq!(board.take_published().len(), 5);
+    let layers = store
+        .view(&name("vm0"))
+        .expect("a view")
+        .policy
+        .layers()
+        .iter()
+        .map(|layer| layer.name.to_string())
+        .collect::<Vec<_>>();
+    assert_eq!(layers, ["metering", "acl", "vip", "snat", "vnet"]);
+}
+
+/// What the user guide shows is what is taken.
+#[test]
+fn the_guide_shows_what_is_accepted() {
+    let guide = include_str!("../../../docs/user-guide/policy.md");
+    let blocks: Vec<_> = guide.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    let [document, actions] = blocks.as_slice() else { panic!("two blocks, not {}", blocks.len()) };
+    let document = Document::from_toml(document).expect("the reference");
+    assert_eq!((document.layers.len(), document.resources.len()), (1, 2));
+    for line in actions.lines() {
+        let rule = format!(
+            "[[layer]]\nport='p'\nname='l'\norder=0\ndefault='allow'\n[[layer.group]]\nname='g'\n[[layer.group.rule]]\nname='r'\ndir='out'\n{line}\n"
+        );
+        Document::from_toml(&format!("controller='c'\n{rule}")).unwrap_or_else(|error| panic!("{line}: {error}"));
+    }
+}

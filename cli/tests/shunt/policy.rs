@@ -89,6 +89,49 @@ fn packets_are_simulated_and_flows_listed() {
     assert!(usage.contains("<TUPLE>"), "{usage}");
 }
 
+/// The documents of the user guide, side by side: which rule of which layer decides, and what comes of it.
+#[test]
+fn the_examples_do_what_they_say() {
+    let node = Node::start();
+    for name in ["metering", "acl", "loadbalancer", "vnet"] {
+        let file = format!("{}/../docs/examples/policy/{name}.toml", env!("CARGO_MANIFEST_DIR"));
+        node.ask(&["policy", "apply", &file]);
+    }
+    for (direction, tuple, deciders, outcome) in [
+        (
+            "out",
+            "tcp 10.0.0.5:1234 > 203.0.113.80:80",
+            "by-network/sent-to-internet customer/all-out services/web to-internet/private overlay/encap",
+            "forwarded",
+        ),
+        (
+            "out",
+            "udp 10.0.0.5:1234 > 10.0.0.77:53",
+            "by-network/sent-to-region customer/all-out default to-internet/private overlay/encap",
+            "waits for 10.0.0.77 of directory",
+        ),
+        (
+            "out",
+            "tcp 10.0.0.5:1234 > 169.254.169.254:80",
+            "by-network/sent-to-internet infrastructure/no-wire-server",
+            "dropped: policy_block",
+        ),
+        (
+            "out",
+            "udp 10.0.0.5:1234 > 8.8.8.8:53",
+            "by-network/sent-to-internet customer/all-out default to-internet/public default",
+            "dropped: policy_default",
+        ),
+        ("in", "tcp 10.0.0.9:1234 > 10.0.0.5:22", "default", "dropped: policy_default"),
+    ] {
+        let trace = node.ask(&["policy", "simulate", "--port", "vm0", "--direction", direction, tuple, "--json"]);
+        let trace: Value = serde_json::from_str(&trace).expect("JSON");
+        let steps = trace["steps"].as_array().expect("steps").iter();
+        let decided: Vec<_> = steps.map(|step| step["decided_by"].as_str().expect("text")).collect();
+        assert_eq!((decided.join(" ").as_str(), trace["outcome"].as_str()), (deciders, Some(outcome)), "{tuple}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_one_line_that_names_it() {
     let node = Node::start();

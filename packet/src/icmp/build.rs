@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! "Fragmentation needed" (RFC 1191) and "packet too big" (RFC 4443, 3.2), to the sender of a packet.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{LEN, addresses_v4, addresses_v6};
 use crate::{

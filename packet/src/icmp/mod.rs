@@ -20,7 +20,7 @@ mod rewrite;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use self::{build::too_big, rewrite::rewrite_embedded};
 use crate::{

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Changing what an ICMP error quotes, so that all checksums stay right.
 
-use std::net::IpAddr;
+use core::net::IpAddr;
 
 use super::{Embedded, EmbeddedEdit, LEN, Ports};
 use crate::{

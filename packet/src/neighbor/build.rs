@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Frames that ask for an address, and that say whose it is.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use core::net::{Ipv4Addr, Ipv6Addr};
 
 use super::{
     ADVERTISEMENT, ARP_KIND, ARP_REPLY, ARP_REQUEST, HOP_LIMIT, ICMPV6, OVERRIDE, SOLICITATION, SOLICITED, SOURCE_LINK,

@@ -14,7 +14,7 @@ mod build;
 #[cfg(test)]
 mod tests;
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub use self::build::{
     advertisement, arp_announcement, arp_reply, arp_request, solicitation, solicited_node, unsolicited_advertisement,

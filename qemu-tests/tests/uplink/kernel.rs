@@ -51,7 +51,7 @@ impl Both {
 }
 
 /// Sends random bytes and compares the hashes.
-fn transfer(work: &WorkDir, from: &NetNs, to: &NetNs, ip: &str) -> Result<()> {
+pub(crate) fn transfer(work: &WorkDir, from: &NetNs, to: &NetNs, ip: &str) -> Result<()> {
     let (sent, hold, script) = (work.file("sent"), work.file("hold"), work.file("receiver.log"));
     let _ = fs::remove_file(&script);
     from.sh(&format!("dd if=/dev/urandom of={} bs=1M count={MIB} status=none", sent.display()))?;

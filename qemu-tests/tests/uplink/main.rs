@@ -7,12 +7,14 @@
 //! | `kernel.rs` | kernel TCP across an uplink, links that vanish, frames that are too long |
 //! | `neighbors.rs` | the node's own addresses, and those of its neighbours |
 //! | `tunnel.rs` | a kernel's VXLAN device and a guest that speaks VXLAN |
+//! | `policy.rs` | a kernel's VXLAN device and policy that speaks VXLAN |
 //! | `frames.rs` | two nodes, joined by their uplinks: every frame arrives as it was |
 //! | `station.rs` | a guest in this process |
 
 mod frames;
 mod kernel;
 mod neighbors;
+mod policy;
 mod station;
 mod tunnel;
 

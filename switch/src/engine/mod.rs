@@ -3,7 +3,7 @@
 //!
 //! # Theory of operation
 //!
-//! A worker has one [`Engine`], which has a [`Shard`] for each port whose policy the worker carries out.
+//! A worker has one [`Engine`], which has a `Shard` for each port whose policy the worker carries out.
 //! Nobody else touches either, so there is nothing to lock. All packets of a burst are parsed and hashed, then
 //! all are looked up, then each is dealt with: so the cache misses of different packets overlap. A hit under
 //! the present snapshot of the policy applies the flow's program once and has its outcome; what it
@@ -34,7 +34,7 @@
 //! | `ends.rs` | forgetting: flows, connections, sweeping, room for others |
 //! | `errors.rs`, `fragments.rs` | ICMP errors, fragments |
 //! | `path.rs` | ways through the layers that flows have in common |
-//! | `flow.rs` | [`Unified`](flow::Unified) |
+//! | `flow.rs` | `Unified` |
 //! | `through.rs` | from the flow at one port to that at the next |
 //! | `report.rs` | what a shard says about itself |
 

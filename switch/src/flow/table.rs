@@ -5,7 +5,7 @@
 //!
 //! A flow is found in three steps, each one cache line: the index (hash to place), the key, the flow.
 //! Each step depends on the one before, but not on other packets, so a burst takes all packets through
-//! the first step, then all through the second ([`FlowTable::find_all`]): the misses of 64 packets
+//! the first step, then all through the second ([`FlowTable::probe`], [`FlowTable::confirm`]): the misses of 64 packets
 //! overlap. Keys without IPv6 are one line; the upper parts of IPv6 addresses are kept with the flow.
 //!
 //! The hash is keyed with a secret, or a guest could choose flows that all collide.

@@ -2,7 +2,7 @@
 //! What an uplink is on its link: its addresses, its prefixes, its gateways; and the frames in which it
 //! says so.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use packet::{MacAddr, neighbor};
 

@@ -5,7 +5,7 @@
 //!
 //! A packet is its [`Key`], and what it is to connections. It meets the layers in the order of its
 //! direction; each one matches it as the layers before left it and applies at most one rule. What each layer
-//! came to is a [`Stage`]; the stages are the plan. Nothing is counted, allocated or remembered here:
+//! came to is a stage; the stages are the plan. Nothing is counted, allocated or remembered here:
 //! whoever wants the effects commits the plan, and `simulate` prints it. For the same reason a flow whose
 //! policy changed can be planned again without anybody noticing (VF-20).
 //!
