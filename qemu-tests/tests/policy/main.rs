@@ -5,8 +5,10 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `vxlan.rs` | encapsulation and decapsulation against a kernel's VXLAN device; the directory |
+//! | `acl.rs` | connections: who may begin them, what survives a change, what is billed |
 //! | `vip.rs` | a service behind a virtual address |
 
+mod acl;
 mod vip;
 mod vxlan;
 
@@ -53,6 +55,9 @@ impl Both {
         guest.ip("link set tap0 mtu 1450")?;
         guest.ip(&format!("addr add {ip}/24 dev tap0"))?;
         guest.ip("link set tap0 up")?;
+        // What does not fit into the ring is tried again, so that nothing is lost between the tap and the node.
+        bridge.command("set fwd io retry")?;
+        bridge.command("set burst tx delay 10 retry 10000")?;
         bridge.start()?;
         node.wait_up(&["vm", "up"])?;
         Ok(Self { guest, far, node, _near: near, _bridge: bridge })
