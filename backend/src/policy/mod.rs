@@ -28,6 +28,7 @@ mod events;
 mod node;
 mod store;
 mod switchboard;
+mod teller;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -38,3 +39,4 @@ pub use self::error::PolicyError;
 pub use self::events::{EventHub, Heard, MAX_SUBSCRIBERS, PolicyEvent, Subscription, What};
 pub use self::store::{Applied, DryRun, PolicyStore, PortView};
 pub use self::switchboard::{Comparison, FlowChange, FlowPage, Switchboard, SwitchboardError};
+pub use self::teller::tell_events;
