@@ -3,6 +3,7 @@
 //! outer addresses is filled beforehand, or by an agent that hears of misses.
 
 use anyhow::{Result, ensure};
+use harness::process::Process;
 use harness::scenario::{self, WorkDir};
 use harness::stream::Stream;
 use harness::wait::wait_until;
@@ -96,6 +97,68 @@ fn a_kernel_vxlan_device_is_at_the_other_end() {
         stream.finish()?;
         ensure!(both.node.counted("vm/vnet/overlay/encap")?.bytes > 16 << 20);
         both.nothing_went_wrong()?;
+        both.node.terminate()
+    });
+}
+
+/// Waits for a miss of an address that is told after `mark`.
+fn missed(events: &mut Process, mark: u64, address: &str) -> Result<()> {
+    events.wait_printed(mark, &format!("a miss of {address}"), SOON, |text| {
+        let missed = |line: &str| line.starts_with("data:") && line.contains(&format!("\"address\":\"{address}\""));
+        text.lines().any(missed).then_some(())
+    })
+}
+
+#[test]
+fn the_directory_answers_late_wrongly_and_never() {
+    scenario::run(|work| {
+        let mut both = start(work, "")?;
+        let mut events = both.node.listen(work, "vnet")?;
+        // The stream's first line says that it is heard.
+        events.wait_printed(0, "its first line", SOON, |text| text.contains(":\n").then_some(()))?;
+        let entry = |address: &str| format!("/ports/vm/resources/directory/entries/{address}");
+        let say =
+            |both: &Both, address: &str, what: &str| both.node.request("vnet", "PUT", &entry(address), what).map(drop);
+        let ping = |both: &Both, name: &str, args: &str| {
+            both.guest.spawn(work, name, &["sh", "-c", &format!("exec busybox ping {args}")])
+        };
+
+        // Late: what waited is answered, in its order.
+        let mut late = ping(&both, "late", &format!("-c 3 -i 0.1 -W 5 {INNER_FAR}"))?;
+        missed(&mut events, 0, INNER_FAR)?;
+        wait_until("all three to wait", SOON, || Ok(both.node.flows("vm", "waiting")? >= 3))?;
+        say(&both, INNER_FAR, r#"{ "address": "192.0.2.2" }"#)?;
+        ensure!(late.wait_exit(SOON)?.success(), "{}", late.printed_since(0)?);
+        let printed = late.printed_since(0)?;
+        let order: Vec<_> = (0..3).map(|n| printed.find(&format!("seq={n} "))).collect();
+        ensure!(order.iter().all(Option::is_some) && order.is_sorted(), "{printed}");
+
+        // Wrongly: nobody is there, until it is corrected.
+        let mark = events.mark();
+        let mut wrong = ping(&both, "wrong", "-c 1 -W 1 10.77.0.3")?;
+        missed(&mut events, mark, "10.77.0.3")?;
+        say(&both, "10.77.0.3", r#"{ "address": "192.0.2.99" }"#)?;
+        ensure!(!wrong.wait_exit(SOON)?.success(), "an answer from nowhere: {}", wrong.printed_since(0)?);
+        wait_until("the drop", SOON, || Ok(both.node.port("up")?.dropped("unresolved") > 0))?;
+        say(&both, "10.77.0.3", r#"{ "address": "192.0.2.2" }"#)?;
+        both.guest.sh("busybox ping -c 1 -W 5 10.77.0.3")?;
+
+        // There is no such address, for a second; then it is asked again.
+        let mark = events.mark();
+        let mut absent = ping(&both, "absent", "-c 1 -W 1 10.77.0.4")?;
+        missed(&mut events, mark, "10.77.0.4")?;
+        let before = both.node.dropped("no_mapping")?;
+        say(&both, "10.77.0.4", r#"{ "unknown_s": 1 }"#)?;
+        ensure!(!absent.wait_exit(SOON)?.success());
+        wait_until("the drop", SOON, || Ok(both.node.dropped("no_mapping")? > before))?;
+        let mark = events.mark();
+        let before = both.node.dropped("unresolved")?;
+        wait_until("another question", SOON, || {
+            both.guest.sh("busybox ping -c 1 -W 1 10.77.0.4 || true")?;
+            Ok(events.printed_since(mark)?.contains("10.77.0.4"))
+        })?;
+        // Never.
+        wait_until("the drop", SOON, || Ok(both.node.dropped("unresolved")? > before))?;
         both.node.terminate()
     });
 }
