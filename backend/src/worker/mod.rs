@@ -184,6 +184,9 @@ impl Worker {
             if self.police.engine.has_events() {
                 self.tell_events();
             }
+            if self.police.engine.has_replies() {
+                self.reply();
+            }
         }
         packets
     }

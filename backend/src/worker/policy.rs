@@ -184,6 +184,25 @@ impl Worker {
         self.switch(Source::Bytes(rest), pair, direction, now, waits.map(|(since, _)| since));
     }
 
+    /// Gives guests what policy has to say to them. It is not for their policy.
+    #[cold]
+    pub(super) fn reply(&mut self) {
+        let replies: Vec<_> = self.police.engine.take_replies().collect();
+        for (port, bytes) in replies {
+            let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
+            self.burst.clear();
+            let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            let Some(window) = self.burst.push(PortId::NONE, length, Offload::NONE, 0) else { continue };
+            if window.len() != head.len() {
+                continue;
+            }
+            window.copy_from_slice(head);
+            self.burst.set_verdict(0, Verdict::Deliver(port));
+            self.switch(Source::Bytes(rest), 0, Direction::In, cycles(), None);
+        }
+        self.notify();
+    }
+
     /// Drops what waited for too long.
     #[cold]
     pub(super) fn give_up(&mut self, now_ns: u64) {
