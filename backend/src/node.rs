@@ -239,14 +239,6 @@ impl NodeHandle {
         }
     }
 
-    /// What ports are called, by number.
-    ///
-    /// # Errors
-    /// [`NodeGone`].
-    pub fn port_names(&self) -> Result<Vec<(PortId, Name)>, NodeGone> {
-        self.ask(|reply| Request::PortNames { reply })
-    }
-
     /// What happens in policy, for the one who asks first.
     #[must_use]
     pub fn take_events(&self) -> Option<Receiver<Event>> {

@@ -50,6 +50,8 @@ pub(crate) struct UplinkEntry {
     pub(crate) mac: MacAddr,
     /// What was asked for; its MTU is not yet that of the link.
     pub(crate) config: AfPacket,
+    /// The longest IP packet that the link takes.
+    pub(crate) mtu: usize,
 }
 
 /// A receive queue that takes packets: who serves it.
@@ -68,6 +70,13 @@ impl Topology {
         if let Some(slot) = self.ports.get_mut(index) {
             *slot = Some(entry);
         }
+    }
+
+    /// The longest IP packet that all uplinks take that tunnels may leave by; `None`: there is no such uplink.
+    pub(crate) fn tunnel_mtu(&self) -> Option<u32> {
+        let uplinks = self.ports.iter().flatten().filter_map(|entry| entry.uplink.as_deref());
+        let mtus = uplinks.filter(|uplink| !uplink.config.address.is_empty()).map(|uplink| uplink.mtu);
+        mtus.min().map(|mtu| u32::try_from(mtu).unwrap_or(u32::MAX))
     }
 
     pub(crate) fn port(&self, port: PortId) -> Option<&PortEntry> {
@@ -298,7 +307,7 @@ mod tests {
             gateway: Vec::new(),
             mtu: None,
         };
-        Some(Arc::new(UplinkEntry { mac: MacAddr([2, 0, 0, 0, 0, 1]), config }))
+        Some(Arc::new(UplinkEntry { mac: MacAddr([2, 0, 0, 0, 0, 1]), config, mtu: 1500 }))
     }
 
     #[test]

@@ -7,9 +7,10 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use backend::control::ControlServer;
-use backend::policy::{EventTeller, PolicyStore};
+use backend::policy::{PolicyStore, tell_events};
 use etherparse::PacketBuilder;
 use serde_json::{Value, json};
 use support::{BROADCAST, Guest, NodeSpec, PATIENCE, TestNode};
@@ -20,7 +21,7 @@ const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
 /// A node with its control API.
 struct Served {
     socket: PathBuf,
-    events: EventTeller,
+    teller: JoinHandle<()>,
     server: ControlServer,
     node: TestNode,
 }
@@ -29,10 +30,10 @@ impl Served {
     fn start(spec: NodeSpec) -> Self {
         let node = spec.start();
         let policy = Arc::new(PolicyStore::new(Arc::new(node.handle())));
-        let events = EventTeller::start(node.handle(), Arc::clone(&policy)).expect("a thread");
+        let teller = tell_events(node.handle(), Arc::clone(&policy)).expect("a thread");
         let config = &node.config.control;
         let server = ControlServer::start(config, &[], Arc::new(node.handle()), policy).expect("served");
-        Self { socket: config.socket.to_path_buf(), events, server, node }
+        Self { socket: config.socket.to_path_buf(), teller, server, node }
     }
 
     /// One request of a controller.
@@ -56,7 +57,7 @@ impl Served {
     fn stop(self) {
         self.server.stop();
         drop(self.node);
-        self.events.join();
+        self.teller.join().expect("no panic");
     }
 }
 

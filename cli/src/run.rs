@@ -9,7 +9,7 @@ use anyhow::Context;
 use backend::Node;
 use backend::config::Config;
 use backend::control::ControlListener;
-use backend::policy::{EventTeller, PolicyStore};
+use backend::policy::{PolicyStore, tell_events};
 use clap::builder::PossibleValuesParser;
 use log::LevelFilter;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let control = ControlListener::bind(&config.control, &config.controllers)?;
     let node = Node::start(&config)?;
     let policy = Arc::new(PolicyStore::new(Arc::new(node.handle())));
-    let events = EventTeller::start(node.handle(), Arc::clone(&policy)).context("cannot tell events")?;
+    let teller = tell_events(node.handle(), Arc::clone(&policy)).context("cannot tell events of policy")?;
     let server = control.serve(Arc::new(node.handle()), policy)?;
     log::info!(
         "shunt {} runs: {} workers, {} ports, control socket {}{}",
@@ -68,7 +68,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     server.stop();
     node.stop();
-    events.join();
+    // It ends with the workers; that it panicked is in the log.
+    let _ = teller.join();
     log::info!("stopped");
     Ok(())
 }

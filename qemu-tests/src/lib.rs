@@ -10,6 +10,8 @@
 //! | [`wait`] | conditions with deadlines |
 //! | [`scenario`] | one test's directory, and its logs when it fails |
 //! | [`process`] | a child process: its log, its input, its death |
+//! | [`control`] | a node's policy, as controllers reach it |
+//! | [`stream`] | a TCP connection that is sent through step by step |
 //! | [`node`] | the `shunt` binary as a daemon: configuration, statistics, restarts |
 //! | [`testpmd`] | DPDK's testpmd, driven through its prompt |
 //! | [`exchange`] | two testpmd guests exchange traffic; their counts are held against the node's |
@@ -20,6 +22,7 @@
 //! | [`cover`] | covering every pair of options with few runs |
 
 pub mod accounting;
+pub mod control;
 pub mod cover;
 pub mod exchange;
 pub mod guest;
@@ -27,6 +30,7 @@ pub mod netns;
 pub mod node;
 pub mod process;
 pub mod scenario;
+pub mod stream;
 pub mod testpmd;
 pub mod transfer;
 pub mod wait;

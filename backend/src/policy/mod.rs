@@ -18,7 +18,6 @@
 //! | `switchboard.rs` | [`Switchboard`]: what the store wants of the running switch |
 //! | `node.rs` | the running node as that |
 //! | `events.rs` | [`EventHub`]: misses and exhausted ranges, on their way to controllers |
-//! | `telling.rs` | [`EventTeller`]: events of the workers, told by name |
 //! | `controllers.rs` | [`Controllers`]: who is who |
 //! | `error.rs` | refusals |
 
@@ -29,7 +28,7 @@ mod events;
 mod node;
 mod store;
 mod switchboard;
-mod telling;
+mod teller;
 
 #[cfg(test)]
 pub(crate) mod tests;
@@ -40,4 +39,4 @@ pub use self::error::PolicyError;
 pub use self::events::{EventHub, Heard, MAX_SUBSCRIBERS, PolicyEvent, Subscription, What};
 pub use self::store::{Applied, DryRun, PolicyStore, PortView};
 pub use self::switchboard::{Comparison, FlowChange, FlowPage, Switchboard, SwitchboardError};
-pub use self::telling::EventTeller;
+pub use self::teller::tell_events;

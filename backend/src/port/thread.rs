@@ -104,10 +104,6 @@ pub(crate) enum Request {
     Ports {
         reply: SyncSender<Vec<PortStatus>>,
     },
-    /// What ports are called, by number.
-    PortNames {
-        reply: SyncSender<Vec<(PortId, Name)>>,
-    },
     Bridge {
         reply: SyncSender<Vec<(switch::BridgeStats, usize)>>,
     },
@@ -263,12 +259,6 @@ impl PortsThread {
                 Request::SetPolicy { name, snapshot, reply } => {
                     let result = self.set_policy(&name, snapshot);
                     let _ = reply.try_send(result);
-                }
-                Request::PortNames { reply } => {
-                    let names = self.ports.iter().enumerate().filter_map(|(at, port)| {
-                        Some((PortId(u16::try_from(at).ok()?), port.as_ref()?.config.name.clone()))
-                    });
-                    let _ = reply.try_send(names.collect());
                 }
                 Request::AskEngine { name, question, reply } => {
                     let result = self.ask_engine(&name, question);

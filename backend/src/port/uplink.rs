@@ -205,7 +205,7 @@ impl UplinkLink {
         let mtu = (interface.mtu as usize).min(limit).min(socket.max_mtu());
         let (rx, tx) = (RxRing::new(Arc::clone(&socket)), TxRing::new(Arc::clone(&socket)));
         self.ready = Some(Uplink { port: self.id, rx, tx, mtu, neighbors });
-        let entry = Arc::new(UplinkEntry { mac: interface.mac, config: self.config.clone() });
+        let entry = Arc::new(UplinkEntry { mac: interface.mac, config: self.config.clone(), mtu });
         self.open = Some(Open { interface, socket, entry, mtu });
         self.last_error = None;
         Ok(())

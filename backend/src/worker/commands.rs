@@ -55,6 +55,7 @@ impl Worker {
             }
             Command::SetTopology { topology, reply } => {
                 let old = std::mem::replace(&mut self.path.topology, topology);
+                self.path.police.engine.set_tunnel_mtu(self.path.topology.tunnel_mtu());
                 self.compile_routes();
                 let _ = reply.try_send(old);
             }

@@ -202,6 +202,9 @@ impl Worker {
             if self.path.police.engine.has_events() {
                 self.tell_events();
             }
+            if self.path.police.engine.has_replies() {
+                self.reply();
+            }
         } else if self.path.uplinks.iter().any(|uplink| uplink.ring.has_unsent())
             && now.wrapping_sub(self.last_flush) >= self.retry_ticks
         {

@@ -151,6 +151,17 @@ impl Worker {
         }
         self.notify();
     }
+
+    /// Gives guests what policy has to say to them.
+    #[cold]
+    pub(super) fn reply(&mut self) {
+        let now_ns = self.clock.nanos_at(cycles());
+        let replies: Vec<_> = self.path.police.engine.take_replies().collect();
+        for (port, bytes) in replies {
+            self.path.deliver_own(port, &bytes, now_ns);
+        }
+        self.notify();
+    }
 }
 
 /// A packet in the middle of its way.
@@ -184,6 +195,23 @@ impl Path {
         let payload = Payload::Slices(&payloads);
         let ingress = Ingress { port: ingress, pair, payload, offloads: !offload.is_finished(), waits_since };
         self.run(&ingress, direction, now_ns);
+    }
+
+    /// Delivers a frame that policy itself has made. It is not for any policy.
+    fn deliver_own(&mut self, port: PortId, bytes: &[u8], now_ns: u64) {
+        let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
+        self.burst.clear();
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let Some(window) = self.burst.push(PortId::NONE, length, Offload::NONE, 0) else { return };
+        if window.len() != head.len() {
+            return;
+        }
+        window.copy_from_slice(head);
+        self.burst.set_verdict(0, Verdict::Deliver(port));
+        let payloads = [rest];
+        let payload = Payload::Slices(&payloads);
+        let ingress = Ingress { port: PortId::NONE, pair: 0, payload, offloads: false, waits_since: None };
+        self.run(&ingress, Direction::In, now_ns);
     }
 
     /// Drops what waited for too long.

@@ -109,6 +109,25 @@ impl Program {
         self.front.header != 0
     }
 
+    /// Whether it puts an outer group on.
+    #[inline]
+    #[must_use]
+    pub fn pushes(&self) -> bool {
+        matches!(self.rest.as_deref(), Some(Rest { group: Group::Pushed(_), .. }))
+    }
+
+    /// If it puts an outer group on: by how much the outer IP packet will be longer than the frame is, which is laid out
+    /// so.
+    #[inline]
+    #[must_use]
+    pub fn overhead(&self, layout: &Layout) -> Option<i32> {
+        let Group::Pushed(header) = &self.rest.as_deref()?.group else { return None };
+        let front = &self.front;
+        let more = i32::from(front.tags).saturating_add(front.header.into());
+        let less = i32::from(layout.ethernet?).saturating_add(front.popped.into()).saturating_add(header.ip.into());
+        Some(more.saturating_sub(less))
+    }
+
     /// Applies it to packet `i`, which belongs to its flow and is laid out so. `flow_hash` is that of the
     /// packet as it came to the switch. On the way, the offload metadata stay right: an unfinished checksum
     /// stays unfinished. Afterwards the layout is no longer that of the packet.

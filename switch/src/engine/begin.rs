@@ -3,16 +3,17 @@
 
 use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, PortId, Program, Tunnel, Ufid, Verdict};
 
-use super::flow::{Fate, Marks, Unified, Watched};
+use super::flow::{Fate, Marks, Told, Unified, Watched};
 use super::path::PathId;
 use super::reconcile::Settled;
-use super::shard::{Now, Place, Shard, Tracked, beginning, scope, segment};
+use super::shard::{Beginning, CE, Now, Place, Shard, Tracked, beginning, scope, segment};
 use super::{Event, Outside};
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
-use crate::flow::connection::{Connection, Entry, Role};
+use crate::flow::connection::{Connection, Entry, Fact, Role};
+use crate::flow::tcp::Side;
 use crate::flow::tuple::{Kind, Tuple};
-use crate::flow::{FlowKey, Handle, tcp};
+use crate::flow::{FlowKey, Handle};
 use crate::model::Direction;
 use crate::plan::{Choice, Membership, Outcome, Plan, Question, Request, plan};
 
@@ -26,8 +27,7 @@ struct Planned {
     plan: Plan,
     connection: Option<(Handle, Role)>,
     /// What can begin: TCP with its state.
-    #[expect(clippy::option_option, reason = "nothing, something without a state, or TCP")]
-    begins: Option<Option<tcp::Connection>>,
+    begins: Option<Beginning>,
     /// The tuple of the packet as it came.
     enter: Option<Tuple>,
 }
@@ -62,7 +62,12 @@ impl Shard {
             Ok(handle) => {
                 if let Some(flow) = self.flows.get_mut(handle) {
                     flow.count(place.len, now.ms);
-                    flow.apply(burst, place.at, &place.parsed.layout, key.hash);
+                    let layout = &place.parsed.layout;
+                    let fits = !flow.marks.has(Marks::TUNNEL)
+                        || self.tunnels.admit(flow, burst, place.at, layout, now.direction, now.ns);
+                    if fits {
+                        flow.apply(burst, place.at, layout, key.hash);
+                    }
                 }
                 if now.direction == Direction::In && fate == Fate::Pass {
                     self.pair(handle, &planned.plan.after.ufid, now);
@@ -75,7 +80,10 @@ impl Shard {
                 let path = self.paths.intern(&planned.plan, now.snapshot);
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
-                uncached.apply(burst, place.at, &place.parsed.layout, key.hash);
+                let layout = &place.parsed.layout;
+                if self.tunnels.admit(&uncached, burst, place.at, layout, now.direction, now.ns) {
+                    uncached.apply(burst, place.at, layout, key.hash);
+                }
             }
         }
     }
@@ -93,7 +101,9 @@ impl Shard {
             }
             let plan = self.plan(&key, self.membership(connection, false), now);
             let goes_on = match plan.outcome {
-                Outcome::Forward | Outcome::Hairpin(_) => self.track(at, role, segment(parsed)) == Tracked::Goes,
+                Outcome::Forward | Outcome::Hairpin(_) => {
+                    self.track(at, role, segment(parsed), parsed.transient.ecn == CE, now) == Tracked::Goes
+                }
                 Outcome::Ended => false,
                 // What policy drops has nothing to do with the connection.
                 Outcome::Drop(_) | Outcome::Pending(_) => true,
@@ -211,9 +221,13 @@ impl Shard {
         let (Some(enter), Some(leave)) = (planned.enter, Kind::of(&plan.after.ufid).tuple()) else {
             return Err(DropCause::Untransposable);
         };
-        let tcp = planned.begins.flatten();
+        let tcp = planned.begins.as_ref().and_then(|begins| begins.tcp);
         let mut connection = Connection::new(now.direction, [enter, leave], &plan.entries, tcp);
-        (connection.idle_s, connection.rests) = (plan.idle_s, plan.from_ranges);
+        connection.idle_s = plan.idle_s;
+        connection.set(Fact::Rests, plan.from_ranges);
+        if let (Some(tcp), Some(begins)) = (&mut connection.tcp, &planned.begins) {
+            tcp.timing.observe(Side::Initiator, begins.segment, false, begins.marked, now.us());
+        }
         (connection.epoch, connection.last_ms) = (now.epoch, now.ms);
         let Some(hashes) = self.connections.hashes(&connection) else {
             self.stats.name_conflicts += 1;
@@ -245,7 +259,7 @@ impl Shard {
     /// Puts a flow into the table, among the small ones unless its connection is established.
     pub(super) fn keep(&mut self, key: &FlowKey<'_>, mut flow: Unified, now_ms: u32) -> Result<Handle, Unified> {
         let connection = flow.connection.and_then(|at| self.connections.get(at));
-        let established = connection.is_some_and(|connection| connection.established);
+        let established = connection.is_some_and(|connection| connection.is(Fact::Established));
         flow.marks.set(Marks::QUIET, established && connection.is_some_and(|connection| connection.tcp.is_none()));
         flow.marks.set(Marks::SMALL, !established || !self.room_for_confirmed());
         if flow.marks.has(Marks::SMALL) {
@@ -270,7 +284,7 @@ impl Shard {
         }
         if let Some(connection) = at.and_then(|at| self.connections.get_mut(at)) {
             connection.flows = Some(handle);
-            if connection.initiator.is_none() && key.scope == scope(connection.direction) {
+            if connection.initiator.is_none() && key.scope == scope(connection.direction()) {
                 connection.initiator = Some(handle);
             }
         }
@@ -367,6 +381,8 @@ fn connection_flows(shard: &Shard, at: Option<Handle>) -> Option<Handle> {
 
 impl Unified {
     pub(super) fn new(fate: Fate, program: Option<Box<Program>>, now: &Now<'_>) -> Self {
+        let mut marks = Marks::SMALL;
+        marks.set(Marks::TUNNEL, program.as_deref().is_some_and(Program::pushes));
         Self {
             epoch: now.epoch,
             bytes: 0,
@@ -381,7 +397,8 @@ impl Unified {
             next_port: PortId::NONE,
             next_s: 0,
             fate,
-            marks: Marks::SMALL,
+            told: Told::default(),
+            marks,
             watched: Watched::default(),
         }
     }

@@ -4,7 +4,7 @@
 use super::flow::{Fate, Marks};
 use super::shard::Shard;
 use super::to_ms;
-use crate::flow::connection::Connection;
+use crate::flow::connection::{Connection, Fact};
 use crate::flow::{Handle, tcp};
 
 /// A flow without a connection is forgotten after so long without a packet.
@@ -68,6 +68,7 @@ impl Shard {
         let Some(flow) = self.flows.get_mut(handle) else { return };
         let (packets, bytes) = (std::mem::take(&mut flow.packets), std::mem::take(&mut flow.bytes));
         if packets > 0 {
+            flow.told.add(packets, bytes);
             self.paths.count(flow.path, packets, bytes);
         }
     }
@@ -91,7 +92,7 @@ impl Shard {
     /// A connection has confirmed itself: its flows are small no longer.
     pub(super) fn establish(&mut self, at: Handle) {
         let Some(connection) = self.connections.get_mut(at) else { return };
-        connection.established = true;
+        connection.set(Fact::Established, true);
         let (mut next, quiet) = (connection.flows, connection.tcp.is_none());
         while let Some(handle) = next {
             self.confirm(handle, quiet);
@@ -163,7 +164,8 @@ impl Shard {
         let Some(handle) = self.small.pop_front() else { return };
         let Some(flow) = self.flows.get(handle).filter(|flow| flow.marks.has(Marks::SMALL)) else { return };
         self.stats.evicted_small += 1;
-        let unfinished = flow.connection.filter(|at| self.connections.get(*at).is_some_and(|held| !held.established));
+        let unfinished =
+            flow.connection.filter(|at| self.connections.get(*at).is_some_and(|held| !held.is(Fact::Established)));
         match unfinished {
             Some(at) => self.end(at, now_ms),
             None => self.forget(handle),
@@ -249,7 +251,7 @@ impl Shard {
 
 /// How well a connection can be missed.
 fn rank(connection: &Connection) -> u8 {
-    match connection.tcp.as_deref().map(tcp::Connection::state) {
+    match connection.tcp.as_ref().map(|tcp| tcp.state.state()) {
         Some(tcp::State::Reset) => 5,
         Some(tcp::State::TimeWait) => 4,
         Some(tcp::State::Closing) => 3,

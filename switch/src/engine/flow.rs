@@ -33,8 +33,35 @@ pub(super) struct Unified {
     /// what stood there then.
     pub(super) watched: Watched,
     pub(super) fate: Fate,
+    /// What the rules were given already.
+    pub(super) told: Told,
     /// What else there is to know, a bit each.
     pub(super) marks: Marks,
+}
+
+/// Packets, 40 bits, and bytes, 48: both stay at their most. That is a day of the smallest packets on the fastest
+/// links, and six hours of the largest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told([u8; 11]);
+
+impl Told {
+    const PACKETS: usize = 5;
+
+    pub(super) fn get(self) -> (u64, u64) {
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
+        let (packets, bytes) = self.0.split_at(Self::PACKETS);
+        (number(packets), number(bytes))
+    }
+
+    pub(super) fn add(&mut self, packets: u32, bytes: u64) {
+        let (old_packets, old_bytes) = self.get();
+        let sums = [old_packets.saturating_add(packets.into()), old_bytes.saturating_add(bytes)];
+        let (to_packets, to_bytes) = self.0.split_at_mut(Self::PACKETS);
+        for (to, sum) in [to_packets, to_bytes].into_iter().zip(sums) {
+            let sum = sum.min((1 << (8 * to.len())) - 1);
+            to.iter_mut().zip(sum.to_le_bytes()).for_each(|(to, byte)| *to = byte);
+        }
+    }
 }
 
 /// What there is to know about a flow, a bit each.
@@ -50,6 +77,9 @@ impl Marks {
     pub(super) const QUIET: Self = Self(4);
     /// It is right for a while only: what the directory denied may come to be.
     pub(super) const PASSING: Self = Self(8);
+
+    /// Its packets are put into a tunnel.
+    pub(super) const TUNNEL: Self = Self(16);
 
     #[inline]
     pub(super) const fn has(self, other: Self) -> bool {
@@ -68,7 +98,13 @@ impl Marks {
     /// Whether its flow's packets have nothing to tell but that they were there.
     #[inline]
     pub(super) const fn is_calm(self) -> bool {
-        self.0 & (Self::SEEN.0 | Self::QUIET.0 | Self::PASSING.0) == Self::SEEN.0 | Self::QUIET.0
+        self.0 & (Self::SEEN.0 | Self::QUIET.0 | Self::PASSING.0 | Self::TUNNEL.0) == Self::SEEN.0 | Self::QUIET.0
+    }
+
+    /// The same of packets that are put into a tunnel, if they fit.
+    #[inline]
+    pub(super) const fn is_calm_tunnel(self) -> bool {
+        Self(self.0 & !Self::TUNNEL.0).is_calm()
     }
 }
 

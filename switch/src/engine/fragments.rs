@@ -123,7 +123,10 @@ impl Shard {
         if !transient.more_fragments {
             rest.total = Some(end);
         }
-        rest.flow.apply(burst, place.at, &place.parsed.layout, key.hash);
+        let layout = &place.parsed.layout;
+        if self.tunnels.admit(&rest.flow, burst, place.at, layout, now.direction, now.ns) {
+            rest.flow.apply(burst, place.at, layout, key.hash);
+        }
         self.paths.count(rest.path, 1, place.len.into());
         if rest.is_whole()
             && let Some(rest) = self.fragments.datagrams.remove(&datagram)

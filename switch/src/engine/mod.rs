@@ -33,6 +33,7 @@
 //! | `reconcile.rs` | flows and connections after policy changed |
 //! | `ends.rs` | forgetting: flows, connections, sweeping, room for others |
 //! | `errors.rs`, `fragments.rs` | ICMP errors, fragments |
+//! | `tunnels.rs` | what is too long once it is in a tunnel |
 //! | `path.rs` | ways through the layers that flows have in common |
 //! | `flow.rs` | `Unified` |
 //! | `through.rs` | from the flow at one port to that at the next |
@@ -49,6 +50,7 @@ mod reconcile;
 mod report;
 mod shard;
 mod through;
+mod tunnels;
 
 #[cfg(test)]
 #[expect(clippy::cast_possible_truncation, reason = "test frames are short")]
@@ -60,6 +62,7 @@ use std::sync::Arc;
 use packet::{Burst, PortId};
 
 pub use report::{FlowReport, PortReport, ShardStats};
+pub use tunnels::TunnelStats;
 
 use crate::Name;
 use crate::compile::Snapshot;
@@ -94,6 +97,10 @@ pub struct Engine {
     names: Vec<Option<Name>>,
     events: VecDeque<Event>,
     lost_events: u64,
+    /// ICMP errors, each for the guest of a port.
+    replies: VecDeque<(PortId, Vec<u8>)>,
+    lost_replies: u64,
+    tunnel_mtu: Option<u32>,
     sweep_next: usize,
     /// Of the packets of the present burst the flow at the port that they came from.
     trail: Trail,
@@ -143,6 +150,9 @@ impl Engine {
             names: Vec::new(),
             events: VecDeque::with_capacity(MAX_EVENTS),
             lost_events: 0,
+            replies: VecDeque::new(),
+            lost_replies: 0,
+            tunnel_mtu: None,
             sweep_next: 0,
             trail: Trail::new(),
         }
@@ -159,7 +169,7 @@ impl Engine {
         match slot {
             Some(shard) => Some(shard.set_snapshot(snapshot)),
             None => {
-                *slot = Some(Box::new(Shard::new(port, snapshot, self.config)));
+                *slot = Some(Box::new(Shard::new(port, snapshot, self.config, self.tunnel_mtu)));
                 None
             }
         }
@@ -199,10 +209,48 @@ impl Engine {
         let mut outside = Outside { names, events, lost_events, shards, trail, parked: 0, release: false };
         shard.process(burst, direction, now_ns, &mut outside);
         let todo = Todo { parked: outside.parked, release: outside.release };
+        if !shard.tunnels.replies.is_empty() {
+            self.collect(port, &mut shard);
+        }
+        let Self { shards, .. } = self;
         if let Some(slot) = shards.get_mut(port.index()) {
             *slot = Some(shard);
         }
         todo
+    }
+
+    #[cold]
+    fn collect(&mut self, port: PortId, shard: &mut Shard) {
+        for reply in shard.tunnels.replies.drain(..) {
+            if self.replies.len() < tunnels::MAX_REPLIES {
+                self.replies.push_back((port, reply));
+            } else {
+                self.lost_replies += 1;
+            }
+        }
+    }
+
+    /// Says how long an IP packet may be on the link under the tunnels (decision 22); `None`: as long as it likes.
+    pub fn set_tunnel_mtu(&mut self, mtu: Option<u32>) {
+        self.tunnel_mtu = mtu;
+        self.shards.iter_mut().flatten().for_each(|shard| shard.tunnels.mtu = mtu);
+    }
+
+    /// Frames for the guests of ports, which are to get them without policy.
+    pub fn take_replies(&mut self) -> impl Iterator<Item = (PortId, Vec<u8>)> {
+        self.replies.drain(..)
+    }
+
+    /// Whether there are any.
+    #[must_use]
+    pub fn has_replies(&self) -> bool {
+        !self.replies.is_empty()
+    }
+
+    /// Those that were forgotten because nobody took them.
+    #[must_use]
+    pub const fn lost_replies(&self) -> u64 {
+        self.lost_replies
     }
 
     /// To be called before a burst is processed for the first time. As long as `forwarding` is the same number, the

@@ -47,7 +47,7 @@ impl Shard {
         if connection.epoch == now.epoch {
             return Settled::Goes;
         }
-        let (first, direction) = (connection.initiator, connection.direction);
+        let (first, direction) = (connection.initiator, connection.direction());
         let path = first.and_then(|first| self.flows.get(first)).and_then(|flow| flow.path);
         if self.paths.holds(path, now.snapshot) {
             connection.epoch = now.epoch;
@@ -154,6 +154,7 @@ fn membership_role(shard: &Shard, at: Handle, now: &Now<'_>) -> Option<crate::fl
 
 impl Unified {
     fn renew(&mut self, fate: Fate, program: Option<Box<packet::Program>>, now: &Now<'_>) {
+        self.marks.set(Marks::TUNNEL, program.as_deref().is_some_and(packet::Program::pushes));
         (self.fate, self.program, self.epoch) = (fate, program, now.epoch);
         self.marks.set(Marks::PASSING, fate == Fate::Drop(packet::DropCause::NoMapping));
     }

@@ -6,8 +6,10 @@ use packet::{DropCause, PortId, Ufid};
 use super::flow::{Fate, Marks, Unified};
 use super::shard::{Now, Shard, scope};
 use super::to_ms;
+use super::tunnels::TunnelStats;
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
+use crate::flow::slab::allocated;
 use crate::flow::tuple::{Kind, Tuple};
 use crate::flow::{Handle, tcp};
 use crate::model::Direction;
@@ -79,6 +81,8 @@ pub struct PortReport {
     pub memory: u64,
     /// What was counted.
     pub stats: ShardStats,
+    /// What was too long for tunnels.
+    pub tunnels: TunnelStats,
 }
 
 /// What there is to say about a flow.
@@ -92,6 +96,10 @@ pub struct FlowReport {
     pub ufid: Ufid,
     /// The tuple in that.
     pub tuple: Option<Tuple>,
+    /// Packets since it began.
+    pub packets: u64,
+    /// Bytes since it began.
+    pub bytes: u64,
     /// Packets and bytes that its rules have not been told of yet.
     pub pending: (u32, u64),
     /// Milliseconds of the switch's clock when it last saw a packet.
@@ -102,6 +110,11 @@ pub struct FlowReport {
     pub tcp: Option<tcp::State>,
     /// Segments that were sent again, of the initiator and of the responder.
     pub retransmits: [u32; 2],
+    /// Smoothed round trips of TCP in microseconds, from here to the responder and back (of what the initiator sends), and
+    /// from here to the initiator and back.
+    pub rtt_us: [Option<u32>; 2],
+    /// Packets of TCP that were marked as having met congestion, of the initiator and of the responder.
+    pub congestion_marks: [u32; 2],
     /// Why its packets are dropped.
     pub dropped: Option<DropCause>,
     /// Where its packets go whatever they say.
@@ -110,8 +123,10 @@ pub struct FlowReport {
 
 impl Shard {
     pub(super) fn report(&self) -> PortReport {
-        let programs = self.flows.iter().filter(|(_, flow)| flow.program.is_some()).count();
-        let memory = self.flows.memory() + self.connections.memory() + programs * size_of::<packet::Program>();
+        let programs = self.flows.iter().filter_map(|(_, flow)| flow.program.as_deref());
+        let programs: usize =
+            programs.map(|program| allocated(size_of::<packet::Program>()) + program.heap_bytes()).sum();
+        let memory = self.flows.memory() + self.connections.memory() + programs;
         PortReport {
             version: self.snapshot.version(),
             flows: self.flows.len() as u64,
@@ -121,6 +136,7 @@ impl Shard {
             resting: self.connections.resting() as u64,
             memory: memory as u64,
             stats: self.stats,
+            tunnels: self.tunnels.stats,
         }
     }
 
@@ -174,17 +190,22 @@ impl Shard {
     fn describe(&self, handle: Handle, flow: &Unified) -> Option<FlowReport> {
         let (at, ufid) = self.flows.identity(handle)?;
         let tcp = flow.connection.and_then(|at| self.connections.get(at)?.tcp.as_deref());
-        let retransmits = |side| tcp.map_or(0, |tcp| tcp.retransmits(side));
+        let retransmits = |side| tcp.map_or(0, |tcp| tcp.state.retransmits(side));
+        let (told_packets, told_bytes) = flow.told.get();
         Some(FlowReport {
             id: handle.to_bits(),
             direction: if at == scope(Direction::In) { Direction::In } else { Direction::Out },
             ufid,
             tuple: Kind::of(&ufid).tuple(),
+            packets: told_packets + u64::from(flow.packets),
+            bytes: told_bytes + flow.bytes,
             pending: (flow.packets, flow.bytes),
             last_ms: flow.last_ms,
             confirmed: !flow.marks.has(Marks::SMALL),
-            tcp: tcp.map(tcp::Connection::state),
+            tcp: tcp.map(|tcp| tcp.state.state()),
             retransmits: [retransmits(tcp::Side::Initiator), retransmits(tcp::Side::Responder)],
+            rtt_us: tcp.map_or([None; 2], |tcp| tcp.timing.smoothed_us()),
+            congestion_marks: tcp.map_or([0; 2], |tcp| tcp.timing.marked()),
             dropped: match flow.fate {
                 Fate::Drop(cause) => Some(cause),
                 Fate::Pass | Fate::Redirect(_) => None,

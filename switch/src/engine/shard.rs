@@ -10,10 +10,11 @@ use super::batch::{Batch, Member};
 use super::flow::{Fate, Marks, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
+use super::tunnels::Tunnels;
 use super::{EngineConfig, Outside, ShardStats, to_ms};
 use crate::Name;
 use crate::compile::Snapshot;
-use crate::flow::connection::Role;
+use crate::flow::connection::{Fact, Role, Tcp};
 use crate::flow::connections::Connections;
 use crate::flow::tcp::{self, Progress, Segment};
 use crate::flow::tuple::{Kind, Tuple};
@@ -40,6 +41,7 @@ pub(super) struct Shard {
     /// Flows that nobody has confirmed, oldest first, among them some that are gone or confirmed by now.
     pub(super) small: VecDeque<Handle>,
     pub(super) budget: Budget,
+    pub(super) tunnels: Tunnels,
     pub(super) stats: ShardStats,
     /// Questions that were asked, and when.
     pub(super) asked: HashMap<Request, u64, foldhash::fast::RandomState>,
@@ -105,7 +107,7 @@ pub(super) struct Budget {
 }
 
 impl Shard {
-    pub(super) fn new(port: PortId, snapshot: Arc<Snapshot>, config: EngineConfig) -> Self {
+    pub(super) fn new(port: PortId, snapshot: Arc<Snapshot>, config: EngineConfig, tunnel_mtu: Option<u32>) -> Self {
         let flows = config.flows.saturating_add(config.small_flows);
         // What is true of one shard's keys is of no use against another's.
         let secret = |n: u64| Secret::new(config.seed ^ (u64::from(port.0) << 32 | n));
@@ -119,7 +121,8 @@ impl Shard {
             openings: Openings::new(),
             paths: Paths::new(MAX_PATHS),
             small: VecDeque::new(),
-            budget: Budget { tokens: config.plans_per_second, filled_ns: 0 },
+            budget: Budget::new(config.plans_per_second),
+            tunnels: Tunnels::new(tunnel_mtu),
             stats: ShardStats::default(),
             asked: HashMap::default(),
             sweep_at: 0,
@@ -205,7 +208,8 @@ impl Shard {
     ) -> bool {
         let Some(handle) = member.handle else { return false };
         let Some(flow) = self.flows.get_mut(handle) else { return false };
-        let calm = flow.marks.is_calm()
+        let fits = || self.tunnels.fits(flow, member.quick.layout(), member.len);
+        let calm = (flow.marks.is_calm() || flow.marks.is_calm_tunnel() && fits())
             && flow.epoch == now.epoch
             && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
             && (flow.connection.is_some() || self.openings.is_quiet(flow.watched));
@@ -313,18 +317,25 @@ impl Shard {
             return false;
         }
         let Some(flow) = self.flows.get(handle) else { return false };
-        if !flow.marks.has(Marks::QUIET) && !self.watch(handle, packet.segment, now) {
-            return false;
+        if !flow.marks.has(Marks::QUIET) {
+            let marked = has_met_congestion(burst.window(packet.at), packet.layout);
+            if !self.watch(handle, packet.segment, marked, now) {
+                return false;
+            }
         }
         let Some(flow) = self.flows.get_mut(handle) else { return false };
         self.stats.hits += 1;
         flow.count(packet.len, now.ms);
-        flow.apply(burst, packet.at, packet.layout, packet.hash);
+        let fits = !flow.marks.has(Marks::TUNNEL)
+            || self.tunnels.admit(flow, burst, packet.at, packet.layout, now.direction, now.ns);
+        if fits {
+            flow.apply(burst, packet.at, packet.layout, packet.hash);
+        }
         true
     }
 
     /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
-    fn watch(&mut self, handle: Handle, segment: Segment, now: &Now<'_>) -> bool {
+    fn watch(&mut self, handle: Handle, segment: Segment, marked: bool, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
         if matches!(flow.fate, Fate::Drop(_)) {
             return true;
@@ -341,7 +352,7 @@ impl Shard {
             Some(connection) => connection.role(now.direction),
             None => return false,
         };
-        match self.track(at, role, segment) {
+        match self.track(at, role, segment, marked, now) {
             Tracked::Goes => true,
             Tracked::Over => {
                 self.end(at, now.ms);
@@ -351,16 +362,24 @@ impl Shard {
     }
 
     /// Takes a packet into account that belongs to a connection.
-    pub(super) fn track(&mut self, at: Handle, role: Role, segment: Segment) -> Tracked {
+    pub(super) fn track(&mut self, at: Handle, role: Role, segment: Segment, marked: bool, now: &Now<'_>) -> Tracked {
         let Some(connection) = self.connections.get_mut(at) else { return Tracked::Over };
         let Some(tcp) = &mut connection.tcp else {
-            connection.answered |= role == Role::Responder;
-            if connection.answered && !connection.established {
+            if role == Role::Responder && !connection.is(Fact::Answered) {
+                connection.set(Fact::Answered, true);
+            }
+            if connection.is(Fact::Answered) && !connection.is(Fact::Established) {
                 self.establish(at);
             }
             return Tracked::Goes;
         };
-        match tcp.track(role.side(), segment) {
+        let (side, Tcp { state, timing }) = (role.side(), &mut **tcp);
+        let sent_again = state.retransmits(side);
+        let progress = state.track(side, segment);
+        if matches!(progress, Progress::Unchanged | Progress::Became(_)) {
+            timing.observe(side, segment, state.retransmits(side) != sent_again, marked, now.us());
+        }
+        match progress {
             Progress::Unchanged => {}
             Progress::Became(tcp::State::Established) => self.establish(at),
             Progress::Became(_) => {}
@@ -436,6 +455,12 @@ pub(super) enum Tracked {
 }
 
 impl Now<'_> {
+    /// Microseconds, round and round.
+    #[expect(clippy::cast_possible_truncation, reason = "it goes round")]
+    pub(super) const fn us(&self) -> u32 {
+        (self.ns / 1000) as u32
+    }
+
     /// About a second, round and round.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "it goes round")]
@@ -461,6 +486,11 @@ impl Now<'_> {
 }
 
 impl Budget {
+    /// A full one.
+    pub(super) const fn new(per_second: u32) -> Self {
+        Self { tokens: per_second, filled_ns: 0 }
+    }
+
     /// Takes leave to plan, if there is any left.
     pub(super) fn take(&mut self, now_ns: u64, per_second: u32) -> bool {
         if self.tokens == 0 {
@@ -549,6 +579,19 @@ pub(super) const fn scope(direction: Direction) -> Scope {
     Scope(direction as u8)
 }
 
+/// Whether a packet that is no fragment is marked as having met congestion (RFC 3168).
+fn has_met_congestion(window: &[u8], layout: &Layout) -> bool {
+    let header = layout.network.and_then(|at| window.get(usize::from(at)..));
+    match header {
+        Some([first, second, ..]) if first >> 4 == 4 => second & CE == CE,
+        Some([first, second, ..]) if first >> 4 == 6 => second >> 4 & CE == CE,
+        _ => false,
+    }
+}
+
+/// Congestion experienced.
+pub(super) const CE: u8 = 3;
+
 /// What TCP tracking wants to know.
 pub(super) fn segment(parsed: &Parsed) -> Segment {
     let transient = &parsed.transient;
@@ -560,12 +603,23 @@ pub(super) fn segment(parsed: &Parsed) -> Segment {
     }
 }
 
-/// Whether a packet that belongs to no connection may begin one; TCP with what is then known of it.
-#[expect(clippy::option_option, reason = "none, one without a state, or one of TCP")]
-pub(super) fn beginning(parsed: &Parsed) -> Option<Option<tcp::Connection>> {
+/// How a packet may begin a connection.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Beginning {
+    /// Of TCP what is then known of it.
+    pub(super) tcp: Option<tcp::Connection>,
+    pub(super) segment: Segment,
+    /// Whether it has met congestion.
+    pub(super) marked: bool,
+}
+
+/// How a packet that belongs to no connection may begin one, if it may.
+pub(super) fn beginning(parsed: &Parsed) -> Option<Beginning> {
     let tuple = Kind::of(&parsed.ufid).tuple()?;
-    if tuple.protocol != crate::flow::tuple::TCP {
-        return Some(None);
-    }
-    tcp::Connection::begin(segment(parsed)).map(Some)
+    let segment = segment(parsed);
+    let tcp = match tuple.protocol {
+        crate::flow::tuple::TCP => Some(tcp::Connection::begin(segment)?),
+        _ => None,
+    };
+    Some(Beginning { tcp, segment, marked: parsed.transient.ecn == CE })
 }

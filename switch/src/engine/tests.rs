@@ -487,3 +487,128 @@ fn packets_go_straight_through_both_ports() {
     let out = here.groups[0].rules[0].1.packets;
     assert_eq!((out, there.groups[0].rules[1].1.packets), (11, 10), "the last met no policy there");
 }
+
+#[test]
+fn flows_know_what_they_carried_and_how_far_it_is() {
+    // VF-22, on a virtual clock.
+    let mut bench = Bench::new();
+    bench.layer("acl", 10, Default::Block, vec![rule("out", Direction::Out, &[], allow())]);
+    let tcp = |out: bool, flags: &str, seq, ack, len: usize, tos: u8| {
+        let (from, to) = if out { ([10, 0, 0, 1], [10, 0, 0, 2]) } else { ([10, 0, 0, 2], [10, 0, 0, 1]) };
+        let (from_port, to_port) = if out { (7, 80) } else { (80, 7) };
+        let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4(from, to, 64);
+        let builder = builder.tcp(from_port, to_port, seq, 1000);
+        let builder = if flags.contains('S') { builder.syn() } else { builder };
+        let builder = if flags.contains('A') { builder.ack(ack) } else { builder };
+        let mut frame = Vec::new();
+        builder.write(&mut frame, &vec![1; len]).unwrap();
+        frame[15] = tos;
+        // The header's checksum is not looked at.
+        frame
+    };
+    let start = bench.now;
+    let steps = [
+        (0, true, "S", 100, 0, 0, 0),
+        (3000, false, "SA", 900, 101, 0, 0),
+        (3500, true, "A", 101, 901, 10, 0),
+        (6500, false, "A", 901, 111, 0, 3),
+        (7000, true, "A", 101, 901, 10, 1),
+    ];
+    let mut bytes = [0, 0];
+    for (us, out, flags, seq, ack, len, tos) in steps {
+        let frame = tcp(out, flags, seq, ack, len, tos);
+        bytes[usize::from(!out)] += frame.len() as u64;
+        bench.now = start + us * 1000;
+        bench.send(if out { Direction::Out } else { Direction::In }, &frame).unwrap();
+        // What was told to the rules counts too.
+        bench.engine.fold(PORT, 0, 1000);
+    }
+    let mut reports = Vec::new();
+    bench.engine.list(PORT, 0, 100, |report| reports.push(report));
+    assert_eq!(reports.len(), 2);
+    for report in reports {
+        let at = usize::from(report.direction == Direction::In);
+        assert_eq!((report.packets, report.bytes), ([3, 2][at], bytes[at]));
+        assert_eq!(report.tcp, Some(crate::flow::tcp::State::Established));
+        assert_eq!((report.retransmits, report.congestion_marks), ([1, 0], [0, 1]));
+        let rtt = report.rtt_us.map(|rtt| rtt.map(|us| us.div_ceil(10) * 10));
+        assert_eq!(rtt, [Some(3000), Some(500)]);
+    }
+}
+
+#[test]
+fn memory_of_a_pair_is_bounded() {
+    // Five layers of which two are stateful: keys, flows, programs, connections, TCP and the slack of tables.
+    const PAIRS: u32 = 100_000;
+    for (tcp, nat, most) in [(false, false, 448), (true, false, 520), (false, true, 576)] {
+        let mut bench = Bench::new();
+        let config = EngineConfig { flows: 250_000, small_flows: 40_000, plans_per_second: u32::MAX, seed: 3 };
+        bench.engine = Engine::new(config);
+        if nat {
+            let range = |last| PortRange { address: IpAddr::from([192, 0, 2, last]), first: 1024, last: 65_535 };
+            let ranges = Content::Ranges([range(1), range(2)].into());
+            let resource = Resource { name: name("pool"), controller: name("test"), content: ranges };
+            bench.edit(vec![Edit::PutResource { resource: Arc::new(resource) }]);
+        }
+        for at in 0..5 {
+            let translate = Nat { source: Some(Source::Ranges(name("pool"))), destination: None, stateful: idle(60) };
+            let action = match at {
+                1 if nat => Action::Nat(translate),
+                0 | 1 => allow(),
+                _ => Action::Allow { stateful: None },
+            };
+            let rules = vec![rule("out", Direction::Out, &[], action)];
+            bench.layer(&format!("layer{at}"), at, Default::Allow, rules);
+        }
+        for first in (0..PAIRS).step_by(64) {
+            let frames: Vec<_> = (first..(first + 64).min(PAIRS)).map(|n| pair_frame(n, tcp)).collect();
+            let mut out = burst(&frames, Direction::Out);
+            bench.engine.process(&mut out, PORT, Direction::Out, bench.now);
+            let answers: Vec<_> = (0..out.len()).map(|at| answer_to(out.window(at), tcp)).collect();
+            let mut back = burst(&answers, Direction::In);
+            bench.engine.process(&mut back, PORT, Direction::In, bench.now);
+            if tcp {
+                let frames: Vec<_> = frames.iter().map(|frame| last_of_handshake(frame)).collect();
+                bench.engine.process(&mut burst(&frames, Direction::Out), PORT, Direction::Out, bench.now);
+            }
+        }
+        let report = bench.report();
+        assert_eq!((report.connections, report.stats.confirmed), (PAIRS.into(), 2 * u64::from(PAIRS)));
+        let each = report.memory / u64::from(PAIRS);
+        assert!(each <= most, "tcp {tcp}, nat {nat}: {each} bytes");
+    }
+}
+
+/// The first frame of a connection by number.
+fn pair_frame(number: u32, tcp: bool) -> Vec<u8> {
+    let [_, a, b, c] = number.to_be_bytes();
+    let builder = PacketBuilder::ethernet2([2; 6], [4; 6]).ipv4([10, a, b, c], [198, 51, 100, 1], 64);
+    let mut frame = Vec::new();
+    let written = match tcp {
+        true => builder.tcp(7, 80, 100, 1000).syn().write(&mut frame, &[]),
+        false => builder.udp(7, 80).write(&mut frame, &[1; 8]),
+    };
+    written.unwrap();
+    frame
+}
+
+/// The answer: ends exchanged; of TCP a SYN-ACK.
+fn answer_to(frame: &[u8], tcp: bool) -> Vec<u8> {
+    let mut answer = frame.to_vec();
+    answer[26..30].copy_from_slice(&frame[30..34]);
+    answer[30..34].copy_from_slice(&frame[26..30]);
+    answer[34..36].copy_from_slice(&frame[36..38]);
+    answer[36..38].copy_from_slice(&frame[34..36]);
+    if tcp {
+        answer[38..46].copy_from_slice(&[0, 0, 3, 0, 0, 0, 0, 101]);
+        answer[47] = 0x12;
+    }
+    answer
+}
+
+fn last_of_handshake(frame: &[u8]) -> Vec<u8> {
+    let mut last = frame.to_vec();
+    last[38..46].copy_from_slice(&[0, 0, 0, 101, 0, 0, 3, 1]);
+    last[47] = 0x10;
+    last
+}

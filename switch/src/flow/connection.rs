@@ -14,6 +14,7 @@ use crate::compile::Stamp;
 use crate::flow::Handle;
 use crate::flow::slab::allocated;
 use crate::flow::tcp;
+use crate::flow::timing::Timing;
 use crate::flow::tuple::Tuple;
 use crate::model::Direction;
 
@@ -29,23 +30,17 @@ pub(crate) enum Role {
 /// A connection of a port.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    /// Which way its initiator's packets go.
-    pub(crate) direction: Direction,
-    /// Whether its names rest when it ends: its port was taken from a list.
-    pub(crate) rests: bool,
-    /// Whether a packet of the responder was seen.
-    pub(crate) answered: bool,
-    /// Nobody's before it has confirmed itself.
-    pub(crate) established: bool,
+    /// What is so of it, a bit each.
+    facts: u8,
     /// Boxed, because what is not TCP is to be small.
-    pub(crate) tcp: Option<Box<tcp::Connection>>,
+    pub(crate) tcp: Option<Box<Tcp>>,
     enter: Narrow,
     leave: Narrow,
     protocol: u8,
-    version: u8,
-    /// The layers of the first entries, 0 for none, and the numbers of their tuples.
+    /// The layers of the first entries, 0 for none, and the numbers of their tuples, four bits each: so few entries have no
+    /// more tuples than that.
     layers: [u32; INLINE],
-    numbers: [[u8; 2]; INLINE],
+    numbers: [u8; INLINE],
     more: Option<Box<More>>,
     /// The epoch of its shard in which it was last planned.
     pub(crate) epoch: u32,
@@ -69,6 +64,30 @@ pub(crate) struct Entry {
     /// And behind it.
     pub(crate) after: Tuple,
 }
+
+/// A fact about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Fact {
+    /// Its initiator's packets go out.
+    Outbound = 1,
+    /// Its names rest when it ends: its port was taken from a list.
+    Rests = 2,
+    /// A packet of the responder was seen.
+    Answered = 4,
+    /// It has confirmed itself.
+    Established = 8,
+}
+
+/// What is known of a TCP connection.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tcp {
+    pub(crate) state: tcp::Connection,
+    pub(crate) timing: Timing,
+}
+
+// With the word in front of an allocation that is whole pairs of words.
+const _: () = assert!(size_of::<Tcp>() <= 72);
 
 /// Entries that a connection has room for.
 const INLINE: usize = 2;
@@ -103,7 +122,7 @@ struct Narrow {
 struct Packed(Narrow, Option<Box<[u128; 2]>>);
 
 // Two flows, their keys and this are to be half a kilobyte, with room for what is in the index.
-const _: () = assert!(size_of::<Connection>() <= 80);
+const _: () = assert!(size_of::<Connection>() <= 72);
 
 impl Connection {
     /// Begins one. `entries` are in the order in which the initiator meets them.
@@ -114,17 +133,13 @@ impl Connection {
         tcp: Option<tcp::Connection>,
     ) -> Self {
         let mut connection = Self {
-            direction,
-            rests: false,
-            answered: false,
-            established: false,
-            tcp: tcp.map(Box::new),
+            facts: if direction == Direction::Out { Fact::Outbound as u8 } else { 0 },
+            tcp: tcp.map(|state| Box::new(Tcp { state, timing: Timing::default() })),
             enter: Narrow::new(enter),
             leave: Narrow::new(leave),
             protocol: enter.protocol,
-            version: enter.version,
             layers: [0; INLINE],
-            numbers: [[0; 2]; INLINE],
+            numbers: [0; INLINE],
             more: None,
             epoch: 0,
             initiator: None,
@@ -140,16 +155,38 @@ impl Connection {
         connection
     }
 
+    /// Which way its initiator's packets go.
+    #[inline]
+    pub(crate) const fn direction(&self) -> Direction {
+        if self.is(Fact::Outbound) { Direction::Out } else { Direction::In }
+    }
+
+    /// Whether something is so.
+    #[inline]
+    pub(crate) const fn is(&self, fact: Fact) -> bool {
+        self.facts & fact as u8 != 0
+    }
+
+    /// Says that something is so, or is not.
+    #[inline]
+    pub(crate) const fn set(&mut self, fact: Fact, to: bool) {
+        if to {
+            self.facts |= fact as u8;
+        } else {
+            self.facts &= !(fact as u8);
+        }
+    }
+
     /// The tuple of packets of a direction as they enter the policy.
     #[inline]
     pub(crate) fn name(&self, direction: Direction) -> Tuple {
-        if direction == self.direction { self.enter() } else { self.leave().reversed() }
+        if direction == self.direction() { self.enter() } else { self.leave().reversed() }
     }
 
     /// What packets of a direction are to it.
     #[inline]
     pub(crate) fn role(&self, direction: Direction) -> Role {
-        if direction == self.direction { Role::Initiator } else { Role::Responder }
+        if direction == self.direction() { Role::Initiator } else { Role::Responder }
     }
 
     #[inline]
@@ -168,7 +205,7 @@ impl Connection {
             Some(more) => more.upper.as_ref().and_then(|upper| upper.get(at)).copied(),
             None => None,
         };
-        narrow.tuple(upper.unwrap_or_default(), self.protocol, self.version)
+        narrow.tuple(upper, self.protocol)
     }
 
     /// What a layer remembers.
@@ -192,7 +229,7 @@ impl Connection {
 
     /// Replaces the entries. Its names stay.
     pub(crate) fn amend(&mut self, entries: &[Entry]) {
-        (self.layers, self.numbers) = ([0; INLINE], [[0; 2]; INLINE]);
+        (self.layers, self.numbers) = ([0; INLINE], [0; INLINE]);
         let upper = self.more.take().and_then(|more| more.upper);
         self.more = upper.map(|upper| Box::new(More { upper: Some(upper), ..More::default() }));
         let ends = [self.enter(), self.leave()];
@@ -201,7 +238,7 @@ impl Connection {
 
     fn packed(&self) -> impl Iterator<Item = PackedEntry> {
         let inline = self.layers.iter().zip(&self.numbers).filter(|(layer, _)| **layer != 0);
-        let inline = inline.map(|(layer, numbers)| PackedEntry { layer: *layer, numbers: *numbers });
+        let inline = inline.map(|(layer, both)| PackedEntry { layer: *layer, numbers: [*both & 0xf, *both >> 4] });
         inline.chain(self.more.iter().flat_map(|more| more.list.iter().copied()))
     }
 
@@ -211,7 +248,7 @@ impl Connection {
             1 => Some(self.leave()),
             other => {
                 let Packed(narrow, upper) = self.more.as_ref()?.tuples.get(usize::from(other).checked_sub(2)?)?;
-                Some(narrow.tuple(upper.as_deref().copied().unwrap_or_default(), self.protocol, self.version))
+                Some(narrow.tuple(upper.as_deref().copied(), self.protocol))
             }
         };
         let [before, after] = packed.numbers;
@@ -239,7 +276,7 @@ impl Connection {
             };
             let (layer, numbers) = (entry.layer.low(), [number(entry.before), number(entry.after)]);
             match slots.next() {
-                Some(slot) => (*slot.0, *slot.1) = (layer, numbers),
+                Some(slot) => (*slot.0, *slot.1) = (layer, numbers[0] | numbers[1] << 4),
                 None => self.more.get_or_insert_default().list.push(PackedEntry { layer, numbers }),
             }
         }
@@ -252,14 +289,14 @@ impl Connection {
     /// How long it lives without a packet, in milliseconds.
     pub(crate) fn lifetime_ms(&self) -> u32 {
         let most_s = match &self.tcp {
-            Some(tcp) => match tcp.state() {
+            Some(tcp) => match tcp.state.state() {
                 tcp::State::SynSent | tcp::State::SynReceived | tcp::State::Midstream => HALF_OPEN_S,
                 tcp::State::Established => u32::MAX,
                 tcp::State::Closing => CLOSING_S,
                 tcp::State::TimeWait => TIME_WAIT_S,
                 tcp::State::Reset => RESET_S,
             },
-            None if self.answered => u32::MAX,
+            None if self.is(Fact::Answered) => u32::MAX,
             None => HALF_OPEN_S,
         };
         self.idle_s.min(most_s).saturating_mul(1000)
@@ -272,7 +309,7 @@ impl Connection {
 
     /// Bytes on the heap.
     pub(crate) fn heap(&self) -> usize {
-        let tcp = self.tcp.as_ref().map_or(0, |_| allocated(size_of::<tcp::Connection>()));
+        let tcp = self.tcp.as_ref().map_or(0, |_| allocated(size_of::<Tcp>()));
         let more = self.more.as_ref().map_or(0, |more| {
             let wide = more.tuples.iter().filter(|tuple| tuple.1.is_some()).count();
             allocated(size_of::<More>())
@@ -310,9 +347,10 @@ impl Narrow {
     }
 
     #[inline]
-    fn tuple(&self, upper: [u128; 2], protocol: u8, version: u8) -> Tuple {
+    fn tuple(&self, upper: Option<[u128; 2]>, protocol: u8) -> Tuple {
+        let version = if upper.is_some() { 6 } else { 4 };
         let ([source, destination], [source_port, destination_port]) = (self.addresses, self.ports);
-        let [upper_source, upper_destination] = upper;
+        let [upper_source, upper_destination] = upper.unwrap_or_default();
         Tuple {
             source: u128::from(source) | upper_source << 32,
             destination: u128::from(destination) | upper_destination << 32,

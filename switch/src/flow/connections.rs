@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::connection::{Connection, Role};
+use super::connection::{Connection, Fact, Role};
 use super::index::Index;
 use super::slab::{Handle, Slab};
 use super::table::Secret;
@@ -109,7 +109,7 @@ impl Connections {
         for direction in DIRECTIONS {
             let hash = self.hash(direction, &connection.name(direction));
             self.index.remove(hash, handle.place());
-            if connection.rests && direction != connection.direction {
+            if connection.is(Fact::Rests) && direction != connection.direction() {
                 self.rest(hash, now_ms);
             }
         }

@@ -13,9 +13,10 @@
 pub(crate) mod connection;
 pub(crate) mod connections;
 mod index;
-mod slab;
+pub(crate) mod slab;
 mod table;
 pub mod tcp;
+pub(crate) mod timing;
 pub mod tuple;
 
 pub use index::Index;

@@ -28,6 +28,8 @@ pub struct Slab<T> {
 #[derive(Debug)]
 struct Place<T> {
     generation: u16,
+    /// The owner's, whatever it is for: there is room.
+    note: u32,
     state: State<T>,
 }
 
@@ -130,7 +132,7 @@ impl<T> Slab<T> {
         // Fresh places first: a place rests as long as possible before it changes hands.
         if self.places.len() < self.capacity {
             let Ok(place) = u32::try_from(self.places.len()) else { return Err(member) };
-            self.places.push(Place { generation: 0, state: State::Taken(member) });
+            self.places.push(Place { generation: 0, note: 0, state: State::Taken(member) });
             self.len += 1;
             return Ok(Handle::new(place, 0));
         }
@@ -173,7 +175,7 @@ impl<T> Slab<T> {
     #[must_use]
     pub fn get(&self, handle: Handle) -> Option<&T> {
         match self.places.get(handle.place() as usize)? {
-            Place { generation, state: State::Taken(member) } if *generation == handle.generation() => Some(member),
+            Place { generation, state: State::Taken(member), .. } if *generation == handle.generation() => Some(member),
             _ => None,
         }
     }
@@ -182,7 +184,7 @@ impl<T> Slab<T> {
     #[inline]
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
         match self.places.get_mut(handle.place() as usize)? {
-            Place { generation, state: State::Taken(member) } if *generation == handle.generation() => Some(member),
+            Place { generation, state: State::Taken(member), .. } if *generation == handle.generation() => Some(member),
             _ => None,
         }
     }
@@ -192,8 +194,21 @@ impl<T> Slab<T> {
     #[must_use]
     pub fn at(&self, place: u32) -> Option<(Handle, &T)> {
         match self.places.get(place as usize)? {
-            Place { generation, state: State::Taken(member) } => Some((Handle::new(place, *generation), member)),
+            Place { generation, state: State::Taken(member), .. } => Some((Handle::new(place, *generation), member)),
             Place { .. } => None,
+        }
+    }
+
+    /// A number noted at a place; it stays when the place changes hands.
+    #[inline]
+    pub(crate) fn note(&self, place: u32) -> Option<u32> {
+        self.places.get(place as usize).map(|place| place.note)
+    }
+
+    /// Notes a number at a place that was used.
+    pub(crate) fn set_note(&mut self, place: u32, note: u32) {
+        if let Some(place) = self.places.get_mut(place as usize) {
+            place.note = note;
         }
     }
 

@@ -6,7 +6,7 @@
 //! A flow is found in three steps, each one cache line: the index (hash to place), the key, the flow.
 //! Each step depends on the one before, but not on other packets, so a burst takes all packets through
 //! the first step, then all through the second ([`FlowTable::probe`], [`FlowTable::confirm`]): the misses of 64 packets
-//! overlap. Keys without IPv6 are one line; the upper parts of IPv6 addresses are kept with the flow.
+//! overlap. Keys without IPv6 are one line; the upper parts of IPv6 addresses stand apart.
 //!
 //! The hash is keyed with a secret, or a guest could choose flows that all collide.
 
@@ -46,7 +46,9 @@ pub struct FlowTable<T> {
     index: Index,
     /// By place; what is left of a flow that is gone is never asked for.
     keys: Vec<Line>,
-    flows: Slab<Flow<T>>,
+    /// At its place in the slab each of those with a long key has the number of the rest of it here.
+    flows: Slab<T>,
+    rests: Rests,
     secret: Secret,
 }
 
@@ -54,10 +56,11 @@ pub struct FlowTable<T> {
 #[repr(align(64))]
 struct Line([u64; NARROW_WORDS]);
 
+/// The upper parts of IPv6 addresses. One that is free has the next free one, and one, as its first word.
 #[derive(Debug)]
-struct Flow<T> {
-    value: T,
-    high: Option<Box<[u64; HIGH_WORDS]>>,
+struct Rests {
+    words: Vec<[u64; HIGH_WORDS]>,
+    free: u64,
 }
 
 /// The highest byte of an identity's eighth word is free: there the key says where the flow belongs, and whether it has
@@ -137,7 +140,8 @@ impl<T> FlowTable<T> {
         let flows = Slab::new(capacity);
         // Reserved whole: untouched pages cost nothing, and growing would copy everything in mid-burst.
         let keys = Vec::with_capacity(flows.capacity());
-        Self { index: Index::new(flows.capacity()), keys, flows, secret }
+        let rests = Rests { words: Vec::with_capacity(flows.capacity()), free: 0 };
+        Self { index: Index::new(flows.capacity()), keys, flows, rests, secret }
     }
 
     /// The key of an identity.
@@ -213,13 +217,15 @@ impl<T> FlowTable<T> {
     pub fn insert(&mut self, key: &FlowKey<'_>, value: T) -> Result<Handle, T> {
         debug_assert!(self.find(key).is_none());
         let [w0, w1, w2, w3, w4, w5, w6, w7, high @ ..] = *key.ufid.words();
-        let high = key.ufid.narrow().is_none().then(|| Box::new(high));
-        let wide = if high.is_some() { WIDE } else { 0 };
-        let handle = self.flows.insert(Flow { value, high }).map_err(|flow| flow.value)?;
+        let wide = if key.ufid.narrow().is_none() { WIDE } else { 0 };
+        let handle = self.flows.insert(value)?;
         let place = handle.place();
-        let Self { index, keys, flows, secret } = self;
-        if !index.insert(key.hash, place, |place, _| hash_at(keys, flows, secret, place)) {
-            return self.flows.remove(handle).map_or(Ok(handle), |flow| Err(flow.value));
+        let Self { index, keys, flows, rests, secret } = self;
+        if !index.insert(key.hash, place, |place, _| hash_at(keys, flows, rests, secret, place)) {
+            return self.flows.remove(handle).map_or(Ok(handle), Err);
+        }
+        if wide != 0 {
+            self.flows.set_note(place, self.rests.add(high));
         }
         let line = Line([w0, w1, w2, w3, w4, w5, w6, w7 | u64::from(key.scope.0) << SCOPE_SHIFT | wide]);
         match self.keys.get_mut(place as usize) {
@@ -232,44 +238,47 @@ impl<T> FlowTable<T> {
     /// Removes a flow.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
         self.flows.get(handle)?;
-        if let Some(hash) = hash_at(&self.keys, &self.flows, &self.secret, handle.place()) {
+        if let Some(hash) = hash_at(&self.keys, &self.flows, &self.rests, &self.secret, handle.place()) {
             self.index.remove(hash, handle.place());
         }
-        self.flows.remove(handle).map(|flow| flow.value)
+        let wide = self.keys.get(handle.place() as usize).is_some_and(|Line([.., last])| last & WIDE != 0);
+        if let Some(rest) = self.flows.note(handle.place()).filter(|_| wide) {
+            self.rests.free(rest);
+        }
+        self.flows.remove(handle)
     }
 
     /// A flow, if it is still there.
     #[inline]
     #[must_use]
     pub fn get(&self, handle: Handle) -> Option<&T> {
-        self.flows.get(handle).map(|flow| &flow.value)
+        self.flows.get(handle)
     }
 
     /// The same, to be changed.
     #[inline]
     #[must_use]
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
-        self.flows.get_mut(handle).map(|flow| &mut flow.value)
+        self.flows.get_mut(handle)
     }
 
     /// Where a flow belongs and what it is called.
     #[must_use]
     pub fn identity(&self, handle: Handle) -> Option<(Scope, Ufid)> {
         self.flows.get(handle)?;
-        identity_at(&self.keys, &self.flows, handle.place())
+        identity_at(&self.keys, &self.flows, &self.rests, handle.place())
     }
 
     /// All flows.
     pub fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
-        self.flows.iter().map(|(handle, flow)| (handle, &flow.value))
+        self.flows.iter()
     }
 
     /// Bytes that the table holds, room in the index included, without what flows themselves have on the heap.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let wide = self.flows.iter().filter(|(_, flow)| flow.high.is_some()).count();
-        let keys = self.keys.len() * size_of::<Line>();
-        self.index.memory() + self.flows.memory() + keys + wide * size_of::<[u64; HIGH_WORDS]>()
+        let (keys, rests) = (size_of_val(&*self.keys), size_of_val(&*self.rests.words));
+        self.index.memory() + self.flows.memory() + keys + rests
     }
 
     /// Up to `budget` flows from place `from` on, for sweeping in slices; and where to go on.
@@ -277,8 +286,7 @@ impl<T> FlowTable<T> {
         let end = (from as usize).saturating_add(budget);
         let next = if end >= self.keys.len() { 0 } else { u32::try_from(end).unwrap_or(0) };
         let places = (from as usize..end.min(self.keys.len())).filter_map(|place| u32::try_from(place).ok());
-        let flows = places.filter_map(|place| self.flows.at(place));
-        (flows.map(|(handle, flow)| (handle, &flow.value)), next)
+        (places.filter_map(|place| self.flows.at(place)), next)
     }
 
     #[inline]
@@ -294,20 +302,49 @@ impl<T> FlowTable<T> {
         if w7 & WIDE == 0 {
             return key.ufid.narrow().is_some();
         }
-        self.flows.at(place).is_some_and(|(_, flow)| flow.high.as_deref() == Some(high))
+        self.flows.note(place).is_some_and(|rest| self.rests.get(rest) == Some(high))
     }
 }
 
-fn identity_at<T>(keys: &[Line], flows: &Slab<Flow<T>>, place: u32) -> Option<(Scope, Ufid)> {
+impl Rests {
+    fn add(&mut self, rest: [u64; HIGH_WORDS]) -> u32 {
+        let free = self.free.checked_sub(1).and_then(|at| u32::try_from(at).ok());
+        if let Some(at) = free
+            && let Some(slot) = self.words.get_mut(at as usize)
+        {
+            [self.free, ..] = *slot;
+            *slot = rest;
+            return at;
+        }
+        self.words.push(rest);
+        // There are at most as many as flows.
+        u32::try_from(self.words.len() - 1).unwrap_or(u32::MAX)
+    }
+
+    fn free(&mut self, at: u32) {
+        if let Some([first, ..]) = self.words.get_mut(at as usize) {
+            *first = self.free;
+            self.free = u64::from(at) + 1;
+        }
+    }
+
+    #[inline]
+    fn get(&self, at: u32) -> Option<&[u64; HIGH_WORDS]> {
+        self.words.get(at as usize)
+    }
+}
+
+fn identity_at<T>(keys: &[Line], flows: &Slab<T>, rests: &Rests, place: u32) -> Option<(Scope, Ufid)> {
     let Line([w0, w1, w2, w3, w4, w5, w6, w7]) = *keys.get(place as usize)?;
-    let [a, b, c, d, e, f] = flows.at(place)?.1.high.as_deref().copied().unwrap_or_default();
+    let rest = if w7 & WIDE == 0 { None } else { rests.get(flows.note(place)?) };
+    let [a, b, c, d, e, f] = rest.copied().unwrap_or_default();
     let scope = Scope((w7 >> SCOPE_SHIFT) as u8 & 0x7f);
     let w7 = w7 & ((1 << SCOPE_SHIFT) - 1);
     Some((scope, Ufid::from_words([w0, w1, w2, w3, w4, w5, w6, w7, a, b, c, d, e, f])))
 }
 
-fn hash_at<T>(keys: &[Line], flows: &Slab<Flow<T>>, secret: &Secret, place: u32) -> Option<u64> {
-    let (scope, ufid) = identity_at(keys, flows, place)?;
+fn hash_at<T>(keys: &[Line], flows: &Slab<T>, rests: &Rests, secret: &Secret, place: u32) -> Option<u64> {
+    let (scope, ufid) = identity_at(keys, flows, rests, place)?;
     Some(secret.hash(scope, &ufid))
 }
 

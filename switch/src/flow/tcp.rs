@@ -121,7 +121,7 @@ impl Segment {
     }
 
     /// The number behind its last byte; SYN and FIN count as one each.
-    const fn end(self) -> u32 {
+    pub(super) const fn end(self) -> u32 {
         let phantoms = self.has(SYN) as u32 + self.has(FIN) as u32;
         self.seq.wrapping_add(self.len).wrapping_add(phantoms)
     }

@@ -116,7 +116,7 @@ impl Whole {
     }
 
     fn report(&mut self, report: PortReport) {
-        let PortReport { version, flows, connections, paths, datagrams, resting, memory, stats } = report;
+        let PortReport { version, flows, connections, paths, datagrams, resting, memory, stats, tunnels } = report;
         self.memory = memory;
         for (name, number) in [
             ("version", version),
@@ -125,6 +125,9 @@ impl Whole {
             ("paths", paths),
             ("datagrams", datagrams),
             ("resting", resting),
+            ("tunnels_too_big", tunnels.too_big),
+            ("tunnels_told", tunnels.told),
+            ("tunnels_mss_lowered", tunnels.mss_lowered),
         ] {
             self.put(name, number);
         }
