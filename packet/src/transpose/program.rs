@@ -102,13 +102,6 @@ impl Program {
         matches!(self.front.place, Place::Nowhere)
     }
 
-    /// Whether it puts a tunnel on, in whose headers the flow hash is.
-    #[inline]
-    #[must_use]
-    pub const fn pushes_tunnel(&self) -> bool {
-        self.front.header != 0
-    }
-
     /// Whether it puts an outer group on.
     #[inline]
     #[must_use]

@@ -157,5 +157,7 @@ impl Unified {
         self.marks.set(Marks::TUNNEL, program.as_deref().is_some_and(packet::Program::pushes));
         (self.fate, self.program, self.epoch) = (fate, program, now.epoch);
         self.marks.set(Marks::PASSING, fate == Fate::Drop(packet::DropCause::NoMapping));
+        // Its packets may be others now, for another port.
+        self.next = None;
     }
 }

@@ -67,6 +67,7 @@ impl Shard {
         flow.next_epoch == trail.epoch
             && flow.next_s == now.seconds()
             && shard.flows.get(next).is_some_and(|flow| {
+                // Not of a tunnel, in whose headers stands the hash of its own flow.
                 flow.marks.is_calm()
                     && flow.fate == Fate::Pass
                     && flow.epoch == shard.epoch
@@ -112,11 +113,6 @@ impl Shard {
         let Some(Some(before)) = trail.handles.get(at) else { return };
         let Some(Some(shard)) = shards.get_mut(trail.port.index()) else { return };
         let Some(flow) = shard.flows.get_mut(*before) else { return };
-        // Only this flow's own hash may stand in a tunnel's headers, and going through there is that of the flow before.
-        let hashed = |program: &Program| program.pushes_tunnel();
-        if self.flows.get(handle).and_then(|flow| flow.program.as_deref()).is_some_and(hashed) {
-            return;
-        }
         // What moves the headers leaves others to be found anew.
         if flow.fate == Fate::Pass && flow.program.as_deref().is_none_or(Program::keeps_layout) {
             (flow.next, flow.next_port) = (Some(handle), self.port);

@@ -12,9 +12,11 @@ use switch::model::{Action, Direction, Edit, PortPolicy};
 
 use crate::driver::{TICK, Talk, in_words};
 use crate::engine::{outcome_of, totals_of};
+use crate::frame::Frame;
 use crate::interpreter::{Interpreter, Outcome, Packet, World, marks_of};
 use crate::policies::{START, beginning, changed};
 use crate::random::cases;
+use crate::text::Wanted;
 use crate::traffic::{Move, Step, Story, story};
 
 /// Outbound packets of a story come from the first.
@@ -47,7 +49,10 @@ impl Pair {
     }
 
     fn change(&mut self, port: usize, edits: &[Edit]) {
-        let policy = changed(&self.policies[port], edits);
+        self.set(port, changed(&self.policies[port], edits));
+    }
+
+    fn set(&mut self, port: usize, policy: PortPolicy) {
         if policy == self.policies[port] {
             return;
         }
@@ -222,4 +227,28 @@ fn some_packets_go_straight_through() {
     let through: u64 = through.sum();
     println!("{through} straight through");
     assert!(through > 50, "{through}");
+}
+
+/// Where packets went straight to is no place for what a new policy makes of them.
+#[test]
+fn a_change_of_policy_ends_the_straight_way() {
+    let policy = |lines: &[&str], before: &PortPolicy| Wanted::parse(lines).after(before);
+    let mut pair = Pair::new(1);
+    let open = ["layer a 10 allow", "group g 0", "rule all 1 out -> allow"];
+    let guarded = ["layer a 10 allow", "group g 0", "rule no 2 in dst_port=99 -> block"];
+    pair.set(0, policy(&open, &PortPolicy::empty()));
+    pair.set(1, policy(&guarded, &PortPolicy::empty()));
+    let ask = Frame::parse(Direction::Out, "udp 10.0.0.1:1000 > 198.51.100.1:53");
+    let (ask, answer) = (ask.to_bytes(), ask.answer().to_bytes());
+    for _ in 0..4 {
+        assert_eq!(pair.cross(0, std::slice::from_ref(&ask)), [Outcome::Forwarded(ask.clone())]);
+        assert_eq!(pair.cross(1, std::slice::from_ref(&answer)), [Outcome::Forwarded(answer.clone())]);
+    }
+    assert!(pair.through() > 0, "the path that is meant");
+    let diverted = ["layer a 10 allow", "group g 0", "rule all 1 out -> change dst_port=99"];
+    pair.set(0, policy(&diverted, &pair.policies[0]));
+    for _ in 0..4 {
+        let blocked = Outcome::Dropped(packet::DropCause::PolicyBlock);
+        assert_eq!(pair.cross(0, std::slice::from_ref(&ask)), [blocked]);
+    }
 }
