@@ -10,7 +10,7 @@ use switch::compile::Snapshot;
 use switch::engine::{Engine, EngineConfig};
 use switch::model::{Action, Direction, Edit, PortPolicy};
 
-use crate::driver::{TICK, Talk, in_words};
+use crate::driver::{MOST_WORLDS, TICK, Talk, in_words};
 use crate::engine::{outcome_of, totals_of};
 use crate::frame::Frame;
 use crate::interpreter::{Interpreter, Outcome, Packet, World, marks_of};
@@ -164,6 +164,9 @@ fn tell(story: &Story, second: &[Edit], seed: u64) -> Result<u64, String> {
     let mut talks: Vec<Talk> = story.conversations.iter().map(Talk::new).collect();
     let mut log = String::new();
     for (at, step) in story.steps.iter().enumerate() {
+        if pair.worlds.len() > MOST_WORLDS {
+            break;
+        }
         match step {
             Step::Wait(ticks) => pair.wait(*ticks),
             Step::Change(edits) => pair.change(at % 2, &without_hairpin(edits)),
