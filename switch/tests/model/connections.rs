@@ -39,6 +39,8 @@ pub(crate) struct Connection {
     pub(crate) from_ranges: bool,
     /// The number of the policy under which it was last planned.
     pub(crate) planned: u64,
+    /// When that was: what it says about the connection's time was not known before.
+    pub(crate) planned_at: u64,
     pub(crate) tcp: Option<Tcp>,
     pub(crate) answered: bool,
     /// When its last packet was seen.
@@ -118,7 +120,8 @@ impl Connections {
         loop {
             let over = self.all.iter().find(|connection| now > connection.last + connection.lifetime());
             let Some(over) = over else { break };
-            let (direction, tuple, when) = (over.direction, over.enter, over.last + over.lifetime());
+            let (direction, tuple, when) =
+                (over.direction, over.enter, (over.last + over.lifetime()).max(over.planned_at));
             let names = [direction, direction.reversed()].map(|way| (way, over.name(way), when));
             self.ghosts.extend(names);
             self.end(direction, tuple, when);

@@ -93,7 +93,7 @@ impl Pair {
         let now = self.now;
         let (mut after, mut others) = (Vec::new(), Vec::new());
         // The port that put it into a tunnel wrote what depends on the hash of its flow there.
-        let mut pushed = None;
+        let mut pushed = Vec::new();
         for before in &self.worlds {
             let packet = Packet { direction: Direction::Out, frame, now, marks: marks_of(seen, frame) };
             for (between, first) in self.judges[from].ways(&before[from], &packet) {
@@ -109,7 +109,7 @@ impl Pair {
                 for (end, second, between) in ends {
                     let worlds = if from == 0 { [first.clone(), second] } else { [second, first.clone()] };
                     if end == *seen {
-                        pushed = between;
+                        pushed.extend(between.filter(|between| !pushed.contains(between)));
                         if !after.contains(&worlds) {
                             after.push(worlds);
                         }
@@ -124,11 +124,12 @@ impl Pair {
             return Err(format!("{frame:02x?}\n  became {seen:02x?}\n  not {}", others.join("\n  or  ")));
         }
         self.worlds = after;
-        let Some(between) = pushed else { return Ok(()) };
+        // What it was in between may be one of several things.
+        let [between] = &*pushed else { return Ok(()) };
         let is_tunnelled = |bytes: &[u8]| crate::wire::field(bytes, packet::Field::Tunnel) != 0;
-        let (judge, direction, frame) = match is_tunnelled(&between) {
+        let (judge, direction, frame) = match is_tunnelled(between) {
             true => (from, Direction::Out, frame),
-            false => (1 - from, Direction::In, &*between),
+            false => (1 - from, Direction::In, &**between),
         };
         self.judges[judge].check_marks(direction, frame, seen, marks_of(seen, frame))
     }

@@ -202,7 +202,7 @@ impl Interpreter {
         connection.entries = done.entries.into_iter().collect();
         connection.idle_s = done.idle_s;
         connection.from_ranges |= done.from_ranges;
-        connection.planned = self.number;
+        (connection.planned, connection.planned_at) = (self.number, packet.now);
         Ok(())
     }
 

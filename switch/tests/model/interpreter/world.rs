@@ -170,6 +170,7 @@ impl World {
             idle_s: done.idle_s,
             from_ranges: done.from_ranges,
             planned: number,
+            planned_at: now,
             tcp: wire::segment(frame).map(|segment| Tcp::begin(&segment)),
             answered: false,
             last: now,
