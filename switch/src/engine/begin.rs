@@ -253,6 +253,8 @@ impl Shard {
             let entries: Vec<Entry> = kept.chain(plan.entries.iter().copied()).collect();
             connection.amend(&entries);
             connection.idle_s = connection.idle_s.min(plan.idle_s);
+            // Answers need not ask rules there any more.
+            self.doubt_flows(at);
         }
     }
 

@@ -135,7 +135,7 @@ impl Shard {
     }
 
     /// The plans of all flows of a connection hold no longer.
-    fn doubt_flows(&mut self, at: Handle) {
+    pub(super) fn doubt_flows(&mut self, at: Handle) {
         let mut next = self.connections.get(at).and_then(|connection| connection.flows);
         while let Some(handle) = next {
             self.fold_flow(handle);

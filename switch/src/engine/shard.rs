@@ -419,14 +419,12 @@ impl Shard {
             }
         }
         let Some(flow) = self.flows.get(handle) else { return false };
-        if flow.epoch != now.epoch {
-            return self.reconcile(handle, now);
-        }
+        // Also if nothing else has changed with policy.
         if flow.marks.has(Marks::PASSING) && now.ns >= self.paths.until_ns(flow.path) {
             self.forget(handle);
             return false;
         }
-        true
+        flow.epoch == now.epoch || self.reconcile(handle, now)
     }
 }
 

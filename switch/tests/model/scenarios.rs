@@ -600,6 +600,46 @@ out tcp 10.0.0.1:1000 > 198.51.100.1:80 S seq=77 len=0 => drop nat_exhausted   #
 ",
     ),
     (
+        "a denial expires although policy has just changed somewhere else",
+        "
+policy
+  map directory 10.0.0.4=none@1010
+  layer net 30 allow
+    group g 0
+      rule out 1 out -> encap vxlan 77 192.0.2.1 to map directory
+out udp 10.0.0.1:1 > 10.0.0.4:2 => drop no_mapping
+wait 5
+out udp 10.0.0.1:1 > 10.0.0.4:2 => drop no_mapping
+wait 5
+policy
+  range pool 192.0.2.1 1024-1024
+  map directory 10.0.0.4=none@1010
+  layer net 30 allow
+    group g 0
+      rule out 1 out -> encap vxlan 77 192.0.2.1 to map directory
+out udp 10.0.0.1:1 > 10.0.0.4:2 => park
+",
+    ),
+    (
+        "an entry that a later packet of the initiator adds is for answers that were known before",
+        "
+policy
+  layer near 10 allow
+    group g 0
+      rule all 1 out -> allow stateful 60
+  layer far 20 block
+    group g 0
+      rule tagged 1 out vlan=5 -> allow stateful 60
+      rule plain 1 out vlan=none -> allow
+out udp 10.0.0.1:1 > 10.0.0.2:53 => same
+in udp 10.0.0.2:53 > 10.0.0.1:1 => drop policy_default
+out udp 10.0.0.1:1 > 10.0.0.2:53 vlan=5 => same
+in udp 10.0.0.2:53 > 10.0.0.1:1 => same
+count far/entry 1 46
+connections 1
+",
+    ),
+    (
         "VLANs",
         "
 policy
