@@ -11,6 +11,7 @@ use switch::engine::{Engine, EngineConfig};
 use switch::model::{Action, Direction, Edit, PortPolicy};
 
 use crate::driver::{MOST_WORLDS, TICK, Talk, in_words};
+use crate::edit::FlowMarks;
 use crate::engine::{outcome_of, totals_of};
 use crate::frame::Frame;
 use crate::interpreter::{Interpreter, Outcome, Packet, World, marks_of};
@@ -131,7 +132,20 @@ impl Pair {
             true => (from, Direction::Out, frame),
             false => (1 - from, Direction::In, &**between),
         };
+        if judge == from && self.pushes_anew(from, between, seen) {
+            return Ok(());
+        }
         self.judges[judge].check_marks(direction, frame, seen, marks_of(seen, frame))
+    }
+
+    /// Whether the second port takes off the tunnel that the first put on, and puts on another: then with other marks
+    /// it would become something else.
+    fn pushes_anew(&self, from: usize, between: &[u8], seen: &Outcome) -> bool {
+        let marks = marks_of(seen, between);
+        let marks = FlowMarks { port: marks.port ^ 1, flow_id: marks.flow_id ^ 1, label: marks.label ^ 1 };
+        let packet = Packet { direction: Direction::In, frame: between, now: self.now, marks };
+        let ways = |worlds: &[World; 2]| self.judges[1 - from].ways(&worlds[1 - from], &packet);
+        !self.worlds.iter().flat_map(ways).any(|(end, _)| end == *seen)
     }
 
     /// Whether what was counted is possible.
