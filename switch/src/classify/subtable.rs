@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A hash table of the entries that fix the same bits.
 //!
-//! A slot has part of the hash and where the items of the entries with it lie: next to each other,
-//! ascending. The rows test the bits again, so the table needs no copy of them.
+//! A slot has part of the hash and the item of the entry with it; if there are several, it says where
+//! their items lie, next to each other, ascending. The rows test the bits again, so the table needs no
+//! copy of them.
 
 use super::entry::{Entries, View, merge};
 use super::hasher::mix;
@@ -19,14 +20,20 @@ pub(super) struct Subtable {
     seed: u64,
 }
 
-/// Part of a hash, and the first item with it; [`NO_ITEM`] if there is none.
+/// Part of a hash and what is found with it.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     tag: u32,
-    first: u32,
+    found: Found,
 }
 
-const NO_ITEM: u32 = u32::MAX;
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    Nothing,
+    One(Item),
+    /// A chain from this place on.
+    Chain(u32),
+}
 
 impl Subtable {
     /// Of rows that all have the mask of this number; appends their items.
@@ -41,23 +48,32 @@ impl Subtable {
         hashed.sort_unstable_by_key(|(hash, row, _)| (*hash, *row));
         let chains = hashed.chunk_by(|a, b| a.0 == b.0);
         let count = chains.clone().count().saturating_mul(3).div_ceil(2).next_power_of_two();
-        let empty = Slot { tag: 0, first: NO_ITEM };
+        let empty = Slot { tag: 0, found: Found::Nothing };
         let top = of.first().copied().unwrap_or(NO_ROW);
         let mut this = Self { mask: mask.into(), slots: vec![empty; count].into(), top, seed };
         for chain in chains {
-            let first = u32::try_from(items.len()).unwrap_or(NO_ITEM);
-            for (at, (_, row, entry)) in (1..).zip(chain) {
-                let item = rows.lanes.hashed_item(*row, *entry);
-                items.push(if at < chain.len() { item.chained() } else { item });
-            }
+            let made = chain.iter().map(|(_, row, entry)| rows.lanes.hashed_item(*row, *entry));
+            let found = if chain.len() == 1 {
+                made.last().map_or(Found::Nothing, Found::One)
+            } else {
+                let first = u32::try_from(items.len()).unwrap_or(u32::MAX);
+                items.extend(made.zip(1..).map(|(item, at)| if at < chain.len() { item.chained() } else { item }));
+                Found::Chain(first)
+            };
             let hash = chain.first().map_or(seed, |(hash, ..)| *hash);
-            this.insert(hash, Slot { tag: tag(hash), first });
+            this.insert(hash, Slot { tag: tag(hash), found });
         }
         this
     }
 
     pub(super) const fn top(&self) -> u32 {
         self.top
+    }
+
+    /// How many lanes the items in its slots need.
+    pub(super) fn lanes(&self) -> usize {
+        let lanes = |slot: &Slot| if let Found::One(item) = slot.found { item.lanes() } else { 0 };
+        self.slots.iter().map(lanes).max().unwrap_or(0)
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -78,16 +94,17 @@ impl Subtable {
         let hash = self.mask.iter().fold(self.seed, |hash, part| mix(hash, bits(part)));
         let mut best = best;
         // All tables of the group compete for the caches.
-        meter.count(Probe::Slot, size_of_val(items));
+        meter.count(Probe::Slot, rows.bytes());
         for at in self.sequence(hash) {
-            match self.slots.get(at) {
-                Some(slot) if slot.first != NO_ITEM => {
-                    if slot.tag == tag(hash) {
-                        let chain = items.get(slot.first as usize..).unwrap_or_default();
-                        best = scan(chain, rows, query, best, meter);
-                    }
+            let Some(slot) = self.slots.get(at) else { break };
+            let is_it = slot.tag == tag(hash);
+            match slot.found {
+                Found::Nothing => break,
+                Found::One(item) if is_it && item.row() < best && rows.passes(item, query, meter) => best = item.row(),
+                Found::Chain(first) if is_it => {
+                    best = scan(items.get(first as usize..).unwrap_or_default(), rows, query, best, meter);
                 }
-                _ => break,
+                Found::One(_) | Found::Chain(_) => {}
             }
         }
         best
@@ -96,7 +113,7 @@ impl Subtable {
     fn insert(&mut self, hash: u64, slot: Slot) {
         for at in self.sequence(hash) {
             if let Some(free) = self.slots.get_mut(at)
-                && free.first == NO_ITEM
+                && matches!(free.found, Found::Nothing)
             {
                 *free = slot;
                 return;

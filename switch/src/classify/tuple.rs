@@ -62,7 +62,8 @@ impl Tuple {
 
     /// How many lanes its items need.
     pub(super) fn lanes(&self) -> usize {
-        self.items.iter().map(|item| item.lanes()).max().unwrap_or(0)
+        let alone = self.subtables.iter().map(Subtable::lanes);
+        self.items.iter().map(|item| item.lanes()).chain(alone).max().unwrap_or(0)
     }
 
     pub(super) fn bytes(&self) -> usize {
