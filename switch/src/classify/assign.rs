@@ -26,6 +26,8 @@ use crate::condition::{Key, Subject};
 const FEW: usize = 4;
 /// Rules above which a list is not tried: the others are quicker by far.
 const LIST_MAX: usize = 128;
+/// Nanoseconds of a search among parts that the model does not count: reading lanes.
+const PARTS: f64 = 8.0;
 /// Keys that a candidate is tried with.
 const SAMPLES: usize = 256;
 /// Rules that may share a key in a classifier that is good at them.
@@ -56,7 +58,7 @@ pub(super) fn assign(entries: &Entries, seed: u64) -> Option<Indexed> {
         for key in &assignment.keys {
             let _ = linear.best_metered(key, None, &mut cost);
         }
-        if cost.ns <= ns {
+        if cost.ns <= ns + PARTS * assignment.keys.len() as f64 {
             return None;
         }
     }

@@ -14,11 +14,11 @@ use super::meter::{Meter, Probe};
 use super::rows::{Query, Rows};
 
 /// Nodes below a node that make it one of the crown.
-const CROWN: u32 = 32;
+const CROWN: u32 = 8;
 /// Items of a node of the crown up to which they are merged into those below.
-const MERGED_CROWN: u32 = 32;
+const MERGED_CROWN: u32 = 64;
 /// The same of all others.
-const MERGED_TWIGS: u32 = 16;
+const MERGED_TWIGS: u32 = 4;
 /// By how much merging may enlarge a tree.
 const GROWTH: usize = 3;
 

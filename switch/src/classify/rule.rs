@@ -9,8 +9,8 @@ use crate::condition::{Conditions, Subject};
 
 /// Entries that the most selective condition of a rule may make.
 pub const MAX_EXPANSION: usize = 4096;
-/// Entries of a group; with all tables about 1 GB.
-pub(super) const MAX_ENTRIES: usize = 1 << 22;
+/// Entries of a group. They take about 130 bytes each, at worst 1 kB: wide ranges in an interval tree.
+pub(super) const MAX_ENTRIES: usize = 1 << 20;
 
 /// A rule to be compiled. Its place in the group is its place in the sequence.
 #[derive(Clone, Copy, Debug)]

@@ -52,12 +52,13 @@ impl Subtable {
         let top = of.first().copied().unwrap_or(NO_ROW);
         let mut this = Self { mask: mask.into(), slots: vec![empty; count].into(), top, seed };
         for chain in chains {
-            let made = chain.iter().map(|(_, row, entry)| rows.lanes.hashed_item(*row, *entry));
-            let found = if chain.len() == 1 {
-                made.last().map_or(Found::Nothing, Found::One)
+            let made = |(_, row, entry): &(u64, u32, View<'_>)| rows.lanes.hashed_item(*row, *entry);
+            let found = if let [one] = chain {
+                Found::One(made(one))
             } else {
                 let first = u32::try_from(items.len()).unwrap_or(u32::MAX);
-                items.extend(made.zip(1..).map(|(item, at)| if at < chain.len() { item.chained() } else { item }));
+                let made = chain.iter().map(made).zip(1..);
+                items.extend(made.map(|(item, at)| if at < chain.len() { item.chained() } else { item }));
                 Found::Chain(first)
             };
             let hash = chain.first().map_or(seed, |(hash, ..)| *hash);

@@ -261,3 +261,37 @@ fn errors_know_the_rule_and_name_the_subject() {
     let error = Entries::new([], by_port).unwrap_err().to_string();
     assert_eq!(error, "dst_port: not an IP address, so it has no longest prefix");
 }
+
+#[test]
+fn memory_is_bounded_whatever_the_rules_are() {
+    let of = |conditions: Vec<(&'static str, String)>| {
+        let condition = |(name, text): (_, String)| Condition::from_text(name, [text.as_str()]).unwrap();
+        Conditions::new(conditions.into_iter().map(condition).collect()).unwrap()
+    };
+    // Prefixes within prefixes, many at each, and ranges that all reach far.
+    let nested = (0..4000_u32).map(|at| {
+        let (len, host) = (at % 33, at / 33);
+        let mask = u32::MAX.checked_shl(32 - len).unwrap_or(0);
+        let address = std::net::Ipv4Addr::from(0x0a01_0203 & mask);
+        of(vec![("dst_ip", format!("{address}/{len}")), ("src_port", (host + 1).to_string())])
+    });
+    let wide = (0..4000).map(|at| of(vec![("src_port", format!("{}-{}", at, 65535 - at * 3))]));
+    for set in [nested.collect::<Vec<_>>(), wide.collect()] {
+        let rules: Rules = (0_u32..).zip(set).collect();
+        let sequence = rules.iter().map(|(priority, conditions)| Rule { priority: *priority, conditions });
+        let entries = Entries::new(sequence, Selection::Priority).unwrap();
+        let singles = kinds().into_iter().filter_map(|kind| Some((Some(kind), Compiled::single(kind, &entries, 7)?)));
+        for (kind, group) in singles.chain([(None, Compiled::from_entries(&entries, 7))]) {
+            let each = group.bytes() / entries.len();
+            assert!((40..1024).contains(&each), "{kind:?}: {each} bytes an entry");
+        }
+        let mut key = Key::default();
+        key.ufid.set(Field::IpVersion, 4);
+        key.set(Subject::Field(Field::IpDst), 0x0a01_0203);
+        let keys = [1, 30, 121, 4000, 60_000].map(|port| {
+            key.set(Subject::Field(Field::L4Src), port);
+            key
+        });
+        agree(&rules, Selection::Priority, &keys).unwrap();
+    }
+}
