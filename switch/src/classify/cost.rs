@@ -36,7 +36,7 @@ impl Meter for Cost {
             Probe::Row => (8.0, 1.0),
             Probe::Item => (0.85, 0.0),
             Probe::List => (20.0, 1.0),
-            Probe::Slot => (12.0, 2.0),
+            Probe::Slot => (10.0, 1.5),
             Probe::Node => (8.0, 1.0),
             Probe::Segment => (10.0, 2.0),
             Probe::Filter => (2.0, 0.0),
