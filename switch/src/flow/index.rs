@@ -5,13 +5,15 @@
 //!
 //! The index knows hashes and places and no keys: those are where the flows are, and whoever asks
 //! compares them. An entry is a tag, the high half of the hash, and the place; eight of them make a
-//! bucket, which is one cache line: the tags first, so that they are compared all at once. A flow lives in one of two buckets, both told by its hash, in the first unless
-//! that is fuller: so the index fills to three quarters before a flow finds no place, and removing leaves no trace.
+//! bucket, which is one cache line: the tags first, so that they are compared all at once. A flow lives in one of two
+//! buckets, both told by its hash, in the first unless that is fuller: so the index fills to three quarters before a flow
+//! finds no place, and removing leaves no trace.
 //!
-//! It is as large as what is in it needs: at three quarters of its room, or when a flow finds no place, it grows by half. The new buckets are empty at first,
-//! and with each flow that is added some of the old ones are moved, because moving a million flows at once
-//! would be a stall; until all are moved a look-up that finds nothing in the new ones looks into the old ones too.
-//! To move a flow one must know its hash, which the caller works out from the flow's key.
+//! It is as large as what is in it needs: at three quarters of its room, or when a flow finds no place, it grows by half.
+//! To have new buckets at once, or to move a million flows, would be a stall; so it begins before it must: with each flow
+//! that is added a few of the new buckets are made, and when all are there and needed, with each flow one of the old ones
+//! is moved. Until all are moved a look-up that finds nothing in the new ones looks into the old ones too. To move a flow
+//! one must know its hash, which the caller works out from the flow's key.
 //!
 //! Look-ups of a burst are meant to be done in two rounds, [`Index::probe`] for all and then the
 //! comparison of keys for all, so that the cache misses of the packets overlap.
@@ -21,16 +23,21 @@ const WAYS: usize = 8;
 const FULL: usize = 6;
 /// Buckets to begin with: two pages.
 const FIRST_BUCKETS: usize = 128;
-/// Old buckets that are moved with each flow that is added. Until the index is to grow again three flows are added for each
-/// old bucket, so one would do.
-const MOVED_AT_ONCE: usize = 4;
+/// Ways of a bucket, on average, that are used when new ones are begun to be made.
+const NEARLY_FULL: usize = 5;
+/// New buckets that are made with each flow that is added: as many flows are added as there are buckets before the new ones
+/// are needed, which are half as many again.
+const MADE_AT_ONCE: usize = 8;
 
 /// An index that grows to a fixed size.
 #[derive(Debug)]
 pub struct Index {
-    buckets: Box<[Bucket]>,
-    /// Buckets that are still to be moved, and from where on.
-    old: Box<[Bucket]>,
+    buckets: Vec<Bucket>,
+    /// Those that will be next, as many as are made.
+    next: Vec<Bucket>,
+    /// Buckets that are still to be moved, and from where on. Until the index is to grow again three flows are added for
+    /// each, so one with each flow is enough.
+    old: Vec<Bucket>,
     moved: usize,
     /// Flows that found no room while they were moved: hardly ever any.
     strays: Vec<(u32, u32)>,
@@ -55,8 +62,9 @@ impl Index {
     pub fn new(capacity: usize) -> Self {
         let max_buckets = capacity.max(WAYS).saturating_add(capacity / 2).div_ceil(WAYS);
         Self {
-            buckets: empty(max_buckets.min(FIRST_BUCKETS)),
-            old: Box::default(),
+            buckets: vec![Bucket::EMPTY; max_buckets.min(FIRST_BUCKETS)],
+            next: Vec::new(),
+            old: Vec::new(),
             moved: 0,
             strays: Vec::new(),
             len: 0,
@@ -79,7 +87,7 @@ impl Index {
     /// Bytes that it takes.
     #[must_use]
     pub fn memory(&self) -> usize {
-        size_of_val(&*self.buckets) + size_of_val(&*self.old)
+        size_of_val(&*self.buckets) + size_of_val(&*self.next) + size_of_val(&*self.old)
     }
 
     /// The first place that goes with a hash: nearly always the right one if there is any. To be
@@ -113,9 +121,12 @@ impl Index {
     #[must_use]
     pub fn insert(&mut self, hash: u64, place: u32, rehash: impl Fn(u32, u32) -> Option<u64>) -> bool {
         if !self.old.is_empty() {
-            self.move_some(&rehash);
-        } else if self.len >= self.buckets.len() * FULL {
-            self.grow();
+            self.move_one(&rehash);
+        } else if self.len >= self.buckets.len() * NEARLY_FULL {
+            self.prepare(MADE_AT_ONCE);
+            if self.len >= self.buckets.len() * FULL && self.next.len() == self.wanted() {
+                self.grow();
+            }
         }
         let inserted = put(&mut self.buckets, hash, place)
             || self.old.is_empty() && self.grow() && put(&mut self.buckets, hash, place);
@@ -137,39 +148,56 @@ impl Index {
         found
     }
 
+    /// Buckets that there are to be after the next growth.
+    fn wanted(&self) -> usize {
+        (self.buckets.len() + self.buckets.len() / 2).min(self.max_buckets)
+    }
+
+    /// Makes some of the next buckets, if there may be more.
+    fn prepare(&mut self, count: usize) {
+        let wanted = self.wanted();
+        if wanted <= self.buckets.len() {
+            return;
+        }
+        if self.next.capacity() == 0 {
+            self.next.reserve_exact(wanted);
+        }
+        let len = self.next.len().saturating_add(count).min(wanted);
+        self.next.resize(len, Bucket::EMPTY);
+    }
+
     /// Takes more buckets, if it may. The old ones must have been moved.
     fn grow(&mut self) -> bool {
-        let wanted = (self.buckets.len() + self.buckets.len() / 2).min(self.max_buckets);
-        if wanted <= self.buckets.len() {
+        if self.wanted() <= self.buckets.len() {
             return false;
         }
-        self.old = std::mem::replace(&mut self.buckets, empty(wanted));
+        self.prepare(usize::MAX);
+        self.old = std::mem::replace(&mut self.buckets, std::mem::take(&mut self.next));
         self.moved = 0;
         true
     }
 
-    /// Moves some of the old buckets.
+    /// Moves what is in one of the old buckets.
     #[cold]
-    fn move_some(&mut self, rehash: &impl Fn(u32, u32) -> Option<u64>) {
-        let end = (self.moved + MOVED_AT_ONCE).min(self.old.len());
-        for bucket in self.old.get_mut(self.moved..end).unwrap_or_default() {
-            for (tag, slot) in bucket.tags.iter().zip(&mut bucket.places) {
+    fn move_one(&mut self, rehash: &impl Fn(u32, u32) -> Option<u64>) {
+        if let Some(Bucket { tags, places }) = self.old.get_mut(self.moved) {
+            for (tag, slot) in tags.iter().zip(places) {
                 let Some(place) = std::mem::take(slot).checked_sub(1) else { continue };
                 let hash = rehash(place, *tag);
                 if !hash.is_some_and(|hash| put(&mut self.buckets, hash, place)) {
                     self.strays.push((*tag, place));
                 }
             }
+            self.moved += 1;
         }
-        self.moved = end;
         if self.moved == self.old.len() && self.strays.is_empty() {
-            self.old = Box::default();
+            self.old = Vec::new();
         }
     }
 }
 
-fn empty(buckets: usize) -> Box<[Bucket]> {
-    vec![Bucket { tags: [0; WAYS], places: [0; WAYS] }; buckets].into_boxed_slice()
+impl Bucket {
+    const EMPTY: Self = Self { tags: [0; WAYS], places: [0; WAYS] };
 }
 
 /// The two buckets of a hash: its low half tells both, because the high one is compared.
