@@ -148,9 +148,10 @@ impl Index {
         found
     }
 
-    /// Buckets that there are to be after the next growth.
+    /// Buckets that there are to be after the next growth; that is the last one if little would be left for another.
     fn wanted(&self) -> usize {
-        (self.buckets.len() + self.buckets.len() / 2).min(self.max_buckets)
+        let grown = self.buckets.len() + self.buckets.len() / 2;
+        if grown + grown / 4 < self.max_buckets { grown } else { self.max_buckets }
     }
 
     /// Makes some of the next buckets, if there may be more.
