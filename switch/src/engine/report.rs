@@ -126,7 +126,7 @@ impl Shard {
         let programs = self.flows.iter().filter_map(|(_, flow)| flow.program.as_deref());
         let programs: usize =
             programs.map(|program| allocated(size_of::<packet::Program>()) + program.heap_bytes()).sum();
-        let memory = self.flows.memory() + self.connections.memory() + programs;
+        let memory = self.flows.memory() + self.connections.memory() + self.paths.memory() + programs;
         PortReport {
             version: self.snapshot.version(),
             flows: self.flows.len() as u64,
