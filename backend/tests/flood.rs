@@ -70,7 +70,7 @@ fn talk(from: usize, number: u64) -> Vec<u8> {
 
 /// A frame that nobody asked for, from ends of its own, to one of the two.
 fn stray(number: u32) -> Vec<u8> {
-    let to = usize::from(number % 2 != 0);
+    let to = usize::from(!number.is_multiple_of(2));
     let [high, a, b, c] = number.to_be_bytes();
     let mut bytes = Vec::new();
     let builder = PacketBuilder::ethernet2(MACS[2], MACS[to]).ipv4([100, a, b, c], ADDRESSES[to], 64);

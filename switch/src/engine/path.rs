@@ -214,6 +214,7 @@ impl Head {
     }
 
     fn from_word(word: u64) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "28 bits at most")]
         let bits = |at: u32, count: u32| (word >> at & ((1 << count) - 1)) as usize;
         let choice = match word & 3 {
             0 => Choice::Entry,
