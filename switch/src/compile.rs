@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crate::Name;
 use crate::classify::{self, Compiled, Lookup, Selection};
 use crate::condition::Key;
+use crate::gates::Gates;
 use crate::model::{
     Direction, Group, Layer, PortPolicy, Resource, Rule, Transaction, TransactionError, VersionedResource,
 };
@@ -48,6 +49,8 @@ pub struct Snapshot {
 pub(crate) struct CompiledLayer {
     pub(crate) layer: Arc<Layer>,
     pub(crate) groups: Vec<Arc<CompiledGroup>>,
+    /// Which of them come into question, where there are many.
+    gates: Option<Arc<Gates>>,
     /// The same for as long as there is a layer of this name.
     pub(crate) id: Stamp,
     pub(crate) shape: Stamp,
@@ -271,7 +274,12 @@ impl CompiledLayer {
                 && previous.groups.len() == groups.len()
                 && previous.groups.iter().zip(&groups).all(|(before, now)| outline(before, now))
         });
+        let gates = match same_shape {
+            Some(previous) => previous.gates.clone(),
+            None => Gates::new(groups.iter().map(|group| &group.group.when)).map(Arc::new),
+        };
         Ok(Self {
+            gates,
             id: previous.map_or_else(Stamp::next, |previous| previous.id),
             shape: same_shape.map_or_else(Stamp::next, |previous| previous.shape),
             default: previous.map(|previous| Arc::clone(&previous.default)).unwrap_or_default(),
@@ -291,18 +299,18 @@ impl CompiledLayer {
         mut searched: impl FnMut(usize, &CompiledGroup),
     ) -> Option<Selected<'_>> {
         let mut selected = None;
-        for (at, group) in self.groups.iter().enumerate() {
-            if !group.group.when.matches(key) {
-                continue;
-            }
+        // Whether the search goes on.
+        let mut ask = |at: usize| {
+            let Some(group) = self.groups.get(at).filter(|group| group.group.when.matches(key)) else { return true };
             searched(at, group);
-            if let Some((place, rule)) = group.best(direction, key) {
-                selected = Some(Selected { group: at, place, rule });
-                if rule.terminating {
-                    break;
-                }
-            }
-        }
+            let Some((place, rule)) = group.best(direction, key) else { return true };
+            selected = Some(Selected { group: at, place, rule });
+            !rule.terminating
+        };
+        match &self.gates {
+            Some(gates) => gates.open(key).all(&mut ask),
+            None => (0..self.groups.len()).all(&mut ask),
+        };
         selected
     }
 

@@ -36,6 +36,7 @@ pub mod document;
 pub mod engine;
 pub mod flow;
 pub mod forwarder;
+mod gates;
 pub mod model;
 pub mod name;
 pub mod neighbors;
