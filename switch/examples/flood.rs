@@ -156,6 +156,7 @@ impl Run {
 
     fn process(&mut self, port: PortId, direction: Direction) -> Duration {
         let now = self.now();
+        self.engine.begin_burst(0);
         let begin = Instant::now();
         self.engine.process(&mut self.burst, port, direction, now);
         let time = begin.elapsed();

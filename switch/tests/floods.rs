@@ -68,6 +68,7 @@ impl Scene {
         let mut room = Vec::new();
         for from in (first..first + PACKETS).step_by(packet::MAX_BURST) {
             flood.fill(&mut self.burst, FLOODED, direction, from, &mut room);
+            self.engine.begin_burst(0);
             self.engine.process(&mut self.burst, FLOODED, direction, self.now);
             let is_over = |verdict: &&Verdict| **verdict == Verdict::Drop(DropCause::PlanBudget);
             over_budget += self.burst.verdicts().iter().filter(is_over).count() as u64;
@@ -114,6 +115,7 @@ fn established_connections_go_on_through_floods() {
         // Another port's budget is its own.
         let mut room = Vec::new();
         Flood::Udp.fill(&mut scene.burst, OTHER, direction, 5 << 20, &mut room);
+        scene.engine.begin_burst(0);
         scene.engine.process(&mut scene.burst, OTHER, direction, scene.now);
         assert_eq!(scene.report(OTHER).stats.misses, other.stats.misses + 64);
         assert_eq!(scene.report(OTHER).stats.over_budget, 0);
@@ -130,6 +132,7 @@ fn a_scan_leaves_nothing_behind() {
             let (mut burst, mut room, mut now) = (Burst::new(), Vec::new(), 1000 * SECOND);
             for from in (0..8192).step_by(packet::MAX_BURST) {
                 flood.fill(&mut burst, FLOODED, direction, from, &mut room);
+                engine.begin_burst(0);
                 engine.process(&mut burst, FLOODED, direction, now);
                 now += 64_000;
             }
@@ -162,6 +165,7 @@ fn what_is_dropped_late_begins_nothing() {
     for flood in Flood::ALL {
         for from in (0..4096).step_by(packet::MAX_BURST) {
             flood.fill(&mut burst, FLOODED, Out, from, &mut room);
+            engine.begin_burst(0);
             engine.process(&mut burst, FLOODED, Out, now);
             now += 64_000;
             let dropped = |verdict: &Verdict| {

@@ -100,6 +100,7 @@ impl Bench {
         if direction == Direction::In {
             self.burst.set_pending(Verdict::Forward(PORT));
         }
+        self.engine.begin_burst(0);
         self.engine.process(&mut self.burst, PORT, direction, self.now);
         (self.burst.verdict(0), self.burst.window(0).to_vec())
     }

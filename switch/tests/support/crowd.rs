@@ -98,6 +98,7 @@ impl Crowd {
         for from in (0..crowd.outbound.len()).step_by(MAX_BURST) {
             for (direction, frames) in &steps {
                 frames.fill(&mut burst, port, *direction, from);
+                engine.begin_burst(0);
                 engine.process(&mut burst, port, *direction, now_ns);
                 assert_passed(&burst, port, *direction);
             }
@@ -113,6 +114,7 @@ impl Crowd {
         for (direction, frames) in [(Direction::Out, &self.outbound), (Direction::In, &self.inbound)] {
             for from in (0..frames.len()).step_by(MAX_BURST) {
                 frames.fill(burst, self.port, direction, from);
+                engine.begin_burst(0);
                 engine.process(burst, self.port, direction, now_ns);
                 assert_passed(burst, self.port, direction);
                 count += burst.len() as u64;

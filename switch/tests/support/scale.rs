@@ -230,6 +230,7 @@ impl Large {
                 self.burst.set_pending(Verdict::Forward(self.port));
             }
             self.now += 10_000;
+            self.engine.begin_burst(0);
             let watch = Watch::start();
             self.engine.process(&mut self.burst, self.port, direction, self.now);
             calls.add(watch.elapsed());
