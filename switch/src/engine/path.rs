@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::Name;
 use crate::action::Lookup;
 use crate::compile::{CompiledLayer, Snapshot, Stamp};
+use crate::flow::slab::allocated;
 use crate::flow::{Handle, Index, Slab};
 use crate::model::{Answer, Content, ResourceKind};
 use crate::plan::{Choice, Plan, Stage};
@@ -78,7 +79,7 @@ struct Head {
 
 impl Paths {
     pub(super) fn new(capacity: usize) -> Self {
-        let (paths, index) = (Slab::new(capacity), Index::new(capacity));
+        let (paths, index) = (Slab::with_rest(capacity, 0), Index::new(capacity));
         Self { paths, index, hasher: foldhash::fast::RandomState::default(), words: Vec::new(), heap: 0 }
     }
 
@@ -265,7 +266,8 @@ impl Path {
     }
 
     fn heap(&self) -> usize {
-        size_of_val(&*self.words) + size_of_val(&*self.tallies) + self.rare.as_ref().map_or(0, |rare| rare.memory())
+        let rare = self.rare.as_ref().map_or(0, |rare| rare.heap());
+        allocated(size_of_val(&*self.words)) + allocated(size_of_val(&*self.tallies)) + rare
     }
 }
 
@@ -294,8 +296,10 @@ impl Rare {
             && self.lookups.iter().all(|lookup| answer_of(lookup, snapshot) == lookup.answer)
     }
 
-    fn memory(&self) -> usize {
-        size_of::<Self>() + size_of_val(&*self.grown) + size_of_val(&*self.lookups) + size_of_val(&*self.ranges)
+    fn heap(&self) -> usize {
+        let parts =
+            [size_of::<Self>(), size_of_val(&*self.grown), size_of_val(&*self.lookups), size_of_val(&*self.ranges)];
+        parts.into_iter().map(allocated).sum()
     }
 }
 

@@ -23,11 +23,9 @@ const WAYS: usize = 8;
 const FULL: usize = 6;
 /// Buckets to begin with: two pages.
 const FIRST_BUCKETS: usize = 128;
-/// Ways of a bucket, on average, that are used when new ones are begun to be made.
-const NEARLY_FULL: usize = 5;
-/// New buckets that are made with each flow that is added: as many flows are added as there are buckets before the new ones
-/// are needed, which are half as many again.
-const MADE_AT_ONCE: usize = 8;
+/// New buckets that are made with each flow that is added, from when it is time to have all when they are needed: memory that
+/// is made earlier is had for nothing.
+const MADE_AT_ONCE: usize = 16;
 
 /// An index that grows to a fixed size.
 #[derive(Debug)]
@@ -122,7 +120,7 @@ impl Index {
     pub fn insert(&mut self, hash: u64, place: u32, rehash: impl Fn(u32, u32) -> Option<u64>) -> bool {
         if !self.old.is_empty() {
             self.move_one(&rehash);
-        } else if self.len >= self.buckets.len() * NEARLY_FULL {
+        } else if self.len + self.wanted() / MADE_AT_ONCE >= self.buckets.len() * FULL {
             self.prepare(MADE_AT_ONCE);
             if self.len >= self.buckets.len() * FULL && self.next.len() == self.wanted() {
                 self.grow();

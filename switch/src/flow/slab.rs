@@ -14,12 +14,18 @@ const GENERATIONS: u16 = 1 << (32 - PLACE_BITS);
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Handle(NonZeroU32);
 
+/// Free places that there are to be, by default, before one is used again. What comes and goes quickly so keeps
+/// to memory that is there and near, and a place that changes hands has been free for thousands of others' ends.
+const REST: usize = 4096;
+
 /// A bounded collection whose members keep their places.
 #[derive(Debug)]
 pub struct Slab<T> {
     places: Vec<Place<T>>,
     capacity: usize,
-    /// The place that was free for longest: it is used last, so that generations are used up evenly.
+    /// Free places that there are to be before one is used again.
+    rest: usize,
+    /// The place that was free for longest.
     free: Option<u32>,
     last_free: Option<u32>,
     len: usize,
@@ -96,8 +102,15 @@ impl<T> Slab<T> {
     /// nothing is ever moved; memory is taken as it fills.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
+        Self::with_rest(capacity, REST)
+    }
+
+    /// The same, where places are used again as soon as so many are free: those whose handles outlive no member need no
+    /// rest at all.
+    #[must_use]
+    pub fn with_rest(capacity: usize, rest: usize) -> Self {
         let capacity = capacity.min(Handle::MAX_PLACES);
-        Self { places: Vec::with_capacity(capacity), capacity, free: None, last_free: None, len: 0 }
+        Self { places: Vec::with_capacity(capacity), capacity, rest, free: None, last_free: None, len: 0 }
     }
 
     /// Number of members.
@@ -129,8 +142,7 @@ impl<T> Slab<T> {
     /// # Errors
     /// It is full; the member comes back.
     pub fn insert(&mut self, member: T) -> Result<Handle, T> {
-        // Fresh places first: a place rests as long as possible before it changes hands.
-        if self.places.len() < self.capacity {
+        if self.places.len() < self.capacity && self.places.len().saturating_sub(self.len) <= self.rest {
             let Ok(place) = u32::try_from(self.places.len()) else { return Err(member) };
             self.places.push(Place { generation: 0, note: 0, state: State::Taken(member) });
             self.len += 1;
@@ -229,8 +241,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn handles_find_their_member_or_nothing(steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..300)) {
-            let mut slab = Slab::new(6);
+        fn handles_find_their_member_or_nothing(rest in 0..7_usize, steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..300)) {
+            let mut slab = Slab::with_rest(6, rest);
             let mut members: Vec<(Handle, usize)> = Vec::new();
             let mut gone: Vec<Handle> = Vec::new();
             for (n, (add, which)) in steps.into_iter().enumerate() {
@@ -272,5 +284,25 @@ mod tests {
         }
         let places: Vec<_> = (0..3).map(|n| slab.insert(n).unwrap().place()).collect();
         assert_eq!(places, [0, 1, 2], "the place free for longest comes first");
+    }
+
+    #[test]
+    fn fresh_places_are_used_only_until_enough_rest() {
+        // VF-22: a flood of a thousand at a time does not wander through all of memory.
+        let mut slab = Slab::with_rest(1000, 2);
+        let mut live = std::collections::VecDeque::new();
+        for n in 0..5000 {
+            live.push_back(slab.insert(n).unwrap());
+            if live.len() > 10 {
+                slab.remove(live.pop_front().unwrap());
+            }
+        }
+        assert_eq!((slab.len(), slab.places.len()), (10, 13));
+        let mut paths = Slab::with_rest(1000, 0);
+        for n in 0..10 {
+            let handle = paths.insert(n).unwrap();
+            assert_eq!(handle.place(), 0);
+            paths.remove(handle);
+        }
     }
 }
