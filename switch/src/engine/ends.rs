@@ -194,15 +194,11 @@ impl Shard {
     /// Looks after up to `budget` places. Returns how many there were, and whether all have been seen now.
     pub(super) fn sweep(&mut self, now_ns: u64, budget: usize) -> (usize, bool) {
         let now_ms = to_ms(now_ns);
-        let mut handles = std::mem::take(&mut self.swept);
-        let (flows, next) = self.flows.slice(self.sweep_at, budget);
-        handles.extend(flows.map(|(handle, _)| handle));
-        let done = handles.len();
-        for handle in handles.drain(..) {
-            self.look_after(handle, now_ms);
-        }
-        self.swept = handles;
+        let (done, next) = self.visit(self.sweep_at, budget, |shard, handle| shard.look_after(handle, now_ms));
         self.sweep_at = next;
+        self.flows.settle(budget);
+        self.connections.settle(budget);
+        self.paths.settle(budget);
         if next == 0 {
             self.connections.wake(now_ms);
             self.forget_datagrams(now_ms);
@@ -238,14 +234,19 @@ impl Shard {
 
     /// Gives what up to `budget` flows counted to their rules.
     pub(super) fn fold(&mut self, from: u32, budget: usize) -> Option<u32> {
+        let (_, next) = self.visit(from, budget, Self::fold_flow);
+        (next != 0).then_some(next)
+    }
+
+    /// Does something with the flows at up to `budget` places from one on. Returns how many there were, and where to go on.
+    fn visit(&mut self, from: u32, budget: usize, what: impl Fn(&mut Self, Handle)) -> (usize, u32) {
         let mut handles = std::mem::take(&mut self.swept);
         let (flows, next) = self.flows.slice(from, budget);
         handles.extend(flows.map(|(handle, _)| handle));
-        for handle in handles.drain(..) {
-            self.fold_flow(handle);
-        }
+        let done = handles.len();
+        handles.drain(..).for_each(|handle| what(self, handle));
         self.swept = handles;
-        (next != 0).then_some(next)
+        (done, next)
     }
 }
 

@@ -220,8 +220,7 @@ impl<T> FlowTable<T> {
         let wide = if key.ufid.narrow().is_none() { WIDE } else { 0 };
         let handle = self.flows.insert(value)?;
         let place = handle.place();
-        let Self { index, keys, flows, rests, secret } = self;
-        if !index.insert(key.hash, place, |place, _| hash_at(keys, flows, rests, secret, place)) {
+        if !self.index.insert(key.hash, place) {
             return self.flows.remove(handle).map_or(Ok(handle), Err);
         }
         if wide != 0 {
@@ -237,10 +236,8 @@ impl<T> FlowTable<T> {
 
     /// Removes a flow.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
-        self.flows.get(handle)?;
-        if let Some(hash) = hash_at(&self.keys, &self.flows, &self.rests, &self.secret, handle.place()) {
-            self.index.remove(hash, handle.place());
-        }
+        let (scope, ufid) = self.identity(handle)?;
+        self.index.remove(self.secret.hash(scope, &ufid), handle.place());
         let wide = self.keys.get(handle.place() as usize).is_some_and(|Line([.., last])| last & WIDE != 0);
         if let Some(rest) = self.flows.note(handle.place()).filter(|_| wide) {
             self.rests.free(rest);
@@ -272,6 +269,11 @@ impl<T> FlowTable<T> {
     /// All flows.
     pub fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
         self.flows.iter()
+    }
+
+    /// Moves up to `budget` buckets of an index that has grown.
+    pub fn settle(&mut self, budget: usize) {
+        self.index.settle(budget);
     }
 
     /// Bytes that the table holds, room in the index included, without what flows themselves have on the heap.
@@ -341,11 +343,6 @@ fn identity_at<T>(keys: &[Line], flows: &Slab<T>, rests: &Rests, place: u32) -> 
     let scope = Scope((w7 >> SCOPE_SHIFT) as u8 & 0x7f);
     let w7 = w7 & ((1 << SCOPE_SHIFT) - 1);
     Some((scope, Ufid::from_words([w0, w1, w2, w3, w4, w5, w6, w7, a, b, c, d, e, f])))
-}
-
-fn hash_at<T>(keys: &[Line], flows: &Slab<T>, rests: &Rests, secret: &Secret, place: u32) -> Option<u64> {
-    let (scope, ufid) = identity_at(keys, flows, rests, place)?;
-    Some(secret.hash(scope, &ufid))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
