@@ -6,7 +6,7 @@
 
 use packet::{Burst, MAX_BURST, Parsed, Quick, Verdict};
 
-use super::flow::Unified;
+use super::flow::{Beside, Unified};
 use super::shard::Place;
 use crate::flow::{FlowKey, FlowTable, Handle, Scope};
 
@@ -52,7 +52,13 @@ impl Batch {
     }
 
     /// Reads the packets that have a verdict. Those that cannot be read are dropped; returns how many.
-    pub(super) fn read(&mut self, burst: &mut Burst, wanted: Verdict, flows: &FlowTable<Unified>, scope: Scope) -> u64 {
+    pub(super) fn read(
+        &mut self,
+        burst: &mut Burst,
+        wanted: Verdict,
+        flows: &FlowTable<Unified, Beside>,
+        scope: Scope,
+    ) -> u64 {
         self.len = 0;
         self.parsed.clear();
         let mut unread = 0;
@@ -89,7 +95,7 @@ impl Batch {
     }
 
     /// Finds their flows.
-    pub(super) fn find(&mut self, flows: &FlowTable<Unified>, scope: Scope) {
+    pub(super) fn find(&mut self, flows: &FlowTable<Unified, Beside>, scope: Scope) {
         let len = self.len;
         for (hash, place) in self.hash.iter().zip(&mut self.place).take(len) {
             *place = flows.probe(*hash).unwrap_or(NONE);

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Forgetting: flows and connections that end, that are silent for too long, or that make room for others.
 
-use super::flow::{Fate, Marks};
+use super::flow::Marks;
 use super::shard::Shard;
 use super::to_ms;
+use super::treatment::Fate;
 use crate::flow::connection::{Connection, Fact};
 use crate::flow::{Handle, tcp};
 
@@ -55,7 +56,7 @@ impl Shard {
 
     fn drop_flow(&mut self, handle: Handle) {
         self.fold_flow(handle);
-        if let Some(flow) = self.flows.remove(handle) {
+        if let Some((flow, _)) = self.flows.remove(handle) {
             self.paths.release(flow.path);
             if !flow.marks.has(Marks::SMALL) {
                 self.stats.confirmed = self.stats.confirmed.saturating_sub(1);
@@ -65,10 +66,10 @@ impl Shard {
 
     /// Gives what a flow counted to the rules of its path.
     pub(super) fn fold_flow(&mut self, handle: Handle) {
-        let Some(flow) = self.flows.get_mut(handle) else { return };
+        let Some((flow, beside)) = self.flows.both_mut(handle) else { return };
         let (packets, bytes) = (std::mem::take(&mut flow.packets), std::mem::take(&mut flow.bytes));
         if packets > 0 {
-            flow.told.add(packets, bytes);
+            beside.told.add(packets, bytes);
             self.paths.count(flow.path, packets, bytes);
         }
     }
