@@ -176,16 +176,13 @@ impl Shard {
         let mut through = 0_u64;
         if direction == Direction::Out {
             outside.trail.start(self.port, burst.len());
-            for i in 0..batch.len() {
-                let leads_on = batch.member(i).is_some_and(|member| {
-                    member.is_plain() && self.leads_on(&member, &now, outside.shards, outside.trail)
-                });
+            for (i, handle) in batch.plain_flows().enumerate() {
+                let leads_on = handle.is_some_and(|at| self.leads_on(at, &now, outside.shards, outside.trail));
                 through |= u64::from(leads_on) << i;
             }
         }
         let mut hits = 0;
-        for i in 0..batch.len() {
-            let Some(member) = batch.member(i) else { break };
+        for (i, member) in batch.members().enumerate() {
             if member.is_plain() && self.hit_calm(burst, &member, &now, through >> i & 1 != 0, outside) {
                 hits += 1;
             } else {
@@ -208,30 +205,23 @@ impl Shard {
         outside: &mut Outside<'_>,
     ) -> bool {
         let Some(handle) = member.handle else { return false };
-        let Some(flow) = self.flows.get(handle) else { return false };
-        let (layout, marks) = (member.quick.layout(), flow.marks);
-        if !marks.is_calm_but_for_tunnels() || !flow.is_settled(now.epoch, now.ms, &self.openings) {
+        let Some((flow, beside)) = self.flows.both_mut(handle) else { return false };
+        if !flow.marks.is_calm_but_for_tunnels() || !flow.is_settled(now.epoch, now.ms, &self.openings) {
             return false;
         }
-        let (fate, next, port) = (flow.fate, flow.next, flow.next_port);
-        let passes = if marks.has(Marks::CHANGES) {
-            let Some(beside) = self.flows.beside(handle) else { return false };
-            if marks.has(Marks::TUNNEL) && !self.tunnels.fits(&beside.change, layout, member.len) {
+        let layout = member.quick.layout();
+        let passes = if flow.marks.has(Marks::CHANGES) {
+            if flow.marks.has(Marks::TUNNEL) && !self.tunnels.fits(&beside.change, layout, member.len) {
                 return false;
             }
-            beside.change.apply(fate, burst, member.at, layout, member.hash)
+            beside.change.apply(flow.fate, burst, member.at, layout, member.hash)
         } else {
-            Change::None.apply(fate, burst, member.at, layout, member.hash)
+            Change::None.apply(flow.fate, burst, member.at, layout, member.hash)
         };
-        if let Some(flow) = self.flows.get_mut(handle) {
-            flow.count(member.len, now.ms);
-        }
+        flow.count(member.len, now.ms);
         if passes {
-            match (leads_on, next) {
-                (true, Some(next)) => {
-                    let next = (port, next);
-                    Self::go_through(burst, member, next, now, outside.shards);
-                }
+            match (leads_on, flow.next) {
+                (true, Some(next)) => Self::go_through(burst, member, (flow.next_port, next), now, outside.shards),
                 _ if now.direction == Direction::Out => outside.trail.note(member.at, handle),
                 _ => self.note_next(member.at, handle, now, outside.shards, outside.trail),
             }

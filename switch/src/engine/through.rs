@@ -61,8 +61,8 @@ impl Trail {
 impl Shard {
     /// Whether the packets of a flow can go straight to the next flow. Touches it.
     #[inline]
-    pub(super) fn leads_on(&self, member: &Member, now: &Now<'_>, shards: &[Option<Box<Self>>], trail: &Trail) -> bool {
-        let Some(flow) = member.handle.and_then(|handle| self.flows.get(handle)) else { return false };
+    pub(super) fn leads_on(&self, handle: Handle, now: &Now<'_>, shards: &[Option<Box<Self>>], trail: &Trail) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
         let Some(next) = flow.next else { return false };
         let Some(Some(shard)) = shards.get(flow.next_port.index()) else { return false };
         flow.next_epoch == trail.epoch

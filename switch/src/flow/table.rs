@@ -42,7 +42,11 @@ pub struct FlowKey<'a> {
 
 /// Keys of the hash.
 #[derive(Clone, Copy)]
-pub struct Secret([u64; WORDS + 2]);
+pub struct Secret {
+    keys: [u64; WORDS + 2],
+    /// What words 4 to 7 add to the sum if they are zero.
+    zeros: u64,
+}
 
 /// A bounded table of flows, and of what is beside them.
 #[derive(Debug)]
@@ -80,18 +84,20 @@ impl Secret {
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut state = seed;
-        Self(std::array::from_fn(|_| {
+        let keys: [u64; WORDS + 2] = std::array::from_fn(|_| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = fold(state ^ PI[0], PI[1] | 1);
             fold(mixed ^ PI[2], PI[3] | 1)
-        }))
+        });
+        let [_, _, _, _, k4, k5, k6, k7, ..] = keys;
+        Self { keys, zeros: fold(k4, k5).wrapping_add(fold(k6, k7)) }
     }
 
     /// The hash of an identity at its place.
     #[inline]
     #[must_use]
     pub fn hash(&self, scope: Scope, ufid: &Ufid) -> u64 {
-        let [k0, k1, k2, k3, k4, k5, k6, k7, high @ .., a, b] = &self.0;
+        let [k0, k1, k2, k3, k4, k5, k6, k7, high @ .., a, b] = &self.keys;
         let [w0, w1, w2, w3, w4, w5, w6, w7, upper @ ..] = ufid.words();
         // Independent products, so that they overlap; each word is blinded by a key of its own.
         let mut sum = fold(w0 ^ k0, w1 ^ k1)
@@ -114,18 +120,15 @@ impl Secret {
     #[inline]
     #[must_use]
     pub fn hash_quick(&self, scope: Scope, [w0, w1, w2, w3]: &[u64; 4]) -> u64 {
-        let [k0, k1, k2, k3, k4, k5, k6, k7, .., a, b] = &self.0;
-        let sum = fold(w0 ^ k0, w1 ^ k1)
-            .wrapping_add(fold(w2 ^ k2, w3 ^ k3))
-            .wrapping_add(fold(*k4, *k5))
-            .wrapping_add(fold(*k6, *k7));
+        let [k0, k1, k2, k3, .., a, b] = &self.keys;
+        let sum = fold(w0 ^ k0, w1 ^ k1).wrapping_add(fold(w2 ^ k2, w3 ^ k3)).wrapping_add(self.zeros);
         fold(sum ^ a, u64::from(scope.0) ^ b)
     }
 
     /// The hash of a tuple on one side of a port.
     #[inline]
     pub(crate) fn hash_tuple(&self, side: bool, tuple: &Tuple) -> u64 {
-        let [k0, k1, k2, k3, k4, .., a, b] = &self.0;
+        let [k0, k1, k2, k3, k4, .., a, b] = &self.keys;
         let [source, destination] = [tuple.source, tuple.destination].map(halves);
         let sum = fold(source[0] ^ k0, destination[0] ^ k1)
             .wrapping_add(fold(source[1] ^ k2, destination[1] ^ k3))
