@@ -45,8 +45,7 @@ impl Shard {
         outside: &mut Outside<'_>,
     ) {
         if !self.budget.take(now.ns, self.config.plans_per_second) {
-            self.stats.over_budget += 1;
-            return burst.set_verdict(place.at, Verdict::Drop(DropCause::PlanBudget));
+            return self.refuse(burst, place.at);
         }
         let planned = self.plan_first(&place.parsed, now);
         if let Outcome::Pending(request) = &planned.plan.outcome {

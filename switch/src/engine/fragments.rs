@@ -106,6 +106,10 @@ impl Shard {
     ) {
         let datagram = Datagram::of(&place.parsed, now.direction);
         let Some(rest) = self.fragments.datagrams.get_mut(&datagram) else {
+            // To wait costs as much as to be planned.
+            if !self.budget.take(now.ns, self.config.plans_per_second) {
+                return self.refuse(burst, place.at);
+            }
             self.stats.early_fragments += 1;
             outside.parked += 1;
             return burst.set_verdict(place.at, Verdict::Park(DropCause::FragmentTimeout));

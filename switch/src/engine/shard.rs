@@ -7,6 +7,7 @@ use std::sync::Arc;
 use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, QuickTcp, Verdict};
 
 use super::batch::{Batch, Member};
+use super::budget::Budget;
 use super::flow::{Beside, Marks, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
@@ -98,13 +99,6 @@ pub(super) struct Now<'a> {
     pub(super) epoch: u32,
     /// What ports are called, by number.
     pub(super) names: &'a [Option<Name>],
-}
-
-/// How many flows may begin.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
-    tokens: u32,
-    filled_ns: u64,
 }
 
 impl Shard {
@@ -250,12 +244,26 @@ impl Shard {
                 return;
             }
         }
+        // What floods is told by its short key that there is no flow of its name, and costs no more than that.
+        if member.is_plain()
+            && self.budget.is_dry(now.ns)
+            && !self.flows.has_quick(scope(now.direction), &member.quick.words, member.hash)
+        {
+            self.stats.misses += 1;
+            return self.refuse(burst, member.at);
+        }
         let Some(place) = member.place(burst, batch.parsed(i)) else { return };
         let key = FlowKey { scope: scope(now.direction), ufid: &place.parsed.ufid, hash: member.hash };
         if place.sort != Sort::Common {
             return self.uncommon(burst, &place, &key, now, outside);
         }
         self.common(burst, &place, &key, member.handle, now, outside);
+    }
+
+    /// Drops a packet that may not be planned.
+    pub(super) fn refuse(&mut self, burst: &mut Burst, at: usize) {
+        self.stats.over_budget += 1;
+        burst.set_verdict(at, Verdict::Drop(DropCause::PlanBudget));
     }
 
     #[cold]
@@ -483,29 +491,6 @@ impl Now<'_> {
             Outcome::Ended => Fate::Drop(DropCause::NoConnection),
             Outcome::Pending(_) => Fate::Drop(DropCause::Unresolved),
         }
-    }
-}
-
-impl Budget {
-    /// A full one.
-    pub(super) const fn new(per_second: u32) -> Self {
-        Self { tokens: per_second, filled_ns: 0 }
-    }
-
-    /// Takes leave to plan, if there is any left.
-    pub(super) fn take(&mut self, now_ns: u64, per_second: u32) -> bool {
-        if self.tokens == 0 {
-            let elapsed = now_ns.saturating_sub(self.filled_ns);
-            let earned = u128::from(elapsed) * u128::from(per_second) / 1_000_000_000;
-            // Half a second's worth at once, at most.
-            self.tokens = u32::try_from(earned).unwrap_or(u32::MAX).min((per_second / 2).max(1));
-            if self.tokens == 0 {
-                return false;
-            }
-            self.filled_ns = now_ns;
-        }
-        self.tokens -= 1;
-        true
     }
 }
 

@@ -9,7 +9,7 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use packet::{Burst, DropCause, Field, Layout, Parsed, Verdict};
 
-use super::shard::Budget;
+use super::budget::Budget;
 use super::treatment::Change;
 use crate::model::Direction;
 
