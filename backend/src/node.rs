@@ -201,6 +201,7 @@ impl NodeHandle {
             polls: counters.polls.get(),
             sleeps: counters.sleeps.get(),
             handed_over: counters.handed_over.get(),
+            deferred: counters.deferred.get(),
         });
         let workers = workers.collect();
         Ok(Stats { uptime_s: self.started.elapsed().as_secs_f64(), workers, ports: self.ports()?, bridge })
