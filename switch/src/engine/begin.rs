@@ -62,12 +62,7 @@ impl Shard {
             Ok(handle) => {
                 if let Some(flow) = self.flows.get_mut(handle) {
                     flow.count(place.len, now.ms);
-                    let layout = &place.parsed.layout;
-                    let fits = !flow.marks.has(Marks::TUNNEL)
-                        || self.tunnels.admit(flow, burst, place.at, layout, now.direction, now.ns);
-                    if fits {
-                        flow.apply(burst, place.at, layout, key.hash);
-                    }
+                    self.tunnels.carry(flow, burst, &place.packet(key.hash), now);
                 }
                 if now.direction == Direction::In && fate == Fate::Pass {
                     self.pair(handle, &planned.plan.after.ufid, now);
@@ -80,10 +75,7 @@ impl Shard {
                 let path = self.paths.intern(&planned.plan, now.snapshot);
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
-                let layout = &place.parsed.layout;
-                if self.tunnels.admit(&uncached, burst, place.at, layout, now.direction, now.ns) {
-                    uncached.apply(burst, place.at, layout, key.hash);
-                }
+                self.tunnels.carry(&uncached, burst, &place.packet(key.hash), now);
             }
         }
     }

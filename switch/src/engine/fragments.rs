@@ -123,10 +123,7 @@ impl Shard {
         if !transient.more_fragments {
             rest.total = Some(end);
         }
-        let layout = &place.parsed.layout;
-        if self.tunnels.admit(&rest.flow, burst, place.at, layout, now.direction, now.ns) {
-            rest.flow.apply(burst, place.at, layout, key.hash);
-        }
+        self.tunnels.carry(&rest.flow, burst, &place.packet(key.hash), now);
         self.paths.count(rest.path, 1, place.len.into());
         if rest.is_whole()
             && let Some(rest) = self.fragments.datagrams.remove(&datagram)

@@ -10,7 +10,7 @@ use super::batch::{Batch, Member};
 use super::flow::{Fate, Marks, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
-use super::tunnels::Tunnels;
+use super::tunnels::{SYN, Tunnels};
 use super::{EngineConfig, Outside, ShardStats, to_ms};
 use crate::Name;
 use crate::compile::Snapshot;
@@ -69,12 +69,12 @@ pub(super) struct Place {
 /// What a known flow wants to know of its packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet<'a> {
-    at: usize,
-    len: u32,
-    layout: &'a Layout,
-    hash: u64,
+    pub(super) at: usize,
+    pub(super) len: u32,
+    pub(super) layout: &'a Layout,
+    pub(super) hash: u64,
     /// Of what is not TCP nothing.
-    segment: Segment,
+    pub(super) segment: Segment,
 }
 
 /// Packets that are dealt with each in their way.
@@ -208,7 +208,12 @@ impl Shard {
     ) -> bool {
         let Some(handle) = member.handle else { return false };
         let Some(flow) = self.flows.get_mut(handle) else { return false };
-        let fits = || self.tunnels.fits(flow, member.quick.layout(), member.len);
+        let is_syn = |tcp: QuickTcp| tcp.flags & SYN != 0;
+        let fits = || {
+            // What a SYN says may have to be lowered, though all of its flow's packets have fitted so far.
+            !member.quick.tcp(burst.window(member.at)).is_some_and(is_syn)
+                && self.tunnels.fits(flow, member.quick.layout(), member.len)
+        };
         let calm = (flow.marks.is_calm() || flow.marks.is_calm_tunnel() && fits())
             && flow.epoch == now.epoch
             && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
@@ -326,11 +331,7 @@ impl Shard {
         let Some(flow) = self.flows.get_mut(handle) else { return false };
         self.stats.hits += 1;
         flow.count(packet.len, now.ms);
-        let fits = !flow.marks.has(Marks::TUNNEL)
-            || self.tunnels.admit(flow, burst, packet.at, packet.layout, now.direction, now.ns);
-        if fits {
-            flow.apply(burst, packet.at, packet.layout, packet.hash);
-        }
+        self.tunnels.carry(flow, burst, packet, now);
         true
     }
 
