@@ -71,10 +71,7 @@ impl Shard {
                 let path = self.paths.intern(&planned.plan, now.snapshot);
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
-                let layout = &place.parsed.layout;
-                if self.tunnels.admit(&uncached.change, burst, place.at, layout, now.direction, now.ns) {
-                    uncached.apply(burst, place.at, layout, key.hash);
-                }
+                self.tunnels.carry(uncached.fate, &uncached.change, burst, &place.packet(key.hash), now);
             }
         }
     }

@@ -127,10 +127,8 @@ impl Shard {
         if !transient.more_fragments {
             rest.total = Some(end);
         }
-        let layout = &place.parsed.layout;
-        if self.tunnels.admit(&rest.treatment.change, burst, place.at, layout, now.direction, now.ns) {
-            rest.treatment.apply(burst, place.at, layout, key.hash);
-        }
+        let Treatment { fate, change } = &rest.treatment;
+        self.tunnels.carry(*fate, change, burst, &place.packet(key.hash), now);
         self.paths.count(rest.path, 1, place.len.into());
         if rest.is_whole()
             && let Some(rest) = self.fragments.datagrams.remove(&datagram)

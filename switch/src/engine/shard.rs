@@ -12,7 +12,7 @@ use super::flow::{Beside, Marks, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
 use super::treatment::{Change, Fate};
-use super::tunnels::Tunnels;
+use super::tunnels::{SYN, Tunnels};
 use super::{EngineConfig, Outside, ShardStats, to_ms};
 use crate::Name;
 use crate::compile::Snapshot;
@@ -71,12 +71,12 @@ pub(super) struct Place {
 /// What a known flow wants to know of its packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet<'a> {
-    at: usize,
-    len: u32,
-    layout: &'a Layout,
-    hash: u64,
+    pub(super) at: usize,
+    pub(super) len: u32,
+    pub(super) layout: &'a Layout,
+    pub(super) hash: u64,
     /// Of what is not TCP nothing.
-    segment: Segment,
+    pub(super) segment: Segment,
 }
 
 /// Packets that are dealt with each in their way.
@@ -205,7 +205,9 @@ impl Shard {
         }
         let layout = member.quick.layout();
         let passes = if flow.marks.has(Marks::CHANGES) {
-            if flow.marks.has(Marks::TUNNEL) && !self.tunnels.fits(&beside.change, layout, member.len) {
+            // What a SYN says may have to be lowered, though all of its flow's packets have fitted so far.
+            let is_syn = || member.quick.tcp(burst.window(member.at)).is_some_and(|tcp| tcp.flags & SYN != 0);
+            if flow.marks.has(Marks::TUNNEL) && (is_syn() || !self.tunnels.fits(&beside.change, layout, member.len)) {
                 return false;
             }
             beside.change.apply(flow.fate, burst, member.at, layout, member.hash)
@@ -338,11 +340,7 @@ impl Shard {
     pub(super) fn take(&mut self, burst: &mut Burst, packet: &Packet<'_>, handle: Handle, now: &Now<'_>) {
         let Some((flow, Beside { change, .. })) = self.flows.both_mut(handle) else { return };
         flow.count(packet.len, now.ms);
-        let fits = !flow.marks.has(Marks::TUNNEL)
-            || self.tunnels.admit(change, burst, packet.at, packet.layout, now.direction, now.ns);
-        if fits {
-            change.apply(flow.fate, burst, packet.at, packet.layout, packet.hash);
-        }
+        self.tunnels.carry(flow.fate, change, burst, packet, now);
     }
 
     /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
