@@ -13,6 +13,7 @@ use hdrhistogram::Histogram;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::dialog::{Dialogs, Kind};
+use super::flood::Flooder;
 use super::flows::Side;
 use super::lane::{BURST, Lane};
 use super::latency::Percentiles;
@@ -41,6 +42,8 @@ pub(super) struct Count {
     pub(super) seconds: f64,
     pub(super) sent: u64,
     pub(super) received: u64,
+    /// Packets of the flood.
+    pub(super) flooded: u64,
     /// TSC cycles in all, and in rounds that found nothing to do.
     pub(super) cycles: u64,
     pub(super) idle_cycles: u64,
@@ -62,6 +65,7 @@ pub(super) struct Engine {
     devices: Vec<Device>,
     lanes: Vec<Lane>,
     ledger: Ledger,
+    flooder: Option<Flooder>,
     /// Someone has had enough.
     interrupted: Arc<AtomicBool>,
 }
@@ -83,7 +87,12 @@ impl Engine {
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&interrupted)).context("cannot listen for signals")?;
         }
-        Ok(Self { devices, lanes, ledger, interrupted })
+        Ok(Self { devices, lanes, ledger, flooder: None, interrupted })
+    }
+
+    /// From now on a third port sends, too, whenever the others do.
+    pub(super) fn flood(&mut self, flooder: Flooder) {
+        self.flooder = Some(flooder);
     }
 
     /// Opens every flow, in both directions; says how many seconds that took.
@@ -172,6 +181,9 @@ impl Engine {
         let (mut now, mut look) = (start, start + stall);
         while now - start < length {
             let (received, sent) = self.round(&mut pace, now)?;
+            if let Some(flooder) = &mut self.flooder {
+                count.flooded += flooder.step()? as u64;
+            }
             let then = cycles();
             count.received += received as u64;
             count.sent += sent as u64;

@@ -29,6 +29,7 @@
 //! | `window` | how many packets may be on their way |
 //! | `cycle` | buffers that go round: posted, used, posted again |
 //! | `flows` | which five-tuples there are |
+//! | `flood` | a third port that sends for nobody |
 //! | `frames` | what is sent |
 //! | `tcp` | sequence numbers and acknowledgements |
 //! | `stamp` | what makes a frame unique; the account of what arrived |
@@ -41,6 +42,7 @@
 mod cycle;
 mod dialog;
 mod engine;
+mod flood;
 mod flows;
 mod frames;
 mod inspect;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The backend under test as far as it is ours: a node in this process, or one that answers on a control socket.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -11,6 +11,7 @@ use backend::stats::Stats;
 use switch::document::Document;
 use switch::model::Controller;
 
+use super::flood;
 use super::options::{Options, Poll};
 use super::pvp::as_float;
 use crate::client::{Client, Control};
@@ -33,8 +34,13 @@ impl Node {
     pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
         if options.sockets.is_empty() {
             let node = start(options)?;
+            let policies = PolicyStore::new(Arc::new(node.handle().clone()));
             if let Some(file) = &options.policy {
-                apply(file, &node)?;
+                let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+                apply(&text, &policies).with_context(|| file.display().to_string())?;
+            }
+            if options.flood.is_some() {
+                apply(flood::POLICY, &policies)?;
             }
             return Ok(Self::Embedded(node));
         }
@@ -44,7 +50,7 @@ impl Node {
         }
     }
 
-    /// Where its two ports listen, if it is our own.
+    /// Where its ports listen, if it is our own.
     pub(super) fn sockets(&self) -> Option<&[PathBuf]> {
         match self {
             Self::Embedded(node) => Some(node.sockets()),
@@ -72,7 +78,7 @@ impl Node {
 
 fn start(options: &Options) -> anyhow::Result<EmbeddedNode> {
     EmbeddedNode::start(&Shape {
-        ports: &["a", "b"],
+        ports: if options.flood.is_some() { &["a", "b", "c"] } else { &["a", "b"] },
         queues: options.pairs,
         crossconnect: !options.bridge,
         poll: match options.poll {
@@ -84,12 +90,11 @@ fn start(options: &Options) -> anyhow::Result<EmbeddedNode> {
     })
 }
 
-/// Puts the node's ports under the policy of a file, whoever its controller is: there is no other.
-fn apply(file: &Path, node: &EmbeddedNode) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let document = Document::from_toml(&text).with_context(|| file.display().to_string())?;
+/// Puts the node's ports under the policy of a document, whoever its controller is.
+fn apply(text: &str, policies: &PolicyStore) -> anyhow::Result<()> {
+    let document = Document::from_toml(text)?;
     let controller = Controller { name: document.controller.clone(), order: [0, u32::MAX] };
-    PolicyStore::new(Arc::new(node.handle().clone())).apply(&controller, &document)?;
+    policies.apply(&controller, &document)?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use clap::ValueEnum;
 use cnf::{DeviceConfig, Role};
 use virtqueue::RingKind;
 
+use super::flood::Flood;
 use super::flows;
 use super::frames::{self, Transport};
 use super::inspect::Expect;
@@ -89,6 +90,9 @@ pub(crate) struct Options {
     /// Policy of our own node's ports a and b, as a file for `shunt policy apply`; on the bridge
     #[arg(long, requires = "bridge", value_name = "FILE")]
     pub(super) policy: Option<PathBuf>,
+    /// A third port sends as much as it can, through stateful policy of its own and for nobody
+    #[arg(long, value_enum, requires = "bridge", value_name = "WHAT")]
+    pub(super) flood: Option<Flood>,
     /// How our own node waits for packets
     #[arg(long, value_enum, default_value_t = Poll::Busy, conflicts_with = "sockets")]
     pub(super) poll: Poll,

@@ -12,9 +12,10 @@ use vhost_user::features;
 use virtqueue::RingKind;
 
 use super::engine::{Count, Engine};
+use super::flood::Flooder;
 use super::node::Node;
 use super::options::{Options, Percent};
-use super::report::Report;
+use super::report::{Flooded, Report};
 use crate::output;
 
 /// How long to look for what goes, before a share of it is measured.
@@ -32,12 +33,16 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     let node = Node::new(options)?;
     // After the node's threads were made, which would inherit it.
     pin(options.cpu);
-    let devices = attach(options, node.sockets().unwrap_or(&options.sockets))?;
+    let mut devices = attach(options, node.sockets().unwrap_or(&options.sockets))?;
     node.wait_until_up()?;
     let (bits, ring) = devices.first().map(|one| (one.features(), one.queue_features())).context("no device")?;
+    let third = options.flood.and_then(|sort| Some((sort, devices.pop()?)));
     let mut engine = Engine::new(devices, options)?;
     let opening_s = engine.open(options)?;
     engine.wake_up()?;
+    if let Some((sort, device)) = third {
+        engine.flood(Flooder::new(device, sort)?);
+    }
 
     let (rate, capacity) = match options.load {
         None => (options.rate, None),
@@ -68,7 +73,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     }
     engine.check_frames()?;
 
-    let Count { sent, seconds, .. } = count;
+    let Count { sent, flooded, seconds, .. } = count;
     let rx_pps = count.received_per_second();
     Ok(Report {
         ring: match ring.kind {
@@ -87,6 +92,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
         rx_pps: rx_pps.round(),
         tx_pps: (as_float(sent) / seconds).round(),
         lost,
+        flood: options.flood.map(|sort| Flooded { sort: sort.name(), pps: (as_float(flooded) / seconds).round() }),
         cycles_per_packet: before.zip(after).and_then(|(before, after)| after.cycles_per_packet_since(before)),
         latency_ns,
         rx_gbps: rx_pps * f64::from(options.size) * 8.0 / 1e9,

@@ -34,6 +34,8 @@ pub(crate) struct Report {
     pub(super) tx_pps: f64,
     /// Packets that were sent after the warm-up and had not come back when nothing moved any more.
     pub(super) lost: u64,
+    /// What the third port sent, if there was one.
+    pub(super) flood: Option<Flooded>,
     /// Busy TSC cycles of the node for each packet it forwarded; none for a peer, which keeps its own account.
     pub(super) cycles_per_packet: Option<f64>,
     pub(super) latency_ns: Percentiles,
@@ -58,6 +60,15 @@ pub(crate) struct Report {
     pub(super) queue_pairs: u16,
     pub(super) queue_size: u16,
     pub(super) features: Vec<&'static str>,
+}
+
+/// What a third port sent.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Flooded {
+    /// `known`, or a sort of flood.
+    pub(super) sort: &'static str,
+    /// Packets per second.
+    pub(super) pps: f64,
 }
 
 impl Display for Report {
@@ -87,6 +98,9 @@ impl Display for Report {
             writeln!(f, "  unthrottled {:>9.3} Mpps", capacity / 1e6)?;
         }
         writeln!(f, "  lost        {:>9}  {} looked at, all {}", self.lost, self.inspected, self.expect)?;
+        if let Some(Flooded { sort, pps }) = self.flood {
+            writeln!(f, "  third port  {:>9.3} Mpps of {sort}", pps / 1e6)?;
+        }
         match self.cycles_per_packet {
             Some(cycles) => writeln!(f, "  node        {cycles:>9.1} cycles per packet")?,
             None => writeln!(f, "  node        not ours: ask it for its cycles")?,

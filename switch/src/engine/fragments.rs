@@ -70,6 +70,8 @@ impl Shard {
         let parsed = &place.parsed;
         let fate = match burst.verdict(place.at) {
             Verdict::Park(_) | Verdict::Parked => return,
+            // To remember it would cost as much as it was to be spared.
+            Verdict::Drop(DropCause::PlanBudget) => return,
             Verdict::Drop(cause) => Fate::Drop(cause),
             Verdict::Forward(port) if now.direction == Direction::Out => Fate::Redirect(port),
             _ => Fate::Pass,
