@@ -3,6 +3,7 @@
 
 use packet::{DropCause, PortId, Ufid};
 
+use super::FlowLimits;
 use super::flow::{Fate, Marks, Unified};
 use super::shard::{Now, Shard, scope};
 use super::to_ms;
@@ -67,6 +68,8 @@ pub struct ShardStats {
 pub struct PortReport {
     /// Version of the policy.
     pub version: u64,
+    /// How many flows there may be.
+    pub limits: FlowLimits,
     /// Flows.
     pub flows: u64,
     /// Connections.
@@ -129,6 +132,7 @@ impl Shard {
         let memory = self.flows.memory() + self.connections.memory() + self.paths.memory() + programs;
         PortReport {
             version: self.snapshot.version(),
+            limits: self.config.limits(),
             flows: self.flows.len() as u64,
             connections: self.connections.len() as u64,
             paths: self.paths.len() as u64,
