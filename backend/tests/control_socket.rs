@@ -5,9 +5,9 @@ mod support;
 
 use std::time::Instant;
 
-use backend::config::FlowLimits;
+use backend::config::{FlowLimits, PollMode};
 use etherparse::PacketBuilder;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{BROADCAST, Guest, NodeSpec, Served, until};
 
 const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
@@ -27,6 +27,71 @@ fn udp(source: u16) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2(MACS[0], MACS[1]).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
     builder.udp(source, 53).write(&mut bytes, &[9; 30]).expect("frame");
     bytes
+}
+
+/// A TCP segment: whether it is of the guest that asks, its flags and numbers, its payload's length, and whether it met congestion.
+fn tcp(asks: bool, flags: &str, seq: u32, ack: u32, len: usize, congested: bool) -> Vec<u8> {
+    let [from, to] = if asks { [0, 1] } else { [1, 0] };
+    let (addresses, ports) = ([[10, 0, 0, 1], [10, 0, 0, 2]], [7000, 80]);
+    let ecn = etherparse::IpEcn::try_new(if congested { 3 } else { 0 }).expect("two bits");
+    let mut ip =
+        etherparse::Ipv4Header::new(0, 64, etherparse::IpNumber::TCP, addresses[from], addresses[to]).expect("short");
+    ip.ecn = ecn;
+    let builder =
+        PacketBuilder::ethernet2(MACS[from], MACS[to]).ip(etherparse::IpHeaders::Ipv4(ip, Default::default()));
+    let mut builder = builder.tcp(ports[from], ports[to], seq, 1000);
+    for flag in flags.chars() {
+        builder = if flag == 'S' { builder.syn() } else { builder.ack(ack) };
+    }
+    let mut frame = Vec::new();
+    builder.write(&mut frame, &vec![7; len]).expect("frame");
+    frame
+}
+
+/// VF-22: what flows know of their connection is told over the socket.
+#[test]
+fn flows_tell_what_they_carried_and_how_their_connection_is() {
+    let served = Served::start(NodeSpec::new().workers(1, PollMode::Adaptive).port("a").port("b"));
+    let mut guests = ["a", "b"].map(|name| Guest::attach(served.node.socket(name)));
+    for (from, mac) in MACS.into_iter().enumerate() {
+        guests[from].send(&[support::frame(BROADCAST, mac, 60, 1)]);
+        assert_eq!(guests[1 - from].receive(1).len(), 1);
+    }
+    stateful(&served, "a");
+    let mut sent = [(0, 0); 2];
+    for (asks, flags, seq, ack, len, congested) in [
+        (true, "S", 100, 0, 0, false),
+        (false, "SA", 900, 101, 0, false),
+        (true, "A", 101, 901, 10, false),
+        (false, "A", 901, 111, 0, true),
+        (true, "A", 101, 901, 10, false),
+        (true, "A", 101, 901, 10, true),
+    ] {
+        let (from, frame) = (usize::from(!asks), tcp(asks, flags, seq, ack, len, congested));
+        sent[from] = (sent[from].0 + 1, sent[from].1 + frame.len());
+        guests[from].send(std::slice::from_ref(&frame));
+        assert_eq!(guests[1 - from].receive(1), [frame]);
+    }
+    let list = served.get("/ports/a/flows");
+    let flows = list["flows"].as_array().expect("flows");
+    assert_eq!(flows.len(), 2, "{list:#}");
+    for flow in flows {
+        let (packets, bytes) = sent[usize::from(flow["direction"] == "in")];
+        assert_eq!(flow["count"], json!({"packets": packets, "bytes": bytes}), "{flow:#}");
+        assert_eq!((&flow["tcp"], &flow["confirmed"]), (&Value::from("established"), &Value::from(true)));
+        assert_eq!((&flow["retransmits"], &flow["congestion_marks"]), (&json!([2, 0]), &json!([1, 1])));
+        for rtt in [&flow["rtt_us"][0], &flow["rtt_us"][1]] {
+            assert!(rtt.as_u64().is_some_and(|us| (1..20_000_000).contains(&us)), "{flow:#}");
+        }
+    }
+    // UDP has none of this.
+    guests[0].send(&[udp(53)]);
+    assert_eq!(guests[1].receive(1).len(), 1);
+    let list = served.get("/ports/a/flows");
+    let is_udp = |flow: &&Value| flow["tuple"].as_str().is_some_and(|tuple| tuple.starts_with("udp "));
+    let flow = list["flows"].as_array().and_then(|flows| flows.iter().find(is_udp)).expect("a flow of UDP");
+    assert_eq!((&flow["tcp"], &flow["rtt_us"]), (&Value::Null, &json!([null, null])));
+    served.stop();
 }
 
 /// VF-22: the keys of a `[[port]]`, and the same of a port that is added later, bound its flows.

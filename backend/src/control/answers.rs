@@ -213,7 +213,10 @@ pub struct FlowInfo {
     pub tuple: Option<String>,
     /// All that its packets have in common.
     pub fields: BTreeMap<String, String>,
-    /// What it counted that its rules have not been told of yet.
+    /// What it counted since it began.
+    #[serde(default)]
+    pub count: Count,
+    /// Of that, what its rules have not been told of yet.
     pub pending: Count,
     /// Milliseconds since its last packet.
     pub idle_ms: u32,
@@ -225,6 +228,14 @@ pub struct FlowInfo {
     pub tcp: Option<String>,
     /// Segments that were sent again, of the initiator and of the responder.
     pub retransmits: [u32; 2],
+    /// Smoothed round trips of TCP in microseconds (RFC 6298): from the port to the responder and back, which is of what the
+    /// initiator sends, and from the port to the initiator and back. Null where none was measured.
+    #[serde(default)]
+    #[schema(example = json!([120, null]))]
+    pub rtt_us: [Option<u32>; 2],
+    /// Packets of TCP that were marked as having met congestion (CE, RFC 3168), of the initiator and of the responder.
+    #[serde(default)]
+    pub congestion_marks: [u32; 2],
     /// Why its packets are dropped, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<String>,
@@ -379,11 +390,14 @@ impl FlowInfo {
             direction: direction_word(flow.direction).to_owned(),
             tuple: flow.tuple.map(|tuple| tuple.to_string()),
             fields: describe(&key).into_iter().collect(),
+            count: Count { packets: flow.packets, bytes: flow.bytes },
             pending: Count { packets: flow.pending.0.into(), bytes: flow.pending.1 },
             idle_ms: Some(now_ms.wrapping_sub(flow.last_ms)).filter(|idle| *idle <= u32::MAX / 2).unwrap_or_default(),
             confirmed: flow.confirmed,
             tcp: flow.tcp.map(|state| snake(&format!("{state:?}"))),
             retransmits: flow.retransmits,
+            rtt_us: flow.rtt_us,
+            congestion_marks: flow.congestion_marks,
             dropped: flow.dropped.map(|cause| cause.to_string()),
         }
     }
