@@ -6,6 +6,7 @@ mod support;
 use std::time::Instant;
 
 use backend::config::{FlowLimits, PollMode};
+use backend::stats::{FlowCounts, PolicyStats, Stats};
 use etherparse::PacketBuilder;
 use serde_json::{Value, json};
 use support::{BROADCAST, Guest, NodeSpec, Served, until};
@@ -20,6 +21,12 @@ fn stateful(served: &Served, port: &str) {
     let document = json!({"controller": format!("acl-{port}"), "layer": [layer]});
     let (status, applied) = served.ask(&format!("acl-{port}"), "POST /policy", &document);
     assert_eq!(status, 200, "{applied}");
+}
+
+/// What `GET /stats` says of a port's policy.
+fn policy_stats(served: &Served, port: &str) -> PolicyStats {
+    let stats: Stats = serde_json::from_value(served.get("/stats")).expect("statistics");
+    stats.policies.into_iter().find(|policy| policy.port == port).expect("a port with policy")
 }
 
 fn udp(source: u16) -> Vec<u8> {
@@ -94,6 +101,58 @@ fn flows_tell_what_they_carried_and_how_their_connection_is() {
     served.stop();
 }
 
+/// Of each port with policy the same numbers as JSON, for Prometheus and in the tree of layers, and what rules count as JSON only.
+#[test]
+fn counts_of_a_port_its_layers_groups_and_rules_are_told() {
+    let served = Served::start(NodeSpec::new().workers(1, PollMode::Adaptive).port("a").port("b"));
+    let mut guests = ["a", "b"].map(|name| Guest::attach(served.node.socket(name)));
+    for (from, mac) in MACS.into_iter().enumerate() {
+        guests[from].send(&[support::frame(BROADCAST, mac, 60, 1)]);
+        assert_eq!(guests[1 - from].receive(1).len(), 1);
+    }
+    stateful(&served, "a");
+    // Three connections that nobody answers, a packet more of the last of them, and one from outside that is blocked.
+    for source in [1, 2, 3, 3] {
+        guests[0].send(&[udp(source)]);
+        assert_eq!(guests[1].receive(1).len(), 1);
+    }
+    guests[1].send(&[tcp(false, "S", 1, 0, 0, false)]);
+    served.node.wait_for_drops("b", "policy_default", 1);
+
+    let PolicyStats { version, flows, .. } = policy_stats(&served, "a");
+    assert_eq!((version, flows.flows, flows.confirmed, flows.connections), (1, 4, 0, 3));
+    assert_eq!((flows.hits, flows.misses, flows.over_budget, flows.paths), (1, 4, 0, 2));
+    assert!(flows.memory > 0);
+    let layers = served.get("/ports/a/layers");
+    assert_eq!(serde_json::from_value::<FlowCounts>(layers["flows"].clone()).expect("counts"), flows);
+    assert_eq!(served.get("/stats?policies=false")["policies"], json!([]));
+
+    let bytes = 4 * udp(1).len();
+    let rule = served.get("/ports/a/layers/acl/groups/g/rules/out");
+    let group = served.get("/ports/a/layers/acl/groups/g");
+    for count in [&rule["count"], &group["count"], &layers["layers"][0]["groups"][0]["count"]] {
+        assert_eq!(count, &json!({"packets": 4, "bytes": bytes}));
+    }
+    assert_eq!(layers["layers"][0]["default_count"]["packets"], 1);
+    let metrics = served.page("/metrics");
+    for line in [
+        r#"shunt_policy_flows{port="a"} 4"#,
+        r#"shunt_policy_connections{port="a"} 3"#,
+        r#"shunt_policy_hits_total{port="a"} 1"#,
+        r#"shunt_policy_misses_total{port="a"} 4"#,
+        r#"shunt_policy_max_flows{port="a"} 131072"#,
+        &format!(r#"shunt_policy_memory_bytes{{port="a"}} {}"#, flows.memory),
+        r#"shunt_policy_layer_packets_total{port="a",layer="acl",by="default"} 1"#,
+        r#"shunt_policy_group_packets_total{port="a",layer="acl",group="g"} 4"#,
+        &format!(r#"shunt_policy_group_bytes_total{{port="a",layer="acl",group="g"}} {bytes}"#),
+        r#"shunt_port_drops_total{port="b",cause="policy_default"} 1"#,
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "{line} is not in\n{metrics}");
+    }
+    assert!(!metrics.contains("out\""), "rules have no lines: {metrics}");
+    served.stop();
+}
+
 /// VF-22: the keys of a `[[port]]`, and the same of a port that is added later, bound its flows.
 #[test]
 fn a_port_has_as_many_flows_as_its_configuration_says() {
@@ -122,11 +181,10 @@ fn a_port_has_as_many_flows_as_its_configuration_says() {
         // Those of a second at once, at most half a second's from before, and then as they are earned.
         let earned = 20 + 10 + 20 * begin.elapsed().as_millis() / 1000;
         assert!((20..=earned).contains(&u128::from(passed)), "{passed} of {FLOWS} flows began");
-        let report = served.node.handle().ask_engine(port, |engine, port, _| engine.report(port));
-        let report = report.expect("node").expect("port").expect("policy");
-        assert_eq!((report.limits, report.flows, report.connections), (limits, 4, 4));
-        assert_eq!(report.stats.evicted_small, passed - 4);
-        assert_eq!(report.stats.over_budget, u64::from(FLOWS) - passed);
+        let PolicyStats { flows, .. } = policy_stats(&served, port);
+        assert_eq!((flows.max_flows, flows.max_unconfirmed_flows, flows.plans_per_second), (8, 4, 20));
+        assert_eq!((flows.flows, flows.connections, flows.evicted_unconfirmed), (4, 4, passed - 4));
+        assert_eq!((flows.misses, flows.over_budget), (u64::from(FLOWS), u64::from(FLOWS) - passed));
     }
     served.stop();
 }

@@ -13,6 +13,7 @@ use switch::tally::Total;
 use utoipa::ToSchema;
 
 use crate::policy::{Applied, Change, Comparison, DryRun};
+use crate::stats::FlowCounts;
 
 /// A change that is in effect at every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -95,35 +96,6 @@ pub struct ResourceInfo {
     pub version: u64,
     /// How many entries or ranges it has.
     pub size: u64,
-}
-
-/// What the switch holds of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FlowCounts {
-    /// Flows.
-    pub flows: u64,
-    /// Connections.
-    pub connections: u64,
-    /// Bytes of tables and what belongs to them.
-    pub memory: u64,
-    /// Packets of flows that were known.
-    pub hits: u64,
-    /// Packets whose flow was not known.
-    pub misses: u64,
-    /// Flows and connections that were planned again after a change.
-    pub replanned: u64,
-    /// Connections that a change ended.
-    pub ended_by_policy: u64,
-    /// Packets that were dropped because too many flows began.
-    pub over_budget: u64,
-    /// Flows that made room for others.
-    pub evicted: u64,
-    /// Flows and connections that were silent for too long.
-    pub expired: u64,
-    /// Connections that found no address and port free.
-    pub nat_exhausted: u64,
-    /// Packets that had to wait for an answer.
-    pub waiting: u64,
 }
 
 /// What applying a document did.
@@ -314,26 +286,6 @@ impl ResourceInfo {
             kind: kind.to_owned(),
             version: held.version,
             size: size as u64,
-        }
-    }
-}
-
-impl FlowCounts {
-    pub(super) const fn new(report: &PortReport) -> Self {
-        let stats = &report.stats;
-        Self {
-            flows: report.flows,
-            connections: report.connections,
-            memory: report.memory,
-            hits: stats.hits,
-            misses: stats.misses,
-            replanned: stats.replanned,
-            ended_by_policy: stats.ended_by_policy,
-            over_budget: stats.over_budget,
-            evicted: stats.evicted_small + stats.evicted,
-            expired: stats.expired,
-            nat_exhausted: stats.nat_exhausted,
-            waiting: stats.waiting,
         }
     }
 }
