@@ -38,6 +38,8 @@ pub(super) struct Path {
     pub(super) bridge: Bridge,
     pub(super) police: Police,
     pub(super) burst: Box<Burst>,
+    /// Copies of packets for all, for ports that have policy.
+    pub(super) copies: Box<Burst>,
     pub(super) rxs: Vec<RxSlot>,
     pub(super) uplinks: Vec<UplinkTx>,
     pub(super) outbound: Vec<Option<Sender>>,
@@ -115,7 +117,7 @@ impl Path {
                 match self.routes.home(ingress.port) {
                     None => {}
                     Some(home) if home == self.index => {
-                        self.police.outbound(&mut self.burst, ingress.port, now_ns, &waiting);
+                        self.police.apply(&mut self.burst, ingress.port, Direction::Out, now_ns, &waiting);
                     }
                     Some(home) => return self.egress(ingress, now_ns).hand_over_all(home),
                 }
@@ -164,11 +166,21 @@ impl Path {
     /// Gives ports with policy their own copies of what is for many, as their policy leaves them.
     #[cold]
     fn flood_policed(&mut self, ingress: &Ingress<'_>, waiting: &Waiting<'_>, now_ns: u64) {
-        let Self { burst, police, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } = self;
+        let Self { burst, copies, police, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } =
+            self;
         for port in routes.policed().filter(|port| *port != ingress.port) {
-            let here = routes.home(port) == Some(*index);
             let is_for = |i| segment_of(routes, burst, i, ingress.port) == routes.forwarding(port);
-            let Some(copies) = police.copies_for(burst, port, is_for, here, now_ns, waiting) else { continue };
+            copies.clear();
+            for at in (0..burst.len()).filter(|at| burst.verdict(*at) == Verdict::Flood && is_for(*at)) {
+                copies.push_copy(burst, at, Verdict::Forward(port));
+            }
+            if copies.is_empty() {
+                continue;
+            }
+            police.engine.leave_burst();
+            if routes.home(port) == Some(*index) {
+                police.apply(copies, port, Direction::In, now_ns, waiting);
+            }
             let of_port = topology.port(ingress.port).and_then(|entry| entry.counters.get(*index));
             let own = counters.get(*index);
             let mut egress = Egress {

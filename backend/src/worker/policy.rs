@@ -6,7 +6,7 @@
 //! holds are handed over.
 
 use packet::{Burst, MAX_BURST, Offload, PortId, Verdict, WINDOW};
-use switch::engine::{Engine, Todo};
+use switch::engine::Engine;
 use switch::model::Direction;
 
 use super::Worker;
@@ -24,8 +24,6 @@ pub(super) struct Police {
     pub(super) park: Park,
     /// Ports whose packets that wait may go on.
     pub(super) due: Vec<PortId>,
-    /// Copies of packets for all, for ports that have policy.
-    copies: Box<Burst>,
 }
 
 /// What is to be known of packets that must wait.
@@ -37,17 +35,7 @@ pub(super) struct Waiting<'a> {
 
 impl Police {
     pub(super) fn new(engine: Engine) -> Self {
-        Self { engine, park: Park::default(), due: Vec::new(), copies: Burst::new() }
-    }
-
-    /// What a port's guest sent meets the port's policy.
-    #[inline]
-    pub(super) fn outbound(&mut self, burst: &mut Burst, port: PortId, now_ns: u64, waiting: &Waiting<'_>) {
-        let todo = self.engine.process(burst, port, Direction::Out, now_ns);
-        self.note(port, todo);
-        if todo.parked > 0 {
-            keep(&mut self.park, burst, port, Direction::Out, waiting);
-        }
+        Self { engine, park: Park::default(), due: Vec::new() }
     }
 
     /// What is to be delivered meets the policy of the ports that it is for, if they have one here.
@@ -72,49 +60,27 @@ impl Police {
                 *slot = port;
                 count += 1;
             }
-            let todo = self.engine.process(burst, port, Direction::In, now_ns);
-            self.note(port, todo);
-            if todo.parked > 0 {
-                keep(&mut self.park, burst, port, Direction::In, waiting);
-            }
+            self.apply(burst, port, Direction::In, now_ns, waiting);
         }
     }
 
-    /// Copies of what is for many ports, as the policy of one of them leaves them if it is carried out here. `is_for` says
-    /// whether a packet is for it. `None`: there are none.
-    pub(super) fn copies_for(
+    /// Packets of the burst meet the policy of one port: outbound those that are pending, inbound those that are for it. What
+    /// must wait is kept, and what waited may go on.
+    #[inline]
+    pub(super) fn apply(
         &mut self,
-        burst: &Burst,
+        burst: &mut Burst,
         port: PortId,
-        is_for: impl Fn(usize) -> bool,
-        here: bool,
+        direction: Direction,
         now_ns: u64,
         waiting: &Waiting<'_>,
-    ) -> Option<&Burst> {
-        self.copies.clear();
-        for at in (0..burst.len()).filter(|at| burst.verdict(*at) == Verdict::Flood && is_for(*at)) {
-            self.copies.push_copy(burst, at, Verdict::Forward(port));
-        }
-        if self.copies.is_empty() {
-            return None;
-        }
-        self.engine.leave_burst();
-        let todo =
-            if here { self.engine.process(&mut self.copies, port, Direction::In, now_ns) } else { Todo::default() };
-        self.note(port, todo);
-        if todo.parked > 0 {
-            keep(&mut self.park, &mut self.copies, port, Direction::In, waiting);
-        }
-        Some(&self.copies)
-    }
-}
-
-impl Police {
-    /// Remembers that packets of a port that wait may go on.
-    #[inline]
-    fn note(&mut self, port: PortId, todo: Todo) {
+    ) {
+        let todo = self.engine.process(burst, port, direction, now_ns);
         if todo.release && !self.park.is_empty() && !self.due.contains(&port) {
             self.due.push(port);
+        }
+        if todo.parked > 0 {
+            keep(&mut self.park, burst, port, direction, waiting);
         }
     }
 }
