@@ -86,14 +86,13 @@ impl Worker {
     /// port.
     pub(super) fn inject(&mut self, port: PortId, frame: &[u8], now: u64) {
         let path = &mut self.path;
-        path.burst.clear();
-        let length = u32::try_from(frame.len().min(WINDOW)).unwrap_or(0);
-        let Some(window) = path.burst.push(port, length, Offload::NONE, 0) else { return };
-        window.copy_from_slice(frame.get(..window.len()).unwrap_or_default());
+        let Some(rest) = path.load(port, frame, Offload::NONE) else { return };
         let now_ns = self.clock.nanos_at(now);
         path.screen(port, now_ns);
         path.forward(port, now_ns);
-        let ingress = Ingress { port, pair: 0, payload: Payload::None, offloads: false, waits_since: None };
+        let payloads = [rest];
+        let payload = Payload::Slices(&payloads);
+        let ingress = Ingress { port, pair: 0, payload, offloads: false, waits_since: None };
         path.run(&ingress, Direction::In, now_ns);
         self.notify();
     }
@@ -135,6 +134,19 @@ impl Path {
             self.flood_policed(ingress, &waiting, now_ns);
         }
         self.tell_learned();
+    }
+
+    /// Makes the burst one packet. Returns what of it is beyond its window, as the payload of handle 0; `None`: no packet can
+    /// be as long.
+    pub(super) fn load<'a>(&mut self, ingress: PortId, bytes: &'a [u8], offload: Offload) -> Option<&'a [u8]> {
+        let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
+        self.burst.clear();
+        let window = self.burst.push(ingress, u32::try_from(bytes.len()).ok()?, offload, 0)?;
+        if window.len() != head.len() {
+            return None;
+        }
+        window.copy_from_slice(head);
+        Some(rest)
     }
 
     /// Takes out what a port may not send, and what is said about the neighbours of an uplink.

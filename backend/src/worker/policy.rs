@@ -5,7 +5,7 @@
 //! A port's policy is carried out by one worker, its *home*, because its flows are there. Packets that another worker
 //! holds are handed over.
 
-use packet::{Burst, MAX_BURST, Offload, PortId, Verdict, WINDOW};
+use packet::{Burst, MAX_BURST, Offload, PortId, Verdict};
 use switch::engine::Engine;
 use switch::model::Direction;
 
@@ -146,14 +146,7 @@ impl Path {
     /// Takes a packet through the rest of its way.
     pub(super) fn take_on(&mut self, packet: &Resumed<'_>, direction: Direction, now_ns: u64) {
         let Resumed { bytes, offload, port, ingress, pair, waits_since } = *packet;
-        let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
-        self.burst.clear();
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let Some(window) = self.burst.push(ingress, length, offload, 0) else { return };
-        if window.len() != head.len() {
-            return;
-        }
-        window.copy_from_slice(head);
+        let Some(rest) = self.load(ingress, bytes, offload) else { return };
         if direction == Direction::In {
             self.burst.set_verdict(0, Verdict::Forward(port));
         }
@@ -165,14 +158,7 @@ impl Path {
 
     /// Delivers a frame that policy itself has made. It is not for any policy.
     fn deliver_own(&mut self, port: PortId, bytes: &[u8], now_ns: u64) {
-        let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
-        self.burst.clear();
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let Some(window) = self.burst.push(PortId::NONE, length, Offload::NONE, 0) else { return };
-        if window.len() != head.len() {
-            return;
-        }
-        window.copy_from_slice(head);
+        let Some(rest) = self.load(PortId::NONE, bytes, Offload::NONE) else { return };
         self.burst.set_verdict(0, Verdict::Deliver(port));
         let payloads = [rest];
         let payload = Payload::Slices(&payloads);
