@@ -15,7 +15,12 @@ const MACS: [[u8; 6]; 2] = [[2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]];
 
 /// All that the guest begins is remembered.
 fn stateful(served: &Served, port: &str) {
-    let rule = json!({"name": "out", "dir": "out", "action": {"type": "allow", "stateful": true}});
+    outbound(served, port, &json!({"type": "allow", "stateful": true}));
+}
+
+/// A layer that does this with all that the guest sends.
+fn outbound(served: &Served, port: &str, action: &Value) {
+    let rule = json!({"name": "out", "dir": "out", "action": action});
     let layer =
         json!({"port": port, "name": "acl", "order": 10, "default": "block", "group": [{"name": "g", "rule": [rule]}]});
     let document = json!({"controller": format!("acl-{port}"), "layer": [layer]});
@@ -91,13 +96,22 @@ fn flows_tell_what_they_carried_and_how_their_connection_is() {
             assert!(rtt.as_u64().is_some_and(|us| (1..20_000_000).contains(&us)), "{flow:#}");
         }
     }
-    // UDP has none of this.
+    // UDP has none of that.
     guests[0].send(&[udp(53)]);
     assert_eq!(guests[1].receive(1).len(), 1);
     let list = served.get("/ports/a/flows");
     let is_udp = |flow: &&Value| flow["tuple"].as_str().is_some_and(|tuple| tuple.starts_with("udp "));
     let flow = list["flows"].as_array().and_then(|flows| flows.iter().find(is_udp)).expect("a flow of UDP");
     assert_eq!((&flow["tcp"], &flow["rtt_us"]), (&Value::Null, &json!([null, null])));
+    assert_eq!(flow["redirected"], Value::Null);
+
+    outbound(&served, "a", &json!({"type": "hairpin", "to": "b"}));
+    guests[0].send(&[udp(54)]);
+    assert_eq!(guests[1].receive(1).len(), 1);
+    let list = served.get("/ports/a/flows");
+    let is_new = |flow: &&Value| flow["fields"]["src_port"] == "54";
+    let flow = list["flows"].as_array().and_then(|flows| flows.iter().find(is_new)).expect("a flow that is sent to b");
+    assert_eq!(flow["redirected"], "b", "{flow:#}");
     served.stop();
 }
 

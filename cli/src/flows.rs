@@ -113,6 +113,7 @@ mod tests {
             rtt_us: [Some(850), None],
             congestion_marks: [0, 3],
             dropped: None,
+            redirected: None,
         };
         let arp = FlowInfo {
             id: 8,

@@ -211,6 +211,9 @@ pub struct FlowInfo {
     /// Why its packets are dropped, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<String>,
+    /// The port that its packets are sent to whatever they say, if a rule hairpins them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirected: Option<String>,
 }
 
 impl From<Total> for Count {
@@ -351,6 +354,7 @@ impl FlowInfo {
             rtt_us: flow.rtt_us,
             congestion_marks: flow.congestion_marks,
             dropped: flow.dropped.map(|cause| cause.to_string()),
+            redirected: flow.redirected_to.as_ref().map(ToString::to_string),
         }
     }
 }

@@ -308,8 +308,11 @@ impl Engine {
     }
 
     /// Up to `budget` places of a port's flows from `from` on, and where to go on; `None`: all were seen.
-    pub fn list(&self, port: PortId, from: u32, budget: usize, hear: impl FnMut(FlowReport)) -> Option<u32> {
-        self.shard(port)?.list(from, budget, hear)
+    pub fn list(&self, port: PortId, from: u32, budget: usize, mut hear: impl FnMut(FlowReport)) -> Option<u32> {
+        self.shard(port)?.list(from, budget, |mut report| {
+            self.add_names(&mut report);
+            hear(report);
+        })
     }
 
     /// Of up to `budget` flows from place `from` on those with which another policy would do something else, and
@@ -321,9 +324,17 @@ impl Engine {
         from: u32,
         budget: usize,
         now_ns: u64,
-        hear: impl FnMut(FlowReport, Plan, Plan),
+        mut hear: impl FnMut(FlowReport, Plan, Plan),
     ) -> Option<u32> {
-        self.shard(port)?.compare(staged, from, budget, now_ns, hear)
+        self.shard(port)?.compare(staged, from, budget, now_ns, |mut report, now, then| {
+            self.add_names(&mut report);
+            hear(report, now, then);
+        })
+    }
+
+    /// Puts in what a shard does not know.
+    fn add_names(&self, report: &mut FlowReport) {
+        report.redirected_to = report.redirected.and_then(|port| self.names.get(port.index())?.clone());
     }
 
     /// A port's policy.

@@ -8,6 +8,7 @@ use super::flow::{Fate, Marks, Unified};
 use super::shard::{Now, Shard, scope};
 use super::to_ms;
 use super::tunnels::TunnelStats;
+use crate::Name;
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
 use crate::flow::slab::allocated;
@@ -122,6 +123,8 @@ pub struct FlowReport {
     pub dropped: Option<DropCause>,
     /// Where its packets go whatever they say.
     pub redirected: Option<PortId>,
+    /// What that port is called.
+    pub redirected_to: Option<Name>,
 }
 
 impl Shard {
@@ -218,6 +221,8 @@ impl Shard {
                 Fate::Redirect(port) => Some(port),
                 Fate::Pass | Fate::Drop(_) => None,
             },
+            // The engine knows.
+            redirected_to: None,
         })
     }
 }
