@@ -13,7 +13,7 @@ use std::{fs, thread};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{ControlConfig, ControllerConfig, Name, SocketPath};
+use crate::config::{ControlConfig, ControllerConfig, FlowLimits, Name, SocketPath};
 use crate::policy::PolicyStore;
 use crate::policy::tests::FakeBoard;
 use crate::stats::{BridgeStats, NeighborStatus, PortState, RingLayout, WorkerStats};
@@ -335,7 +335,16 @@ fn the_description_lists_what_is_served() {
     for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
         assert!(description["components"]["schemas"][name].is_object(), "{name}");
     }
-    assert_eq!(description["components"]["schemas"]["PortConfig"]["required"], json!(["name"]));
+    let port = &description["components"]["schemas"]["PortConfig"];
+    assert_eq!(port["required"], json!(["name"]));
+    for (key, range) in [
+        ("max_flows", FlowLimits::CONFIRMED),
+        ("max_unconfirmed_flows", FlowLimits::UNCONFIRMED),
+        ("plans_per_second", FlowLimits::PLANS_PER_SECOND),
+    ] {
+        let described = &port["properties"][key];
+        assert_eq!([&described["minimum"], &described["maximum"]], [range.start(), range.end()], "{key}: {described}");
+    }
 }
 
 #[test]
