@@ -55,6 +55,6 @@ pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
 pub use parse::{Layout, OuterLayout, ParseError, Parsed, Quick, QuickTcp, Transient};
 pub use port::PortId;
 pub use segment::{SegmentError, Segmenter};
-pub use transpose::{Program, Transposition};
+pub use transpose::{Program, Rewrite, Transposition};
 pub use ufid::{Field, Fragment, Tunnel, Ufid};
 pub use verdict::{DropCause, Verdict};

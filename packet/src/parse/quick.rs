@@ -83,6 +83,13 @@ impl Quick {
         Some(Self { words, end: u32::try_from(end).ok()? })
     }
 
+    /// Whether it is one; the default is none.
+    #[inline]
+    #[must_use]
+    pub const fn is_plain(&self) -> bool {
+        self.words[0] != 0
+    }
+
     /// Whether it is TCP.
     #[inline]
     #[must_use]

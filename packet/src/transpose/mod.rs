@@ -41,6 +41,7 @@ mod needs;
 mod outer;
 mod program;
 mod reverse;
+mod rewrite;
 mod value;
 mod vlans;
 
@@ -55,6 +56,7 @@ pub use self::{
     ecn::Ecn,
     outer::{Encap, Outer, OuterEdit},
     program::Program,
+    rewrite::Rewrite,
     value::{Header, Ttl, Value},
     vlans::{Tag, Vlans},
 };

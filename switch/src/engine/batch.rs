@@ -6,7 +6,7 @@
 
 use packet::{Burst, MAX_BURST, Parsed, Quick, Verdict};
 
-use super::flow::Unified;
+use super::flow::{Beside, Unified};
 use super::shard::Place;
 use crate::flow::{FlowKey, FlowTable, Handle, Scope};
 
@@ -52,7 +52,13 @@ impl Batch {
     }
 
     /// Reads the packets that have a verdict. Those that cannot be read are dropped; returns how many.
-    pub(super) fn read(&mut self, burst: &mut Burst, wanted: Verdict, flows: &FlowTable<Unified>, scope: Scope) -> u64 {
+    pub(super) fn read(
+        &mut self,
+        burst: &mut Burst,
+        wanted: Verdict,
+        flows: &FlowTable<Unified, Beside>,
+        scope: Scope,
+    ) -> u64 {
         self.len = 0;
         self.parsed.clear();
         let mut unread = 0;
@@ -89,7 +95,7 @@ impl Batch {
     }
 
     /// Finds their flows.
-    pub(super) fn find(&mut self, flows: &FlowTable<Unified>, scope: Scope) {
+    pub(super) fn find(&mut self, flows: &FlowTable<Unified, Beside>, scope: Scope) {
         let len = self.len;
         for (hash, place) in self.hash.iter().zip(&mut self.place).take(len) {
             *place = flows.probe(*hash).unwrap_or(NONE);
@@ -106,26 +112,27 @@ impl Batch {
         }
     }
 
-    pub(super) const fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Packet `i`.
+    /// Its packets.
     #[inline]
-    pub(super) fn member(&self, i: usize) -> Option<Member> {
-        if i >= self.len {
-            return None;
-        }
-        Some(Member {
-            at: usize::from(*self.at.get(i)?),
-            len: *self.lens.get(i)?,
-            quick: *self.quick.get(i)?,
-            hash: *self.hash.get(i)?,
-            handle: *self.handle.get(i)?,
+    pub(super) fn members(&self) -> impl Iterator<Item = Member> {
+        let columns = self.at.iter().zip(&self.lens).zip(&self.quick).zip(&self.hash).zip(&self.handle).take(self.len);
+        columns.map(|((((at, len), quick), hash), handle)| Member {
+            at: usize::from(*at),
+            len: *len,
+            quick: *quick,
+            hash: *hash,
+            handle: *handle,
         })
     }
 
-    /// The packets that are not plain come in order: takes the next if it is `i`.
+    /// The flows of its packets; of those that are not plain, none.
+    #[inline]
+    pub(super) fn plain_flows(&self) -> impl Iterator<Item = Option<Handle>> {
+        let columns = self.quick.iter().zip(&self.handle).take(self.len);
+        columns.map(|(quick, handle)| handle.filter(|_| quick.is_plain()))
+    }
+
+    /// What is known of packet `i`, which is not plain.
     pub(super) fn parsed(&self, i: usize) -> Option<&Parsed> {
         let at = self.parsed.binary_search_by_key(&i, |(at, _)| *at).ok()?;
         self.parsed.get(at).map(|(_, parsed)| parsed)
@@ -136,7 +143,7 @@ impl Member {
     /// Whether it is a plain packet.
     #[inline]
     pub(super) const fn is_plain(&self) -> bool {
-        self.quick.words[0] != 0
+        self.quick.is_plain()
     }
 
     /// All that there is to know about it.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The first packet of a flow: it is planned, and what the plan wants is committed in one place.
 
-use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, PortId, Program, Tunnel, Ufid, Verdict};
+use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, Tunnel, Ufid, Verdict};
 
-use super::flow::{Fate, Marks, Told, Unified, Watched};
-use super::path::PathId;
+use super::flow::{Beside, Marks, Told, Unified};
 use super::reconcile::Settled;
 use super::shard::{Beginning, CE, Now, Place, Shard, Tracked, beginning, scope, segment};
+use super::treatment::{Change, Fate, Treatment};
 use super::{Event, Outside};
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
@@ -60,15 +60,7 @@ impl Shard {
         }
         match self.commit(place, key, now, &planned, fate) {
             Ok(handle) => {
-                if let Some(flow) = self.flows.get_mut(handle) {
-                    flow.count(place.len, now.ms);
-                    let layout = &place.parsed.layout;
-                    let fits = !flow.marks.has(Marks::TUNNEL)
-                        || self.tunnels.admit(flow, burst, place.at, layout, now.direction, now.ns);
-                    if fits {
-                        flow.apply(burst, place.at, layout, key.hash);
-                    }
-                }
+                self.take(burst, &place.packet(key.hash), handle, now);
                 if now.direction == Direction::In && fate == Fate::Pass {
                     self.pair(handle, &planned.plan.after.ufid, now);
                 } else if now.direction == Direction::Out && fate == Fate::Pass {
@@ -81,7 +73,7 @@ impl Shard {
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
                 let layout = &place.parsed.layout;
-                if self.tunnels.admit(&uncached, burst, place.at, layout, now.direction, now.ns) {
+                if self.tunnels.admit(&uncached.change, burst, place.at, layout, now.direction, now.ns) {
                     uncached.apply(burst, place.at, layout, key.hash);
                 }
             }
@@ -172,23 +164,23 @@ impl Shard {
         now: &Now<'_>,
         planned: &Planned,
         fate: Fate,
-    ) -> Result<Handle, Unified> {
-        let (fate, program) = compile(fate, &planned.plan, &place.parsed.ufid, &place.parsed.layout);
-        let mut flow = Unified::new(fate, program, now);
+    ) -> Result<Handle, Treatment> {
+        let mut treatment = Treatment::compile(fate, &planned.plan, &place.parsed.ufid, &place.parsed.layout);
+        let fate = treatment.fate;
+        let mut flow = Unified::new(fate, &treatment.change, now);
         let passes = !matches!(fate, Fate::Drop(_));
-        flow.marks.set(Marks::PASSING, fate == Fate::Drop(DropCause::NoMapping));
         // An answer of the pool may be another next time.
         let of_the_pool = fate == Fate::Drop(DropCause::NatExhausted) || !passes && planned.plan.from_ranges;
         if planned.plan.transient || of_the_pool {
-            return Err(flow);
+            return Err(treatment);
         }
         let opens = passes && planned.connection.is_none() && !planned.plan.entries.is_empty();
         if opens {
             match self.open(planned, now) {
                 Ok(at) => flow.connection = Some(at),
                 Err(cause) => {
-                    flow.fate = Fate::Drop(cause);
-                    return Err(flow);
+                    treatment.fate = Fate::Drop(cause);
+                    return Err(treatment);
                 }
             }
         } else if let Some((at, role)) = planned.connection {
@@ -200,19 +192,14 @@ impl Shard {
         }
         flow.path = self.paths.intern(&planned.plan, now.snapshot);
         let (path, connection) = (flow.path, flow.connection);
-        match self.keep(key, flow, now.ms) {
-            Ok(handle) => Ok(handle),
-            Err(mut flow) => {
-                self.paths.release(path);
-                // A connection without a flow would never end.
-                if let Some(at) = connection.filter(|_| opens) {
-                    self.end(at, now.ms);
-                    flow.fate = Fate::Drop(DropCause::FlowTableFull);
-                }
-                flow.connection = None;
-                Err(flow)
-            }
-        }
+        self.keep(key, flow, treatment.change, now.ms).map_err(|change| {
+            self.paths.release(path);
+            // A connection without a flow would never end.
+            let ends = connection.filter(|_| opens);
+            let fate = if ends.is_some() { Fate::Drop(DropCause::FlowTableFull) } else { fate };
+            ends.into_iter().for_each(|at| self.end(at, now.ms));
+            Treatment { fate, change }
+        })
     }
 
     /// Opens the connection that a plan wants.
@@ -259,7 +246,13 @@ impl Shard {
     }
 
     /// Puts a flow into the table, among the small ones unless its connection is established.
-    pub(super) fn keep(&mut self, key: &FlowKey<'_>, mut flow: Unified, now_ms: u32) -> Result<Handle, Unified> {
+    pub(super) fn keep(
+        &mut self,
+        key: &FlowKey<'_>,
+        mut flow: Unified,
+        change: Change,
+        now_ms: u32,
+    ) -> Result<Handle, Change> {
         let connection = flow.connection.and_then(|at| self.connections.get(at));
         let established = connection.is_some_and(|connection| connection.is(Fact::Established));
         flow.marks.set(Marks::QUIET, established && connection.is_some_and(|connection| connection.tcp.is_none()));
@@ -268,8 +261,7 @@ impl Shard {
             self.make_room(now_ms);
             // What made room may have been the connection itself.
             if flow.connection.is_some_and(|at| self.connections.get(at).is_none()) {
-                flow.connection = None;
-                return Err(flow);
+                return Err(change);
             }
         }
         flow.link = connection_flows(self, flow.connection);
@@ -278,7 +270,11 @@ impl Shard {
             flow.watched = self.watched(direction, Kind::of(key.ufid).tuple());
         }
         let (small, at) = (flow.marks.has(Marks::SMALL), flow.connection);
-        let handle = self.flows.insert(key, flow).inspect_err(|_| self.stats.table_full += 1)?;
+        let beside = Beside { change, told: Told::default() };
+        let handle = self.flows.insert(key, flow, beside).map_err(|(_, beside)| {
+            self.stats.table_full += 1;
+            beside.change
+        })?;
         if small {
             self.small.push_back(handle);
         } else {
@@ -310,16 +306,13 @@ impl Shard {
         if makes_state || plan.outcome != Outcome::Forward {
             return;
         }
-        let Ok((Fate::Pass, program)) =
-            layout_of(&answer).ok_or(()).map(|layout| compile(Fate::Pass, &plan, &answer, &layout))
-        else {
-            return;
-        };
-        let mut flow = Unified::new(Fate::Pass, program, &now);
+        let treatment = layout_of(&answer).map(|layout| Treatment::compile(Fate::Pass, &plan, &answer, &layout));
+        let Some(Treatment { fate: Fate::Pass, change }) = treatment else { return };
+        let mut flow = Unified::new(Fate::Pass, &change, &now);
         flow.connection = connection.map(|(at, _)| at);
         flow.path = self.paths.intern(&plan, now.snapshot);
         let path = flow.path;
-        match self.keep(&key, flow, now.ms) {
+        match self.keep(&key, flow, change, now.ms) {
             Ok(other) => self.join_pair(handle, other),
             Err(_) => self.paths.release(path),
         }
@@ -379,42 +372,6 @@ impl Shard {
 
 fn connection_flows(shard: &Shard, at: Option<Handle>) -> Option<Handle> {
     shard.connections.get(at?)?.flows
-}
-
-impl Unified {
-    pub(super) fn new(fate: Fate, program: Option<Box<Program>>, now: &Now<'_>) -> Self {
-        let mut marks = Marks::SMALL;
-        marks.set(Marks::TUNNEL, program.as_deref().is_some_and(Program::pushes));
-        Self {
-            epoch: now.epoch,
-            bytes: 0,
-            program,
-            packets: 0,
-            last_ms: now.ms,
-            path: PathId::None,
-            connection: None,
-            link: None,
-            next: None,
-            next_epoch: 0,
-            next_port: PortId::NONE,
-            next_s: 0,
-            fate,
-            told: Told::default(),
-            marks,
-            watched: Watched::default(),
-        }
-    }
-}
-
-/// The program of a plan. What cannot be compiled is dropped.
-pub(super) fn compile(fate: Fate, plan: &Plan, ufid: &Ufid, layout: &Layout) -> (Fate, Option<Box<Program>>) {
-    if matches!(fate, Fate::Drop(_)) || plan.transposition.is_identity() {
-        return (fate, None);
-    }
-    match plan.transposition.compile(ufid, layout) {
-        Ok(program) => (fate, Some(Box::new(program))),
-        Err(_) => (Fate::Drop(DropCause::Untransposable), None),
-    }
 }
 
 /// How packets of an identity are laid out, as far as compiling wants to know: which headers there are.

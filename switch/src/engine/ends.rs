@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Forgetting: flows and connections that end, that are silent for too long, or that make room for others.
 
-use super::flow::{Fate, Marks};
+use super::flow::Marks;
 use super::shard::Shard;
 use super::to_ms;
+use super::treatment::Fate;
 use crate::flow::connection::{Connection, Fact};
 use crate::flow::{Handle, tcp};
 
@@ -55,7 +56,7 @@ impl Shard {
 
     fn drop_flow(&mut self, handle: Handle) {
         self.fold_flow(handle);
-        if let Some(flow) = self.flows.remove(handle) {
+        if let Some((flow, _)) = self.flows.remove(handle) {
             self.paths.release(flow.path);
             if !flow.marks.has(Marks::SMALL) {
                 self.stats.confirmed = self.stats.confirmed.saturating_sub(1);
@@ -65,10 +66,10 @@ impl Shard {
 
     /// Gives what a flow counted to the rules of its path.
     pub(super) fn fold_flow(&mut self, handle: Handle) {
-        let Some(flow) = self.flows.get_mut(handle) else { return };
+        let Some((flow, beside)) = self.flows.both_mut(handle) else { return };
         let (packets, bytes) = (std::mem::take(&mut flow.packets), std::mem::take(&mut flow.bytes));
         if packets > 0 {
-            flow.told.add(packets, bytes);
+            beside.told.add(packets, bytes);
             self.paths.count(flow.path, packets, bytes);
         }
     }
@@ -194,15 +195,11 @@ impl Shard {
     /// Looks after up to `budget` places. Returns how many there were, and whether all have been seen now.
     pub(super) fn sweep(&mut self, now_ns: u64, budget: usize) -> (usize, bool) {
         let now_ms = to_ms(now_ns);
-        let mut handles = std::mem::take(&mut self.swept);
-        let (flows, next) = self.flows.slice(self.sweep_at, budget);
-        handles.extend(flows.map(|(handle, _)| handle));
-        let done = handles.len();
-        for handle in handles.drain(..) {
-            self.look_after(handle, now_ms);
-        }
-        self.swept = handles;
+        let (done, next) = self.visit(self.sweep_at, budget, |shard, handle| shard.look_after(handle, now_ms));
         self.sweep_at = next;
+        self.flows.settle(budget);
+        self.connections.settle(budget);
+        self.paths.settle(budget);
         if next == 0 {
             self.connections.wake(now_ms);
             self.forget_datagrams(now_ms);
@@ -238,14 +235,19 @@ impl Shard {
 
     /// Gives what up to `budget` flows counted to their rules.
     pub(super) fn fold(&mut self, from: u32, budget: usize) -> Option<u32> {
+        let (_, next) = self.visit(from, budget, Self::fold_flow);
+        (next != 0).then_some(next)
+    }
+
+    /// Does something with the flows at up to `budget` places from one on. Returns how many there were, and where to go on.
+    fn visit(&mut self, from: u32, budget: usize, what: impl Fn(&mut Self, Handle)) -> (usize, u32) {
         let mut handles = std::mem::take(&mut self.swept);
         let (flows, next) = self.flows.slice(from, budget);
         handles.extend(flows.map(|(handle, _)| handle));
-        for handle in handles.drain(..) {
-            self.fold_flow(handle);
-        }
+        let done = handles.len();
+        handles.drain(..).for_each(|handle| what(self, handle));
         self.swept = handles;
-        (next != 0).then_some(next)
+        (done, next)
     }
 }
 

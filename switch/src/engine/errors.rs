@@ -10,10 +10,9 @@ use packet::icmp::{self, Embedded, EmbeddedEdit};
 use packet::{Burst, DropCause, Verdict};
 
 use super::Outside;
-use super::begin::compile;
-use super::flow::{Fate, Unified};
 use super::reconcile::Settled;
 use super::shard::{Now, Place, Shard};
+use super::treatment::{Fate, Treatment};
 use crate::condition::{Key, REGISTERS};
 use crate::flow::FlowKey;
 use crate::flow::tuple::{ICMP, ICMPV6, Tuple};
@@ -68,8 +67,8 @@ impl Shard {
                 return burst.set_verdict(place.at, Verdict::Drop(cause));
             }
         }
-        let (fate, program) = compile(fate, &plan, &place.parsed.ufid, &place.parsed.layout);
-        Unified::new(fate, program, now).apply(burst, place.at, &place.parsed.layout, key.hash);
+        let (ufid, layout) = (&place.parsed.ufid, &place.parsed.layout);
+        Treatment::compile(fate, &plan, ufid, layout).apply(burst, place.at, layout, key.hash);
     }
 }
 

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Unified flows: what the data path knows of all packets with one identity (VF-18).
 
-use packet::{DropCause, PortId, Program};
+use packet::{DropCause, PortId};
 
 use super::path::PathId;
+use super::shard::{Now, SILENT_MS};
+use super::treatment::{Change, Fate};
 use crate::flow::Handle;
+use crate::flow::slab::{Aligned, Place};
 
 /// A unified flow.
 #[derive(Debug)]
@@ -13,8 +16,6 @@ pub(super) struct Unified {
     pub(super) epoch: u32,
     /// Bytes since they were last given to the rules.
     pub(super) bytes: u64,
-    /// What is done to headers; `None`: nothing.
-    pub(super) program: Option<Box<Program>>,
     /// Packets since they were last given to the rules.
     pub(super) packets: u32,
     pub(super) last_ms: u32,
@@ -33,10 +34,17 @@ pub(super) struct Unified {
     /// what stood there then.
     pub(super) watched: Watched,
     pub(super) fate: Fate,
-    /// What the rules were given already.
-    pub(super) told: Told,
     /// What else there is to know, a bit each.
     pub(super) marks: Marks,
+}
+
+/// What most packets of a flow do not ask of it.
+#[derive(Debug, Default)]
+pub(super) struct Beside {
+    /// What is done to headers.
+    pub(super) change: Change,
+    /// What the rules were given already.
+    pub(super) told: Told,
 }
 
 /// Packets, 40 bits, and bytes, 48: both stay at their most. That is a day of the smallest packets on the fastest
@@ -80,6 +88,8 @@ impl Marks {
 
     /// Its packets are put into a tunnel.
     pub(super) const TUNNEL: Self = Self(16);
+    /// Its packets' headers are changed.
+    pub(super) const CHANGES: Self = Self(32);
 
     #[inline]
     pub(super) const fn has(self, other: Self) -> bool {
@@ -95,16 +105,16 @@ impl Marks {
         }
     }
 
-    /// Whether its flow's packets have nothing to tell but that they were there.
+    /// Whether its flow's packets have nothing to tell but that they were there, and are not put into a tunnel.
     #[inline]
     pub(super) const fn is_calm(self) -> bool {
-        self.0 & (Self::SEEN.0 | Self::QUIET.0 | Self::PASSING.0 | Self::TUNNEL.0) == Self::SEEN.0 | Self::QUIET.0
+        self.is_calm_but_for_tunnels() && !self.has(Self::TUNNEL)
     }
 
-    /// The same of packets that are put into a tunnel, if they fit.
+    /// The same of those that are, too: if they fit.
     #[inline]
-    pub(super) const fn is_calm_tunnel(self) -> bool {
-        Self(self.0 & !Self::TUNNEL.0).is_calm()
+    pub(super) const fn is_calm_but_for_tunnels(self) -> bool {
+        self.0 & (Self::SEEN.0 | Self::QUIET.0 | Self::PASSING.0) == Self::SEEN.0 | Self::QUIET.0
     }
 }
 
@@ -152,19 +162,50 @@ impl Openings {
     }
 }
 
-/// What becomes of a flow's packets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
-    Pass,
-    /// They go to this port, whatever their addresses say.
-    Redirect(PortId),
-    Drop(DropCause),
-}
-
-// A hundred thousand flows are to fit into caches.
-const _: () = assert!(size_of::<Unified>() <= 72);
+// Packets of a hundred thousand flows wait for little else: a flow is one line, and what is beside it less.
+const _: () = assert!(size_of::<Aligned<Unified>>() == 64 && size_of::<Place<Unified>>() <= 64);
+const _: () = assert!(size_of::<Beside>() <= 40);
 
 impl Unified {
+    /// A flow whose packets are treated so, of which nothing else is known.
+    pub(super) fn new(fate: Fate, change: &Change, now: &Now<'_>) -> Self {
+        let mut flow = Self {
+            epoch: now.epoch,
+            bytes: 0,
+            packets: 0,
+            last_ms: now.ms,
+            path: PathId::None,
+            connection: None,
+            link: None,
+            next: None,
+            next_epoch: 0,
+            next_port: PortId::NONE,
+            next_s: 0,
+            fate,
+            marks: Marks::SMALL,
+            watched: Watched::default(),
+        };
+        flow.treat(fate, change);
+        flow
+    }
+
+    /// Its packets are treated so from now on.
+    pub(super) fn treat(&mut self, fate: Fate, change: &Change) {
+        self.fate = fate;
+        self.marks.set(Marks::CHANGES, !matches!(change, Change::None));
+        self.marks.set(Marks::TUNNEL, change.pushes());
+        self.marks.set(Marks::PASSING, fate == Fate::Drop(DropCause::NoMapping));
+    }
+
+    /// Whether it is right without a closer look: planned under this policy, and no connection can have ended or begun
+    /// unnoticed.
+    #[inline]
+    pub(super) fn is_settled(&self, epoch: u32, now_ms: u32, openings: &Openings) -> bool {
+        self.epoch == epoch
+            && now_ms.wrapping_sub(self.last_ms) < SILENT_MS
+            && (self.connection.is_some() || openings.is_quiet(self.watched))
+    }
+
     /// Counts a packet.
     #[inline]
     pub(super) fn count(&mut self, bytes: u32, now_ms: u32) {

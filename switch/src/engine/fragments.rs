@@ -11,13 +11,13 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use packet::{Burst, DropCause, Field, Fragment, Parsed, Program, Ufid, Verdict};
+use packet::{Burst, DropCause, Field, Fragment, Parsed, Ufid, Verdict};
 
 use super::Outside;
-use super::begin::{compile, layout_of};
-use super::flow::{Fate, Unified};
+use super::begin::layout_of;
 use super::path::PathId;
 use super::shard::{Now, Place, Shard};
+use super::treatment::{Fate, Treatment};
 use crate::condition::{Key, REGISTERS};
 use crate::flow::FlowKey;
 use crate::flow::tuple::Kind;
@@ -55,7 +55,7 @@ struct Datagram {
 #[derive(Debug)]
 struct Rest {
     since_ms: u32,
-    flow: Unified,
+    treatment: Treatment,
     path: PathId,
     /// Bytes that were seen: where they begin and end, in order, none touching another.
     ranges: Vec<(u32, u32)>,
@@ -75,10 +75,10 @@ impl Shard {
             _ => Fate::Pass,
         };
         let ufid = later(&parsed.ufid);
-        let (flow, path) = self.rest(&parsed.ufid, &ufid, fate, now);
+        let (treatment, path) = self.rest(&parsed.ufid, &ufid, fate, now);
         let range = range(parsed);
         let datagram = Datagram::of(parsed, now.direction);
-        let rest = Rest { since_ms: now.ms, flow, path, ranges: vec![range], total: None };
+        let rest = Rest { since_ms: now.ms, treatment, path, ranges: vec![range], total: None };
         if let Some(old) = self.fragments.datagrams.insert(datagram, rest) {
             self.paths.release(old.path);
         }
@@ -124,8 +124,8 @@ impl Shard {
             rest.total = Some(end);
         }
         let layout = &place.parsed.layout;
-        if self.tunnels.admit(&rest.flow, burst, place.at, layout, now.direction, now.ns) {
-            rest.flow.apply(burst, place.at, layout, key.hash);
+        if self.tunnels.admit(&rest.treatment.change, burst, place.at, layout, now.direction, now.ns) {
+            rest.treatment.apply(burst, place.at, layout, key.hash);
         }
         self.paths.count(rest.path, 1, place.len.into());
         if rest.is_whole()
@@ -136,8 +136,8 @@ impl Shard {
     }
 
     /// Plans what happens to later fragments of a datagram: the changes of its first, as far as they need no ports.
-    fn rest(&mut self, first: &Ufid, ufid: &Ufid, fate: Fate, now: &Now<'_>) -> (Unified, PathId) {
-        let nothing = |fate| (Unified::new(fate, None, now), None);
+    fn rest(&mut self, first: &Ufid, ufid: &Ufid, fate: Fate, now: &Now<'_>) -> (Treatment, PathId) {
+        let nothing = |fate: Fate| (fate.into(), None);
         if matches!(fate, Fate::Drop(_)) {
             return nothing(fate);
         }
@@ -145,9 +145,8 @@ impl Shard {
         let connection = Kind::of(first).tuple().and_then(|tuple| self.connections.find(now.direction, &tuple));
         let plan = self.plan(&key, self.membership(connection, false), now);
         let Some(layout) = layout_of(ufid) else { return nothing(Fate::Drop(DropCause::BadFragment)) };
-        let (fate, program): (_, Option<Box<Program>>) = compile(fate, &plan, ufid, &layout);
         let path = self.paths.intern(&plan, now.snapshot);
-        (Unified::new(fate, program, now), path)
+        (Treatment::compile(fate, &plan, ufid, &layout), path)
     }
 
     /// Forgets datagrams that are too old, or too many.
@@ -241,9 +240,7 @@ mod tests {
         /// Against a model of single bytes.
         #[test]
         fn no_byte_is_seen_twice(pieces in prop::collection::vec((0u32..40, 0u32..10), 0..30)) {
-            let now = Now { ns: 0, ms: 0, direction: Direction::Out, snapshot: &crate::compile::Snapshot::empty(), epoch: 1, names: &[] };
-            let flow = Unified::new(Fate::Pass, None, &now);
-            let mut rest = Rest { since_ms: 0, flow, path: None, ranges: Vec::new(), total: Some(40) };
+            let mut rest = Rest { since_ms: 0, treatment: Fate::Pass.into(), path: None, ranges: Vec::new(), total: Some(40) };
             let mut seen = [false; 50];
             for (start, len) in pieces {
                 let bytes = start as usize..(start + len) as usize;

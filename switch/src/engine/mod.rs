@@ -52,6 +52,7 @@ mod reconcile;
 mod report;
 mod shard;
 mod through;
+mod treatment;
 mod tunnels;
 
 #[cfg(test)]

@@ -98,8 +98,7 @@ impl Paths {
         let path = Path::new(plan, snapshot, words.as_slice().into());
         let heap = path.heap();
         let handle = paths.insert(path).ok()?;
-        let rehash = |place, _| paths.at(place).map(|(_, path)| hasher.hash_one(&*path.words));
-        if !index.insert(hash, handle.place(), rehash) {
+        if !index.insert(hash, handle.place()) {
             paths.remove(handle);
             return None;
         }
@@ -145,6 +144,11 @@ impl Paths {
             // Bytes as they were in front of the layer.
             tally.add(packets.into(), bytes.saturating_add_signed(grown));
         }
+    }
+
+    /// Moves up to `budget` buckets of an index that has grown.
+    pub(super) fn settle(&mut self, budget: usize) {
+        self.index.settle(budget);
     }
 
     /// Number of paths.

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Flows and connections after policy changed (VF-20): lazily, with the first packet that comes.
 
-use super::begin::{compile, layout_of};
-use super::flow::{Fate, Marks, Unified};
+use super::begin::layout_of;
 use super::shard::{Now, Shard};
+use super::treatment::{Fate, Treatment};
 use crate::condition::{Key, REGISTERS};
 use crate::flow::Handle;
-use crate::flow::connection::Entry;
+use crate::flow::connection::{Entry, Role};
 use crate::flow::tuple::Kind;
 use crate::plan::{Membership, Outcome, Plan};
 
@@ -113,7 +113,7 @@ impl Shard {
             return false;
         }
         if let Some(at) = self.flows.get(handle).and_then(|flow| flow.connection)
-            && matches!(membership_role(self, at, now), Some(crate::flow::connection::Role::Initiator))
+            && self.connections.get(at).map(|connection| connection.role(now.direction)) == Some(Role::Initiator)
         {
             self.add_entries(at, &plan, now.snapshot);
         }
@@ -126,11 +126,16 @@ impl Shard {
     fn renew(&mut self, handle: Handle, key: &Key, plan: &Plan, fate: Fate, now: &Now<'_>) {
         self.fold_flow(handle);
         let path = self.paths.intern(plan, now.snapshot);
-        let Some(flow) = self.flows.get_mut(handle) else { return self.paths.release(path) };
+        let Some((flow, beside)) = self.flows.both_mut(handle) else { return self.paths.release(path) };
         let old = std::mem::replace(&mut flow.path, path);
-        let compiled = layout_of(&key.ufid).map(|layout| compile(fate, plan, &key.ufid, &layout));
-        let (fate, program) = compiled.unwrap_or((fate, None));
-        Unified::renew(flow, fate, program, now);
+        let layout = layout_of(&key.ufid);
+        let treatment = layout.map(|layout| Treatment::compile(fate, plan, &key.ufid, &layout));
+        let Treatment { fate, change } = treatment.unwrap_or_else(|| fate.into());
+        flow.treat(fate, &change);
+        flow.epoch = now.epoch;
+        // Its packets may be others now, for another port.
+        flow.next = None;
+        beside.change = change;
         self.paths.release(old);
     }
 
@@ -145,19 +150,5 @@ impl Shard {
             let path = flow.path.take();
             self.paths.release(path);
         }
-    }
-}
-
-fn membership_role(shard: &Shard, at: Handle, now: &Now<'_>) -> Option<crate::flow::connection::Role> {
-    Some(shard.connections.get(at)?.role(now.direction))
-}
-
-impl Unified {
-    fn renew(&mut self, fate: Fate, program: Option<Box<packet::Program>>, now: &Now<'_>) {
-        self.marks.set(Marks::TUNNEL, program.as_deref().is_some_and(packet::Program::pushes));
-        (self.fate, self.program, self.epoch) = (fate, program, now.epoch);
-        self.marks.set(Marks::PASSING, fate == Fate::Drop(packet::DropCause::NoMapping));
-        // Its packets may be others now, for another port.
-        self.next = None;
     }
 }

@@ -4,14 +4,14 @@
 use packet::{DropCause, PortId, Ufid};
 
 use super::FlowLimits;
-use super::flow::{Fate, Marks, Unified};
+use super::flow::{Marks, Unified};
 use super::shard::{Now, Shard, scope};
 use super::to_ms;
+use super::treatment::Fate;
 use super::tunnels::TunnelStats;
 use crate::Name;
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
-use crate::flow::slab::allocated;
 use crate::flow::tuple::{Kind, Tuple};
 use crate::flow::{Handle, tcp};
 use crate::model::Direction;
@@ -129,9 +129,8 @@ pub struct FlowReport {
 
 impl Shard {
     pub(super) fn report(&self) -> PortReport {
-        let programs = self.flows.iter().filter_map(|(_, flow)| flow.program.as_deref());
-        let programs: usize =
-            programs.map(|program| allocated(size_of::<packet::Program>()) + program.heap_bytes()).sum();
+        let beside = self.flows.iter().filter_map(|(handle, _)| self.flows.beside(handle));
+        let programs: usize = beside.map(|beside| beside.change.heap()).sum();
         let memory = self.flows.memory() + self.connections.memory() + self.paths.memory() + programs;
         PortReport {
             version: self.snapshot.version(),
@@ -198,7 +197,7 @@ impl Shard {
         let (at, ufid) = self.flows.identity(handle)?;
         let tcp = flow.connection.and_then(|at| self.connections.get(at)?.tcp.as_deref());
         let retransmits = |side| tcp.map_or(0, |tcp| tcp.state.retransmits(side));
-        let (told_packets, told_bytes) = flow.told.get();
+        let (told_packets, told_bytes) = self.flows.beside(handle)?.told.get();
         Some(FlowReport {
             id: handle.to_bits(),
             direction: if at == scope(Direction::In) { Direction::In } else { Direction::Out },

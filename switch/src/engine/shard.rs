@@ -4,12 +4,13 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, Program, QuickTcp, Verdict};
+use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, QuickTcp, Verdict};
 
 use super::batch::{Batch, Member};
-use super::flow::{Fate, Marks, Openings, Unified, Watched};
+use super::flow::{Beside, Marks, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
+use super::treatment::{Change, Fate};
 use super::tunnels::Tunnels;
 use super::{EngineConfig, Outside, ShardStats, to_ms};
 use crate::Name;
@@ -33,7 +34,7 @@ pub(super) struct Shard {
     pub(super) port: PortId,
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) config: EngineConfig,
-    pub(super) flows: FlowTable<Unified>,
+    pub(super) flows: FlowTable<Unified, Beside>,
     pub(super) connections: Connections,
     pub(super) fragments: Fragments,
     pub(super) openings: Openings,
@@ -175,16 +176,13 @@ impl Shard {
         let mut through = 0_u64;
         if direction == Direction::Out {
             outside.trail.start(self.port, burst.len());
-            for i in 0..batch.len() {
-                let leads_on = batch.member(i).is_some_and(|member| {
-                    member.is_plain() && self.leads_on(&member, &now, outside.shards, outside.trail)
-                });
+            for (i, handle) in batch.plain_flows().enumerate() {
+                let leads_on = handle.is_some_and(|at| self.leads_on(at, &now, outside.shards, outside.trail));
                 through |= u64::from(leads_on) << i;
             }
         }
         let mut hits = 0;
-        for i in 0..batch.len() {
-            let Some(member) = batch.member(i) else { break };
+        for (i, member) in batch.members().enumerate() {
             if member.is_plain() && self.hit_calm(burst, &member, &now, through >> i & 1 != 0, outside) {
                 hits += 1;
             } else {
@@ -207,22 +205,23 @@ impl Shard {
         outside: &mut Outside<'_>,
     ) -> bool {
         let Some(handle) = member.handle else { return false };
-        let Some(flow) = self.flows.get_mut(handle) else { return false };
-        let fits = || self.tunnels.fits(flow, member.quick.layout(), member.len);
-        let calm = (flow.marks.is_calm() || flow.marks.is_calm_tunnel() && fits())
-            && flow.epoch == now.epoch
-            && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
-            && (flow.connection.is_some() || self.openings.is_quiet(flow.watched));
-        if !calm {
+        let Some((flow, beside)) = self.flows.both_mut(handle) else { return false };
+        if !flow.marks.is_calm_but_for_tunnels() || !flow.is_settled(now.epoch, now.ms, &self.openings) {
             return false;
         }
+        let layout = member.quick.layout();
+        let passes = if flow.marks.has(Marks::CHANGES) {
+            if flow.marks.has(Marks::TUNNEL) && !self.tunnels.fits(&beside.change, layout, member.len) {
+                return false;
+            }
+            beside.change.apply(flow.fate, burst, member.at, layout, member.hash)
+        } else {
+            Change::None.apply(flow.fate, burst, member.at, layout, member.hash)
+        };
         flow.count(member.len, now.ms);
-        if flow.apply(burst, member.at, member.quick.layout(), member.hash) {
+        if passes {
             match (leads_on, flow.next) {
-                (true, Some(next)) => {
-                    let next = (flow.next_port, next);
-                    Self::go_through(burst, member, next, now, outside.shards);
-                }
+                (true, Some(next)) => Self::go_through(burst, member, (flow.next_port, next), now, outside.shards),
                 _ if now.direction == Direction::Out => outside.trail.note(member.at, handle),
                 _ => self.note_next(member.at, handle, now, outside.shards, outside.trail),
             }
@@ -308,11 +307,9 @@ impl Shard {
     #[inline]
     fn hit(&mut self, burst: &mut Burst, packet: &Packet<'_>, handle: Handle, now: &Now<'_>) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
-        let strange = flow.epoch != now.epoch
-            || now.ms.wrapping_sub(flow.last_ms) >= SILENT_MS
+        let strange = !flow.is_settled(now.epoch, now.ms, &self.openings)
             || flow.marks.has(Marks::PASSING)
-            || !flow.marks.has(Marks::SEEN)
-            || flow.connection.is_none() && !self.openings.is_quiet(flow.watched);
+            || !flow.marks.has(Marks::SEEN);
         if strange && !self.examine(handle, now) {
             return false;
         }
@@ -323,15 +320,21 @@ impl Shard {
                 return false;
             }
         }
-        let Some(flow) = self.flows.get_mut(handle) else { return false };
         self.stats.hits += 1;
+        self.take(burst, packet, handle, now);
+        true
+    }
+
+    /// Counts a packet for its flow, and treats it as its flow's packets are treated.
+    #[inline]
+    pub(super) fn take(&mut self, burst: &mut Burst, packet: &Packet<'_>, handle: Handle, now: &Now<'_>) {
+        let Some((flow, Beside { change, .. })) = self.flows.both_mut(handle) else { return };
         flow.count(packet.len, now.ms);
         let fits = !flow.marks.has(Marks::TUNNEL)
-            || self.tunnels.admit(flow, burst, packet.at, packet.layout, now.direction, now.ns);
+            || self.tunnels.admit(change, burst, packet.at, packet.layout, now.direction, now.ns);
         if fits {
-            flow.apply(burst, packet.at, packet.layout, packet.hash);
+            change.apply(flow.fate, burst, packet.at, packet.layout, packet.hash);
         }
-        true
     }
 
     /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
@@ -506,61 +509,10 @@ impl Budget {
     }
 }
 
-impl Unified {
-    #[inline]
-    /// Does to a packet what is done to the flow's. `true`: it passes.
-    pub(super) fn apply(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) -> bool {
-        if self.fate != Fate::Pass {
-            self.apply_fate(burst, at, layout, hash);
-            return false;
-        }
-        match &self.program {
-            Some(program) => self.apply_program(program, burst, at, layout, hash),
-            None => true,
-        }
-    }
-
-    #[inline]
-    pub(super) fn apply_program(
-        &self,
-        program: &Program,
-        burst: &mut Burst,
-        at: usize,
-        layout: &Layout,
-        hash: u64,
-    ) -> bool {
-        match program.apply(burst, at, layout, flow_hash(hash)) {
-            Ok(()) => true,
-            Err(cause) => {
-                burst.set_verdict(at, Verdict::Drop(cause));
-                false
-            }
-        }
-    }
-
-    #[cold]
-    fn apply_fate(&self, burst: &mut Burst, at: usize, layout: &Layout, hash: u64) {
-        let changed = self.program.as_ref().map(|program| program.apply(burst, at, layout, flow_hash(hash)));
-        let verdict = match (self.fate, changed) {
-            (Fate::Drop(cause), _) | (_, Some(Err(cause))) => Verdict::Drop(cause),
-            (Fate::Redirect(port), _) => Verdict::Forward(port),
-            (Fate::Pass, _) => return,
-        };
-        burst.set_verdict(at, verdict);
-    }
-}
-
 impl From<QuickTcp> for Segment {
     fn from(tcp: QuickTcp) -> Self {
         Self { flags: tcp.flags, seq: tcp.seq, ack: tcp.ack, len: tcp.payload_len }
     }
-}
-
-/// The low half of a flow's hash; the high one is what the index compares.
-#[inline]
-#[expect(clippy::cast_possible_truncation, reason = "the low half")]
-const fn flow_hash(hash: u64) -> u32 {
-    hash as u32
 }
 
 impl Place {

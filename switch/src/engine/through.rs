@@ -10,11 +10,12 @@
 //! and the forwarder are what they were; once a second it is made sure of by going the long way, which also lets
 //! the forwarder see that the stations live.
 
-use packet::{Burst, MAX_BURST, PortId, Program, Verdict};
+use packet::{Burst, MAX_BURST, PortId, Verdict};
 
 use super::batch::Member;
-use super::flow::Fate;
-use super::shard::{Now, SILENT_MS, Shard};
+use super::flow::Marks;
+use super::shard::{Now, Shard};
+use super::treatment::Fate;
 use crate::flow::Handle;
 use crate::model::Direction;
 
@@ -60,19 +61,15 @@ impl Trail {
 impl Shard {
     /// Whether the packets of a flow can go straight to the next flow. Touches it.
     #[inline]
-    pub(super) fn leads_on(&self, member: &Member, now: &Now<'_>, shards: &[Option<Box<Self>>], trail: &Trail) -> bool {
-        let Some(flow) = member.handle.and_then(|handle| self.flows.get(handle)) else { return false };
+    pub(super) fn leads_on(&self, handle: Handle, now: &Now<'_>, shards: &[Option<Box<Self>>], trail: &Trail) -> bool {
+        let Some(flow) = self.flows.get(handle) else { return false };
         let Some(next) = flow.next else { return false };
         let Some(Some(shard)) = shards.get(flow.next_port.index()) else { return false };
         flow.next_epoch == trail.epoch
             && flow.next_s == now.seconds()
             && shard.flows.get(next).is_some_and(|flow| {
                 // Not of a tunnel, in whose headers stands the hash of its own flow.
-                flow.marks.is_calm()
-                    && flow.fate == Fate::Pass
-                    && flow.epoch == shard.epoch
-                    && now.ms.wrapping_sub(flow.last_ms) < SILENT_MS
-                    && (flow.connection.is_some() || shard.openings.is_quiet(flow.watched))
+                flow.marks.is_calm() && flow.fate == Fate::Pass && flow.is_settled(shard.epoch, now.ms, &shard.openings)
             })
     }
 
@@ -91,9 +88,10 @@ impl Shard {
         shard.stats.hits += 1;
         shard.stats.through += 1;
         flow.count(burst.frame_len(member.at), now.ms);
+        let changes = flow.marks.has(Marks::CHANGES);
         burst.set_verdict(member.at, Verdict::Deliver(port));
-        if let Some(program) = &flow.program {
-            flow.apply_program(program, burst, member.at, member.quick.layout(), member.hash);
+        if changes && let Some(beside) = shard.flows.beside(handle) {
+            beside.change.apply(Fate::Pass, burst, member.at, member.quick.layout(), member.hash);
         }
     }
 
@@ -112,9 +110,9 @@ impl Shard {
         }
         let Some(Some(before)) = trail.handles.get(at) else { return };
         let Some(Some(shard)) = shards.get_mut(trail.port.index()) else { return };
-        let Some(flow) = shard.flows.get_mut(*before) else { return };
+        let Some((flow, beside)) = shard.flows.both_mut(*before) else { return };
         // What moves the headers leaves others to be found anew.
-        if flow.fate == Fate::Pass && flow.program.as_deref().is_none_or(Program::keeps_layout) {
+        if flow.fate == Fate::Pass && beside.change.keeps_layout() {
             (flow.next, flow.next_port) = (Some(handle), self.port);
             (flow.next_epoch, flow.next_s) = (trail.epoch, now.seconds());
         }

@@ -9,8 +9,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use packet::{Burst, DropCause, Field, Layout, Parsed, Verdict};
 
-use super::flow::Unified;
 use super::shard::Budget;
+use super::treatment::Change;
 use crate::model::Direction;
 
 /// ICMP errors for one port in a second.
@@ -52,9 +52,9 @@ impl Tunnels {
 
     /// Whether a frame of a flow fits, once it is in its tunnel.
     #[inline]
-    pub(super) fn fits(&self, flow: &Unified, layout: &Layout, len: u32) -> bool {
+    pub(super) fn fits(&self, change: &Change, layout: &Layout, len: u32) -> bool {
         let Some(mtu) = self.mtu else { return true };
-        let overhead = flow.program.as_ref().and_then(|program| program.overhead(layout));
+        let overhead = change.overhead(layout);
         overhead.is_none_or(|overhead| i64::from(len) + i64::from(overhead) <= i64::from(mtu))
     }
 
@@ -62,7 +62,7 @@ impl Tunnels {
     #[cold]
     pub(super) fn admit(
         &mut self,
-        flow: &Unified,
+        change: &Change,
         burst: &mut Burst,
         at: usize,
         layout: &Layout,
@@ -70,12 +70,12 @@ impl Tunnels {
         now_ns: u64,
     ) -> bool {
         let Some(mtu) = self.mtu else { return true };
-        let Some(overhead) = flow.program.as_ref().and_then(|program| program.overhead(layout)) else { return true };
+        let Some(overhead) = change.overhead(layout) else { return true };
         let network = layout.network.unwrap_or(layout.end);
         let inner = i64::from(mtu) - i64::from(overhead) - i64::from(network);
         let inner = u32::try_from(inner).unwrap_or(0);
         self.lower_mss(burst, at, layout, inner);
-        if self.fits(flow, layout, link_len(burst, at, layout)) {
+        if self.fits(change, layout, link_len(burst, at, layout)) {
             return true;
         }
         self.stats.too_big += 1;

@@ -85,13 +85,7 @@ impl Connections {
     /// There is no room; it comes back.
     pub(crate) fn open(&mut self, connection: Connection, hashes: [u64; 2]) -> Result<Handle, Connection> {
         let handle = self.slab.insert(connection)?;
-        let Self { index, slab, secret, .. } = self;
-        let rehash = |place: u32, high: u32| {
-            let (_, held) = slab.at(place)?;
-            let hashes = DIRECTIONS.map(|direction| hash_of(secret, direction, &held.name(direction)));
-            hashes.into_iter().find(|hash| hash >> 32 == u64::from(high))
-        };
-        let [first, second] = hashes.map(|hash| index.insert(hash, handle.place(), rehash));
+        let [first, second] = hashes.map(|hash| self.index.insert(hash, handle.place()));
         if first && second {
             return Ok(handle);
         }
@@ -139,6 +133,11 @@ impl Connections {
         }
     }
 
+    /// Moves up to `budget` buckets of an index that has grown.
+    pub(crate) fn settle(&mut self, budget: usize) {
+        self.index.settle(budget);
+    }
+
     /// Bytes that the table holds, room for more included.
     pub(crate) fn memory(&self) -> usize {
         self.index.memory() + self.slab.memory() + self.slab.iter().map(|(_, held)| held.heap()).sum::<usize>()
@@ -151,10 +150,6 @@ impl Connections {
     }
 
     pub(crate) fn hash(&self, direction: Direction, tuple: &Tuple) -> u64 {
-        hash_of(&self.secret, direction, tuple)
+        self.secret.hash_tuple(direction == Direction::In, tuple)
     }
-}
-
-fn hash_of(secret: &Secret, direction: Direction, tuple: &Tuple) -> u64 {
-    secret.hash_tuple(direction == Direction::In, tuple)
 }

@@ -6,14 +6,14 @@
 //! The index knows hashes and places and no keys: those are where the flows are, and whoever asks
 //! compares them. An entry is a tag, the high half of the hash, and the place; eight of them make a
 //! bucket, which is one cache line: the tags first, so that they are compared all at once. A flow lives in one of two
-//! buckets, both told by its hash, in the first unless that is fuller: so the index fills to three quarters before a flow
+//! buckets, both told by its tag, in the first unless that is fuller: so the index fills to three quarters before a flow
 //! finds no place, and removing leaves no trace.
 //!
 //! It is as large as what is in it needs: at three quarters of its room, or when a flow finds no place, it grows by half.
 //! To have new buckets at once, or to move a million flows, would be a stall; so it begins before it must: with each flow
-//! that is added a few of the new buckets are made, and when all are there and needed, with each flow one of the old ones
-//! is moved. Until all are moved a look-up that finds nothing in the new ones looks into the old ones too. To move a flow
-//! one must know its hash, which the caller works out from the flow's key.
+//! that is added a few of the new buckets are made, and when all are there and needed, with each flow a few of the old
+//! ones are moved, and more whenever there is time ([`Index::settle`]). Until all are moved a look-up that finds nothing in
+//! the new ones looks into the old ones too. To move a flow its tag is enough, so its key is not touched.
 //!
 //! Look-ups of a burst are meant to be done in two rounds, [`Index::probe`] for all and then the
 //! comparison of keys for all, so that the cache misses of the packets overlap.
@@ -26,6 +26,8 @@ const FIRST_BUCKETS: usize = 128;
 /// New buckets that are made with each flow that is added, from when it is time to have all when they are needed: memory that
 /// is made earlier is had for nothing.
 const MADE_AT_ONCE: usize = 16;
+/// Old buckets that are moved with each flow that is added: all are before a twelfth of the room has been used.
+const MOVED_AT_ONCE: usize = 8;
 
 /// An index that grows to a fixed size.
 #[derive(Debug)]
@@ -33,8 +35,7 @@ pub struct Index {
     buckets: Vec<Bucket>,
     /// Those that will be next, as many as are made.
     next: Vec<Bucket>,
-    /// Buckets that are still to be moved, and from where on. Until the index is to grow again three flows are added for
-    /// each, so one with each flow is enough.
+    /// Buckets that are still to be moved, and from where on.
     old: Vec<Bucket>,
     moved: usize,
     /// Flows that found no room while they were moved: hardly ever any.
@@ -99,51 +100,73 @@ impl Index {
     /// The place of a flow with this hash for which `is_meant` is true.
     #[inline]
     pub fn find(&self, hash: u64, mut is_meant: impl FnMut(u32) -> bool) -> Option<u32> {
-        let [first, second] = choices(hash, self.buckets.len());
-        search(&self.buckets, first, hash, &mut is_meant)
-            .or_else(|| search(&self.buckets, second, hash, &mut is_meant))
-            .or_else(|| if self.old.is_empty() { None } else { self.find_old(hash, &mut is_meant) })
+        let tag = tag_of(hash);
+        let [first, second] = choices(tag, self.buckets.len());
+        search(&self.buckets, first, tag, &mut is_meant)
+            .or_else(|| search(&self.buckets, second, tag, &mut is_meant))
+            .or_else(|| if self.old.is_empty() { None } else { self.find_old(tag, &mut is_meant) })
     }
 
     #[cold]
-    fn find_old(&self, hash: u64, is_meant: &mut impl FnMut(u32) -> bool) -> Option<u32> {
-        let [first, second] = choices(hash, self.old.len());
-        search(&self.old, first, hash, is_meant).or_else(|| search(&self.old, second, hash, is_meant)).or_else(|| {
-            let same = self.strays.iter().filter(|(tag, _)| *tag == tag_of(hash));
+    fn find_old(&self, tag: u32, is_meant: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+        let [first, second] = choices(tag, self.old.len());
+        search(&self.old, first, tag, is_meant).or_else(|| search(&self.old, second, tag, is_meant)).or_else(|| {
+            let same = self.strays.iter().filter(|(stray, _)| *stray == tag);
             same.map(|(_, place)| *place).find(|place| is_meant(*place))
         })
     }
 
-    /// Adds a flow. `false`, and no change, if both its buckets are full. `rehash` gives the hash of a flow that is in
-    /// the index by its place and the high half of that hash.
+    /// Adds a flow. `false`, and no change, if both its buckets are full.
     #[must_use]
-    pub fn insert(&mut self, hash: u64, place: u32, rehash: impl Fn(u32, u32) -> Option<u64>) -> bool {
+    pub fn insert(&mut self, hash: u64, place: u32) -> bool {
         if !self.old.is_empty() {
-            self.move_one(&rehash);
+            self.settle(MOVED_AT_ONCE);
         } else if self.len + self.wanted() / MADE_AT_ONCE >= self.buckets.len() * FULL {
             self.prepare(MADE_AT_ONCE);
             if self.len >= self.buckets.len() * FULL && self.next.len() == self.wanted() {
                 self.grow();
             }
         }
-        let inserted = put(&mut self.buckets, hash, place)
-            || self.old.is_empty() && self.grow() && put(&mut self.buckets, hash, place);
+        let tag = tag_of(hash);
+        let inserted = put(&mut self.buckets, tag, place)
+            || self.old.is_empty() && self.grow() && put(&mut self.buckets, tag, place);
         self.len += usize::from(inserted);
         inserted
     }
 
     /// Removes a flow. `false` if it is not there.
     pub fn remove(&mut self, hash: u64, place: u32) -> bool {
-        let mut found = take(&mut self.buckets, hash, place);
+        let tag = tag_of(hash);
+        let mut found = take(&mut self.buckets, tag, place);
         if !found && !self.old.is_empty() {
-            found = take(&mut self.old, hash, place);
+            found = take(&mut self.old, tag, place);
         }
-        if !found && let Some(at) = self.strays.iter().position(|stray| *stray == (tag_of(hash), place)) {
+        if !found && let Some(at) = self.strays.iter().position(|stray| *stray == (tag, place)) {
             self.strays.swap_remove(at);
             found = true;
         }
         self.len -= usize::from(found);
         found
+    }
+
+    /// Moves what is in up to `budget` of the old buckets.
+    pub fn settle(&mut self, budget: usize) {
+        if self.old.is_empty() {
+            return;
+        }
+        let Self { buckets, old, strays, moved, .. } = self;
+        for Bucket { tags, places } in old.iter_mut().skip(*moved).take(budget) {
+            for (tag, slot) in tags.iter().zip(places) {
+                let Some(place) = std::mem::take(slot).checked_sub(1) else { continue };
+                if !put(buckets, *tag, place) {
+                    strays.push((*tag, place));
+                }
+            }
+            *moved += 1;
+        }
+        if *moved == old.len() && strays.is_empty() {
+            *old = Vec::new();
+        }
     }
 
     /// Buckets that there are to be after the next growth; that is the last one if little would be left for another.
@@ -175,44 +198,24 @@ impl Index {
         self.moved = 0;
         true
     }
-
-    /// Moves what is in one of the old buckets.
-    #[cold]
-    fn move_one(&mut self, rehash: &impl Fn(u32, u32) -> Option<u64>) {
-        if let Some(Bucket { tags, places }) = self.old.get_mut(self.moved) {
-            for (tag, slot) in tags.iter().zip(places) {
-                let Some(place) = std::mem::take(slot).checked_sub(1) else { continue };
-                let hash = rehash(place, *tag);
-                if !hash.is_some_and(|hash| put(&mut self.buckets, hash, place)) {
-                    self.strays.push((*tag, place));
-                }
-            }
-            self.moved += 1;
-        }
-        if self.moved == self.old.len() && self.strays.is_empty() {
-            self.old = Vec::new();
-        }
-    }
 }
 
 impl Bucket {
     const EMPTY: Self = Self { tags: [0; WAYS], places: [0; WAYS] };
 }
 
-/// The two buckets of a hash: its low half tells both, because the high one is compared.
+/// The two buckets of a tag. Within a bucket tags still differ by all bits that do not tell the bucket.
 #[inline]
-const fn choices(hash: u64, buckets: usize) -> [usize; 2] {
-    let low = hash & 0xffff_ffff;
+const fn choices(tag: u32, buckets: usize) -> [usize; 2] {
     // The golden ratio spreads it anew.
-    let spread = low.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    let spread = tag.wrapping_mul(0x9e37_79b9);
     // Which fraction of all buckets: their number need not be a power of two.
-    [((low * buckets as u64) >> 32) as usize, ((spread * buckets as u64) >> 32) as usize]
+    [((tag as u64 * buckets as u64) >> 32) as usize, ((spread as u64 * buckets as u64) >> 32) as usize]
 }
 
 #[inline]
-fn search(buckets: &[Bucket], at: usize, hash: u64, is_meant: &mut impl FnMut(u32) -> bool) -> Option<u32> {
+fn search(buckets: &[Bucket], at: usize, tag: u32, is_meant: &mut impl FnMut(u32) -> bool) -> Option<u32> {
     let Bucket { tags, places } = buckets.get(at)?;
-    let tag = tag_of(hash);
     let mut matching = 0_u32;
     for (i, known) in tags.iter().enumerate() {
         matching |= u32::from(*known == tag) << i;
@@ -228,20 +231,20 @@ fn search(buckets: &[Bucket], at: usize, hash: u64, is_meant: &mut impl FnMut(u3
     None
 }
 
-fn put(buckets: &mut [Bucket], hash: u64, place: u32) -> bool {
-    let [first, second] = choices(hash, buckets.len());
+fn put(buckets: &mut [Bucket], tag: u32, place: u32) -> bool {
+    let [first, second] = choices(tag, buckets.len());
     let used = |at: usize| buckets.get(at).map_or(WAYS, |held| held.places.iter().filter(|place| **place != 0).count());
     let bucket = if used(second) < used(first) { second } else { first };
     let Some(Bucket { tags, places }) = buckets.get_mut(bucket) else { return false };
     let free = tags.iter_mut().zip(places).find(|(_, place)| **place == 0);
-    free.map(|(tag, slot)| (*tag, *slot) = (tag_of(hash), place + 1)).is_some()
+    free.map(|(to, slot)| (*to, *slot) = (tag, place + 1)).is_some()
 }
 
-fn take(buckets: &mut [Bucket], hash: u64, place: u32) -> bool {
-    choices(hash, buckets.len()).into_iter().any(|at| {
+fn take(buckets: &mut [Bucket], tag: u32, place: u32) -> bool {
+    choices(tag, buckets.len()).into_iter().any(|at| {
         let Some(Bucket { tags, places }) = buckets.get_mut(at) else { return false };
         let mut ways = tags.iter().zip(places);
-        let found = ways.find(|(tag, held)| **tag == tag_of(hash) && **held == place + 1);
+        let found = ways.find(|(known, held)| **known == tag && **held == place + 1);
         found.map(|(_, held)| *held = 0).is_some()
     })
 }
@@ -278,7 +281,7 @@ mod tests {
         };
         let first = index.memory();
         for n in 0..15_000 {
-            assert!(index.insert(spread(n), n, |n, _| Some(spread(n))));
+            assert!(index.insert(spread(n), n));
             // Some go while others are on the move.
             if n % 5 == 4 {
                 assert!(index.remove(spread(n - 2), n - 2));
@@ -297,12 +300,10 @@ mod tests {
         fn it_is_a_map(steps in prop::collection::vec((any::<bool>(), 0u64..200), 0..400)) {
             let mut index = Index::new(640);
             let mut model: HashMap<u64, u32> = HashMap::new();
-            let mut by_place: HashMap<u32, u64> = HashMap::new();
             for (at, (add, n)) in (0u32..).zip(steps) {
                 match (add, model.get(&n).copied()) {
-                    (true, None) if index.insert(hash(n), at, |place, _| by_place.get(&place).map(|n| hash(*n))) => {
+                    (true, None) if index.insert(hash(n), at) => {
                         model.insert(n, at);
-                        by_place.insert(at, n);
                     }
                     (false, Some(place)) => {
                         prop_assert!(index.remove(hash(n), place));
@@ -328,7 +329,7 @@ mod tests {
             let spread = |n: u32| {
                 u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xd6e8_feb8_6659_fd93)
             };
-            let refused = (0..capacity).filter(|n| !index.insert(spread(*n), *n, |n, _| Some(spread(n)))).count();
+            let refused = (0..capacity).filter(|n| !index.insert(spread(*n), *n)).count();
             assert!(refused * 1000 <= capacity as usize, "{refused} of {capacity} found no place");
             for n in 0..capacity {
                 let found = index.find(spread(n), |place| place == n).is_some();
@@ -340,7 +341,7 @@ mod tests {
     #[test]
     fn the_highest_place_is_a_place() {
         let mut index = Index::new(8);
-        assert!(index.insert(7, Index::MAX_PLACE, |_, _| None) && index.insert(7, 0, |_, _| None));
+        assert!(index.insert(7, Index::MAX_PLACE) && index.insert(7, 0));
         assert_eq!(index.find(7, |place| place != 0), Some(Index::MAX_PLACE));
         assert!(index.remove(7, Index::MAX_PLACE));
         assert_eq!((index.probe(7), index.is_empty()), (Some(0), false));

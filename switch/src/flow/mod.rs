@@ -20,5 +20,5 @@ pub(crate) mod timing;
 pub mod tuple;
 
 pub use index::Index;
-pub use slab::{Handle, Slab};
+pub use slab::{Aligned, Cell, Handle, Place, Slab};
 pub use table::{FlowKey, FlowTable, Scope, Secret};

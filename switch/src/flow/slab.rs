@@ -2,6 +2,7 @@
 //! Places for flows, and handles that know when a place has changed hands.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::num::NonZeroU32;
 
 /// Bits of a place in a [`Handle`].
@@ -20,8 +21,9 @@ const REST: usize = 4096;
 
 /// A bounded collection whose members keep their places.
 #[derive(Debug)]
-pub struct Slab<T> {
-    places: Vec<Place<T>>,
+pub struct Slab<T, P = Place<T>> {
+    places: Vec<P>,
+    member: PhantomData<T>,
     capacity: usize,
     /// Free places that there are to be before one is used again.
     rest: usize,
@@ -31,13 +33,20 @@ pub struct Slab<T> {
     len: usize,
 }
 
+/// How a place lies in memory.
+pub trait Cell<T>: AsRef<Place<T>> + AsMut<Place<T>> + From<Place<T>> {}
+
+/// A place, as small as can be.
 #[derive(Debug)]
-struct Place<T> {
+pub struct Place<T> {
     generation: u16,
-    /// The owner's, whatever it is for: there is room.
-    note: u32,
     state: State<T>,
 }
+
+/// A place that begins a cache line.
+#[derive(Debug)]
+#[repr(align(64))]
+pub struct Aligned<T>(Place<T>);
 
 #[derive(Debug)]
 enum State<T> {
@@ -97,7 +106,44 @@ impl fmt::Debug for Handle {
     }
 }
 
-impl<T> Slab<T> {
+impl<T> Cell<T> for Place<T> {}
+impl<T> Cell<T> for Aligned<T> {}
+
+impl<T> AsRef<Self> for Place<T> {
+    #[inline]
+    fn as_ref(&self) -> &Self {
+        self
+    }
+}
+
+impl<T> AsMut<Self> for Place<T> {
+    #[inline]
+    fn as_mut(&mut self) -> &mut Self {
+        self
+    }
+}
+
+impl<T> AsRef<Place<T>> for Aligned<T> {
+    #[inline]
+    fn as_ref(&self) -> &Place<T> {
+        &self.0
+    }
+}
+
+impl<T> AsMut<Place<T>> for Aligned<T> {
+    #[inline]
+    fn as_mut(&mut self) -> &mut Place<T> {
+        &mut self.0
+    }
+}
+
+impl<T> From<Place<T>> for Aligned<T> {
+    fn from(place: Place<T>) -> Self {
+        Self(place)
+    }
+}
+
+impl<T, P: Cell<T>> Slab<T, P> {
     /// Room for `capacity` members, at most [`Handle::MAX_PLACES`]. Address space is reserved whole, so that
     /// nothing is ever moved; memory is taken as it fills.
     #[must_use]
@@ -110,7 +156,8 @@ impl<T> Slab<T> {
     #[must_use]
     pub fn with_rest(capacity: usize, rest: usize) -> Self {
         let capacity = capacity.min(Handle::MAX_PLACES);
-        Self { places: Vec::with_capacity(capacity), capacity, rest, free: None, last_free: None, len: 0 }
+        let places = Vec::with_capacity(capacity);
+        Self { places, member: PhantomData, capacity, rest, free: None, last_free: None, len: 0 }
     }
 
     /// Number of members.
@@ -134,7 +181,7 @@ impl<T> Slab<T> {
     /// Bytes that the places take that were ever used.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.places.len() * size_of::<Place<T>>()
+        self.places.len() * size_of::<P>()
     }
 
     /// Adds a member.
@@ -144,12 +191,12 @@ impl<T> Slab<T> {
     pub fn insert(&mut self, member: T) -> Result<Handle, T> {
         if self.places.len() < self.capacity && self.places.len().saturating_sub(self.len) <= self.rest {
             let Ok(place) = u32::try_from(self.places.len()) else { return Err(member) };
-            self.places.push(Place { generation: 0, note: 0, state: State::Taken(member) });
+            self.places.push(Place { generation: 0, state: State::Taken(member) }.into());
             self.len += 1;
             return Ok(Handle::new(place, 0));
         }
         let Some(at) = self.free else { return Err(member) };
-        let Some(place) = self.places.get_mut(at as usize) else { return Err(member) };
+        let Some(place) = self.places.get_mut(at as usize).map(AsMut::as_mut) else { return Err(member) };
         if let State::Free(next) = place.state {
             self.free = next;
             if next.is_none() {
@@ -163,7 +210,7 @@ impl<T> Slab<T> {
 
     /// Removes a member.
     pub fn remove(&mut self, handle: Handle) -> Option<T> {
-        let place = self.places.get_mut(handle.place() as usize)?;
+        let place = self.places.get_mut(handle.place() as usize)?.as_mut();
         if place.generation != handle.generation() || matches!(place.state, State::Free(_)) {
             return None;
         }
@@ -173,7 +220,7 @@ impl<T> Slab<T> {
         match self.last_free.replace(at) {
             Some(last) => {
                 if let Some(last) = self.places.get_mut(last as usize) {
-                    last.state = State::Free(Some(at));
+                    last.as_mut().state = State::Free(Some(at));
                 }
             }
             None => self.free = Some(at),
@@ -186,8 +233,8 @@ impl<T> Slab<T> {
     #[inline]
     #[must_use]
     pub fn get(&self, handle: Handle) -> Option<&T> {
-        match self.places.get(handle.place() as usize)? {
-            Place { generation, state: State::Taken(member), .. } if *generation == handle.generation() => Some(member),
+        match self.places.get(handle.place() as usize)?.as_ref() {
+            Place { generation, state: State::Taken(member) } if *generation == handle.generation() => Some(member),
             _ => None,
         }
     }
@@ -195,8 +242,8 @@ impl<T> Slab<T> {
     /// The same, to be changed.
     #[inline]
     pub fn get_mut(&mut self, handle: Handle) -> Option<&mut T> {
-        match self.places.get_mut(handle.place() as usize)? {
-            Place { generation, state: State::Taken(member), .. } if *generation == handle.generation() => Some(member),
+        match self.places.get_mut(handle.place() as usize)?.as_mut() {
+            Place { generation, state: State::Taken(member) } if *generation == handle.generation() => Some(member),
             _ => None,
         }
     }
@@ -205,30 +252,17 @@ impl<T> Slab<T> {
     #[inline]
     #[must_use]
     pub fn at(&self, place: u32) -> Option<(Handle, &T)> {
-        match self.places.get(place as usize)? {
-            Place { generation, state: State::Taken(member), .. } => Some((Handle::new(place, *generation), member)),
+        match self.places.get(place as usize)?.as_ref() {
+            Place { generation, state: State::Taken(member) } => Some((Handle::new(place, *generation), member)),
             Place { .. } => None,
-        }
-    }
-
-    /// A number noted at a place; it stays when the place changes hands.
-    #[inline]
-    pub(crate) fn note(&self, place: u32) -> Option<u32> {
-        self.places.get(place as usize).map(|place| place.note)
-    }
-
-    /// Notes a number at a place that was used.
-    pub(crate) fn set_note(&mut self, place: u32, note: u32) {
-        if let Some(place) = self.places.get_mut(place as usize) {
-            place.note = note;
         }
     }
 
     /// All members, by place.
     pub fn iter(&self) -> impl Iterator<Item = (Handle, &T)> {
-        (0..).zip(&self.places).filter_map(|(at, place)| match &place.state {
-            State::Taken(member) => Some((Handle::new(at, place.generation), member)),
-            State::Free(_) => None,
+        (0..).zip(&self.places).filter_map(|(at, place)| match place.as_ref() {
+            Place { generation, state: State::Taken(member) } => Some((Handle::new(at, *generation), member)),
+            Place { .. } => None,
         })
     }
 }
@@ -242,7 +276,7 @@ mod tests {
     proptest! {
         #[test]
         fn handles_find_their_member_or_nothing(rest in 0..7_usize, steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 0..300)) {
-            let mut slab = Slab::with_rest(6, rest);
+            let mut slab = Slab::<_>::with_rest(6, rest);
             let mut members: Vec<(Handle, usize)> = Vec::new();
             let mut gone: Vec<Handle> = Vec::new();
             for (n, (add, which)) in steps.into_iter().enumerate() {
@@ -277,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_place_rests_as_long_as_it_can() {
-        let mut slab = Slab::new(3);
+        let mut slab = Slab::<_>::new(3);
         let handles: Vec<_> = (0..3).map(|n| slab.insert(n).unwrap()).collect();
         for handle in &handles {
             slab.remove(*handle);
@@ -289,7 +323,7 @@ mod tests {
     #[test]
     fn fresh_places_are_used_only_until_enough_rest() {
         // VF-22: a flood of a thousand at a time does not wander through all of memory.
-        let mut slab = Slab::with_rest(1000, 2);
+        let mut slab = Slab::<_>::with_rest(1000, 2);
         let mut live = std::collections::VecDeque::new();
         for n in 0..5000 {
             live.push_back(slab.insert(n).unwrap());
@@ -298,7 +332,7 @@ mod tests {
             }
         }
         assert_eq!((slab.len(), slab.places.len()), (10, 13));
-        let mut paths = Slab::with_rest(1000, 0);
+        let mut paths = Slab::<_>::with_rest(1000, 0);
         for n in 0..10 {
             let handle = paths.insert(n).unwrap();
             assert_eq!(handle.place(), 0);

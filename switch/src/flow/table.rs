@@ -6,22 +6,26 @@
 //! A flow is found in three steps, each one cache line: the index (hash to place), the key, the flow.
 //! Each step depends on the one before, but not on other packets, so a burst takes all packets through
 //! the first step, then all through the second ([`FlowTable::probe`], [`FlowTable::confirm`]): the misses of 64 packets
-//! overlap. Keys without IPv6 are one line; the upper parts of IPv6 addresses stand apart.
+//! overlap. Keys of untunnelled IPv4 with at most one tag are half a line; what longer ones have more stands apart. So does
+//! what few packets ask of a flow: what is *beside* it.
 //!
 //! The hash is keyed with a secret, or a guest could choose flows that all collide.
 
 use packet::Ufid;
-use packet::ufid::{NARROW_WORDS, WORDS};
+use packet::ufid::WORDS;
 
 use super::index::Index;
-use super::slab::{Handle, Slab};
+use super::slab::{Aligned, Handle, Slab};
 use super::tuple::Tuple;
 
-const HIGH_WORDS: usize = WORDS - NARROW_WORDS;
+/// Words of a key that stand in its line.
+const SHORT: usize = 4;
+/// Words of a long key that do not: its line needs a word for itself.
+const REST: usize = WORDS - SHORT + 1;
 /// Odd multipliers without pattern: from the hexadecimal digits of pi.
 const PI: [u64; 4] = [0x243f_6a88_85a3_08d3, 0x1319_8a2e_0370_7345, 0xa409_3822_299f_31d1, 0x082e_fa98_ec4e_6c89];
 
-/// Where a flow belongs, among 128 places: its direction, say.
+/// Where a flow belongs, among 16 places: its direction, say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Scope(pub u8);
 
@@ -38,53 +42,62 @@ pub struct FlowKey<'a> {
 
 /// Keys of the hash.
 #[derive(Clone, Copy)]
-pub struct Secret([u64; WORDS + 2]);
+pub struct Secret {
+    keys: [u64; WORDS + 2],
+    /// What words 4 to 7 add to the sum if they are zero.
+    zeros: u64,
+}
 
-/// A bounded table of flows.
+/// A bounded table of flows, and of what is beside them.
 #[derive(Debug)]
-pub struct FlowTable<T> {
+pub struct FlowTable<T, B = ()> {
     index: Index,
     /// By place; what is left of a flow that is gone is never asked for.
     keys: Vec<Line>,
-    /// At its place in the slab each of those with a long key has the number of the rest of it here.
-    flows: Slab<T>,
+    flows: Slab<T, Aligned<T>>,
+    /// By place.
+    beside: Vec<B>,
     rests: Rests,
     secret: Secret,
 }
 
+/// The first words of a key, with where its flow belongs in the last of them. Of a long one the last says that, and the
+/// number of its rest.
 #[derive(Clone, Copy, Debug)]
-#[repr(align(64))]
-struct Line([u64; NARROW_WORDS]);
+#[repr(align(32))]
+struct Line([u64; SHORT]);
 
-/// The upper parts of IPv6 addresses. One that is free has the next free one, and one, as its first word.
+/// The rests of long keys. One that is free has the next free one, and one, as its first word.
 #[derive(Debug)]
 struct Rests {
-    words: Vec<[u64; HIGH_WORDS]>,
+    words: Vec<[u64; REST]>,
     free: u64,
 }
 
-/// The highest byte of an identity's eighth word is free: there the key says where the flow belongs, and whether it has
-/// more than eight words.
-const SCOPE_SHIFT: u32 = 56;
-const WIDE: u64 = 1 << 63;
+/// The highest five bits of an identity's fourth word are free, because there are fewer than eight sorts of fragments: there
+/// the key says where the flow belongs, and whether it is long.
+const SCOPE_SHIFT: u32 = 59;
+const LONG: u64 = 1 << 63;
 
 impl Secret {
     /// From a random seed.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         let mut state = seed;
-        Self(std::array::from_fn(|_| {
+        let keys: [u64; WORDS + 2] = std::array::from_fn(|_| {
             state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = fold(state ^ PI[0], PI[1] | 1);
             fold(mixed ^ PI[2], PI[3] | 1)
-        }))
+        });
+        let [_, _, _, _, k4, k5, k6, k7, ..] = keys;
+        Self { keys, zeros: fold(k4, k5).wrapping_add(fold(k6, k7)) }
     }
 
     /// The hash of an identity at its place.
     #[inline]
     #[must_use]
     pub fn hash(&self, scope: Scope, ufid: &Ufid) -> u64 {
-        let [k0, k1, k2, k3, k4, k5, k6, k7, high @ .., a, b] = &self.0;
+        let [k0, k1, k2, k3, k4, k5, k6, k7, high @ .., a, b] = &self.keys;
         let [w0, w1, w2, w3, w4, w5, w6, w7, upper @ ..] = ufid.words();
         // Independent products, so that they overlap; each word is blinded by a key of its own.
         let mut sum = fold(w0 ^ k0, w1 ^ k1)
@@ -107,18 +120,15 @@ impl Secret {
     #[inline]
     #[must_use]
     pub fn hash_quick(&self, scope: Scope, [w0, w1, w2, w3]: &[u64; 4]) -> u64 {
-        let [k0, k1, k2, k3, k4, k5, k6, k7, .., a, b] = &self.0;
-        let sum = fold(w0 ^ k0, w1 ^ k1)
-            .wrapping_add(fold(w2 ^ k2, w3 ^ k3))
-            .wrapping_add(fold(*k4, *k5))
-            .wrapping_add(fold(*k6, *k7));
+        let [k0, k1, k2, k3, .., a, b] = &self.keys;
+        let sum = fold(w0 ^ k0, w1 ^ k1).wrapping_add(fold(w2 ^ k2, w3 ^ k3)).wrapping_add(self.zeros);
         fold(sum ^ a, u64::from(scope.0) ^ b)
     }
 
     /// The hash of a tuple on one side of a port.
     #[inline]
     pub(crate) fn hash_tuple(&self, side: bool, tuple: &Tuple) -> u64 {
-        let [k0, k1, k2, k3, k4, .., a, b] = &self.0;
+        let [k0, k1, k2, k3, k4, .., a, b] = &self.keys;
         let [source, destination] = [tuple.source, tuple.destination].map(halves);
         let sum = fold(source[0] ^ k0, destination[0] ^ k1)
             .wrapping_add(fold(source[1] ^ k2, destination[1] ^ k3))
@@ -133,15 +143,15 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-impl<T> FlowTable<T> {
+impl<T, B: Default> FlowTable<T, B> {
     /// Room for `capacity` flows; the index is allocated whole, keys and flows as they come.
     #[must_use]
     pub fn new(capacity: usize, secret: Secret) -> Self {
         let flows = Slab::new(capacity);
         // Reserved whole: untouched pages cost nothing, and growing would copy everything in mid-burst.
-        let keys = Vec::with_capacity(flows.capacity());
+        let (keys, beside) = (Vec::with_capacity(flows.capacity()), Vec::with_capacity(flows.capacity()));
         let rests = Rests { words: Vec::with_capacity(flows.capacity()), free: 0 };
-        Self { index: Index::new(flows.capacity()), keys, flows, rests, secret }
+        Self { index: Index::new(flows.capacity()), keys, flows, beside, rests, secret }
     }
 
     /// The key of an identity.
@@ -194,9 +204,8 @@ impl<T> FlowTable<T> {
     #[inline]
     #[must_use]
     pub fn confirm_quick(&self, place: u32, scope: Scope, [a, b, c, d]: &[u64; 4]) -> Option<Handle> {
-        let Line([w0, w1, w2, w3, w4, w5, w6, w7]) = self.keys.get(place as usize)?;
-        let differ =
-            (w0 ^ a) | (w1 ^ b) | (w2 ^ c) | (w3 ^ d) | w4 | w5 | w6 | (w7 ^ u64::from(scope.0) << SCOPE_SHIFT);
+        let Line([w0, w1, w2, w3]) = self.keys.get(place as usize)?;
+        let differ = (w0 ^ a) | (w1 ^ b) | (w2 ^ c) | (w3 ^ d ^ u64::from(scope.0) << SCOPE_SHIFT);
         if differ != 0 {
             return None;
         }
@@ -210,42 +219,47 @@ impl<T> FlowTable<T> {
         &self.secret
     }
 
-    /// Adds a flow that is not in the table.
+    /// Adds a flow that is not in the table, and what is to be beside it.
     ///
     /// # Errors
     /// There is no room; the value comes back.
-    pub fn insert(&mut self, key: &FlowKey<'_>, value: T) -> Result<Handle, T> {
+    pub fn insert(&mut self, key: &FlowKey<'_>, value: T, beside: B) -> Result<Handle, (T, B)> {
         debug_assert!(self.find(key).is_none());
-        let [w0, w1, w2, w3, w4, w5, w6, w7, high @ ..] = *key.ufid.words();
-        let wide = if key.ufid.narrow().is_none() { WIDE } else { 0 };
-        let handle = self.flows.insert(value)?;
+        let handle = match self.flows.insert(value) {
+            Ok(handle) => handle,
+            Err(value) => return Err((value, beside)),
+        };
         let place = handle.place();
-        let Self { index, keys, flows, rests, secret } = self;
-        if !index.insert(key.hash, place, |place, _| hash_at(keys, flows, rests, secret, place)) {
-            return self.flows.remove(handle).map_or(Ok(handle), Err);
+        if !self.index.insert(key.hash, place) {
+            return self.flows.remove(handle).map_or(Ok(handle), |value| Err((value, beside)));
         }
-        if wide != 0 {
-            self.flows.set_note(place, self.rests.add(high));
+        let [w0, w1, w2, w3, ..] = *key.ufid.words();
+        let scope = u64::from(key.scope.0) << SCOPE_SHIFT;
+        let line = match rest_of(key.ufid) {
+            None => Line([w0, w1, w2, w3 | scope]),
+            Some(rest) => Line([w0, w1, w2, u64::from(self.rests.add(rest)) | scope | LONG]),
+        };
+        let at = place as usize;
+        if self.keys.len() <= at {
+            self.keys.resize(at + 1, line);
+            self.beside.resize_with(at + 1, B::default);
         }
-        let line = Line([w0, w1, w2, w3, w4, w5, w6, w7 | u64::from(key.scope.0) << SCOPE_SHIFT | wide]);
-        match self.keys.get_mut(place as usize) {
-            Some(key) => *key = line,
-            None => self.keys.resize(place as usize + 1, line),
+        if let (Some(to_key), Some(to_beside)) = (self.keys.get_mut(at), self.beside.get_mut(at)) {
+            (*to_key, *to_beside) = (line, beside);
         }
         Ok(handle)
     }
 
     /// Removes a flow.
-    pub fn remove(&mut self, handle: Handle) -> Option<T> {
-        self.flows.get(handle)?;
-        if let Some(hash) = hash_at(&self.keys, &self.flows, &self.rests, &self.secret, handle.place()) {
-            self.index.remove(hash, handle.place());
-        }
-        let wide = self.keys.get(handle.place() as usize).is_some_and(|Line([.., last])| last & WIDE != 0);
-        if let Some(rest) = self.flows.note(handle.place()).filter(|_| wide) {
+    pub fn remove(&mut self, handle: Handle) -> Option<(T, B)> {
+        let (scope, ufid) = self.identity(handle)?;
+        self.index.remove(self.secret.hash(scope, &ufid), handle.place());
+        let at = handle.place() as usize;
+        if let Some(rest) = self.keys.get(at).and_then(|line| line.rest()) {
             self.rests.free(rest);
         }
-        self.flows.remove(handle)
+        let beside = self.beside.get_mut(at).map(std::mem::take).unwrap_or_default();
+        Some((self.flows.remove(handle)?, beside))
     }
 
     /// A flow, if it is still there.
@@ -262,11 +276,37 @@ impl<T> FlowTable<T> {
         self.flows.get_mut(handle)
     }
 
+    /// What is beside a flow.
+    #[inline]
+    #[must_use]
+    pub fn beside(&self, handle: Handle) -> Option<&B> {
+        self.beside.get(handle.place() as usize).filter(|_| self.flows.get(handle).is_some())
+    }
+
+    /// A flow and what is beside it, to be changed.
+    #[inline]
+    #[must_use]
+    pub fn both_mut(&mut self, handle: Handle) -> Option<(&mut T, &mut B)> {
+        Some((self.flows.get_mut(handle)?, self.beside.get_mut(handle.place() as usize)?))
+    }
+
     /// Where a flow belongs and what it is called.
     #[must_use]
     pub fn identity(&self, handle: Handle) -> Option<(Scope, Ufid)> {
         self.flows.get(handle)?;
-        identity_at(&self.keys, &self.flows, &self.rests, handle.place())
+        let line = self.keys.get(handle.place() as usize)?;
+        let Line([w0, w1, w2, last]) = *line;
+        let mut words = [0; WORDS];
+        let [a, b, c, rest @ ..] = &mut words;
+        (*a, *b, *c) = (w0, w1, w2);
+        match line.rest() {
+            Some(at) => *rest = *self.rests.get(at)?,
+            None => {
+                let [d, ..] = rest;
+                *d = last & ((1 << SCOPE_SHIFT) - 1);
+            }
+        }
+        Some((Scope((last >> SCOPE_SHIFT) as u8 & 0xf), Ufid::from_words(words)))
     }
 
     /// All flows.
@@ -274,11 +314,16 @@ impl<T> FlowTable<T> {
         self.flows.iter()
     }
 
+    /// Moves up to `budget` buckets of an index that has grown.
+    pub fn settle(&mut self, budget: usize) {
+        self.index.settle(budget);
+    }
+
     /// Bytes that the table holds, room in the index included, without what flows themselves have on the heap.
     #[must_use]
     pub fn memory(&self) -> usize {
-        let (keys, rests) = (size_of_val(&*self.keys), size_of_val(&*self.rests.words));
-        self.index.memory() + self.flows.memory() + keys + rests
+        let (keys, beside) = (size_of_val(&*self.keys), size_of_val(&*self.beside));
+        self.index.memory() + self.flows.memory() + keys + beside + size_of_val(&*self.rests.words)
     }
 
     /// Up to `budget` flows from place `from` on, for sweeping in slices; and where to go on.
@@ -291,23 +336,41 @@ impl<T> FlowTable<T> {
 
     #[inline]
     fn is_at(&self, place: u32, key: &FlowKey<'_>) -> bool {
-        let [a, b, c, d, e, f, g, h, high @ ..] = key.ufid.words();
-        let Some(Line([w0, w1, w2, w3, w4, w5, w6, w7])) = self.keys.get(place as usize) else { return false };
-        let last = *h | u64::from(key.scope.0) << SCOPE_SHIFT;
+        let [a, b, c, d, ..] = key.ufid.words();
+        let Some(line) = self.keys.get(place as usize) else { return false };
+        let Line([w0, w1, w2, w3]) = line;
         // In registers: as slices they would be compared by a call.
-        let differ = (w0 ^ a) | (w1 ^ b) | (w2 ^ c) | (w3 ^ d) | (w4 ^ e) | (w5 ^ f) | (w6 ^ g) | ((w7 & !WIDE) ^ last);
-        if differ != 0 {
+        if (w0 ^ a) | (w1 ^ b) | (w2 ^ c) != 0 || (w3 >> SCOPE_SHIFT) as u8 & 0xf != key.scope.0 {
             return false;
         }
-        if w7 & WIDE == 0 {
-            return key.ufid.narrow().is_some();
+        match (line.rest(), rest_of(key.ufid)) {
+            (None, None) => w3 & ((1 << SCOPE_SHIFT) - 1) == *d,
+            (Some(at), Some(rest)) => self.rests.get(at) == Some(&rest),
+            _ => false,
         }
-        self.flows.note(place).is_some_and(|rest| self.rests.get(rest) == Some(high))
     }
 }
 
+impl Line {
+    /// The number of the rest of a long key.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "it was put there as 32 bits")]
+    const fn rest(&self) -> Option<u32> {
+        let Self([.., last]) = self;
+        if *last & LONG != 0 { Some(*last as u32) } else { None }
+    }
+}
+
+/// What a long key has beyond its line.
+#[inline]
+fn rest_of(ufid: &Ufid) -> Option<[u64; REST]> {
+    let [_, _, _, rest @ ..] = ufid.words();
+    let [_, beyond @ ..] = rest;
+    (beyond.iter().fold(0, |all, word| all | word) != 0).then_some(*rest)
+}
+
 impl Rests {
-    fn add(&mut self, rest: [u64; HIGH_WORDS]) -> u32 {
+    fn add(&mut self, rest: [u64; REST]) -> u32 {
         let free = self.free.checked_sub(1).and_then(|at| u32::try_from(at).ok());
         if let Some(at) = free
             && let Some(slot) = self.words.get_mut(at as usize)
@@ -329,23 +392,9 @@ impl Rests {
     }
 
     #[inline]
-    fn get(&self, at: u32) -> Option<&[u64; HIGH_WORDS]> {
+    fn get(&self, at: u32) -> Option<&[u64; REST]> {
         self.words.get(at as usize)
     }
-}
-
-fn identity_at<T>(keys: &[Line], flows: &Slab<T>, rests: &Rests, place: u32) -> Option<(Scope, Ufid)> {
-    let Line([w0, w1, w2, w3, w4, w5, w6, w7]) = *keys.get(place as usize)?;
-    let rest = if w7 & WIDE == 0 { None } else { rests.get(flows.note(place)?) };
-    let [a, b, c, d, e, f] = rest.copied().unwrap_or_default();
-    let scope = Scope((w7 >> SCOPE_SHIFT) as u8 & 0x7f);
-    let w7 = w7 & ((1 << SCOPE_SHIFT) - 1);
-    Some((scope, Ufid::from_words([w0, w1, w2, w3, w4, w5, w6, w7, a, b, c, d, e, f])))
-}
-
-fn hash_at<T>(keys: &[Line], flows: &Slab<T>, rests: &Rests, secret: &Secret, place: u32) -> Option<u64> {
-    let (scope, ufid) = identity_at(keys, flows, rests, place)?;
-    Some(secret.hash(scope, &ufid))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
@@ -389,15 +438,16 @@ mod tests {
                 let name = ufid(which);
                 let key = table.key(Scope(scope), &name);
                 match (add, model.get(&(scope, which)).copied()) {
-                    (true, None) => match table.insert(&key, n) {
+                    (true, None) => match table.insert(&key, n, n + 1) {
                         Ok(handle) => {
                             prop_assert_eq!(table.identity(handle), Some((Scope(scope), ufid(which))));
                             model.insert((scope, which), (handle, n));
                         }
-                        Err(back) => prop_assert!(back == n && model.len() >= 20, "{} of 24", model.len()),
+                        Err(back) => prop_assert!(back == (n, n + 1) && model.len() >= 20, "{} of 24", model.len()),
                     },
                     (false, Some((handle, value))) => {
-                        prop_assert_eq!(table.remove(handle), Some(value));
+                        prop_assert_eq!(table.beside(handle), Some(&(value + 1)));
+                        prop_assert_eq!(table.remove(handle), Some((value, value + 1)));
                         prop_assert_eq!(table.get(handle), None);
                         model.remove(&(scope, which));
                     }

@@ -13,16 +13,27 @@ use self::{
     naive::{Failure, apply_naively},
     strategies::{encap, frame, run},
 };
-use super::{Ecn, Encap, Header, Program, Transposition, Ttl};
-use crate::{Burst, Checksum, DropCause, Field, Offload, PortId, Tunnel, WINDOW, parse};
+use super::{Ecn, Encap, Header, Program, Rewrite, Transposition, Ttl};
+use crate::{Burst, Checksum, DropCause, Field, Layout, Offload, PortId, Tunnel, WINDOW, parse};
 
-/// All bytes of a frame to which a program is applied, and its metadata.
+/// All bytes of a frame to which a program is applied, and its metadata. What can be packed does the same packed.
 fn applied(program: &Program, frame: &Frame, hash: u32) -> Result<(Vec<u8>, Offload), DropCause> {
+    let plain = applied_by(|burst, layout| program.apply(burst, 0, layout, hash), frame);
+    if let Some(packed) = Rewrite::of(program) {
+        assert_eq!(applied_by(|burst, layout| packed.apply(burst, 0, layout, hash), frame), plain);
+    }
+    plain
+}
+
+fn applied_by(
+    apply: impl Fn(&mut Burst, &Layout) -> Result<(), DropCause>,
+    frame: &Frame,
+) -> Result<(Vec<u8>, Offload), DropCause> {
     let bytes = frame.bytes();
     let mut burst = Burst::new();
     let len = bytes.len().min(WINDOW);
     burst.push(PortId(0), bytes.len() as u32, frame.offload(), 0).unwrap().copy_from_slice(&bytes[..len]);
-    program.apply(&mut burst, 0, &frame.layout(), hash)?;
+    apply(&mut burst, &frame.layout())?;
     let all = [burst.window(0), &bytes[len..]].concat();
     assert_eq!(all.len(), burst.frame_len(0) as usize);
     Ok((all, burst.offload(0)))
