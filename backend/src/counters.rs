@@ -97,6 +97,7 @@ pub(crate) struct WorkerCounters {
     pub(crate) polls: Counter,
     pub(crate) sleeps: Counter,
     pub(crate) handed_over: Counter,
+    pub(crate) deferred: Counter,
 }
 
 #[cfg(test)]

@@ -202,6 +202,7 @@ impl NodeHandle {
             polls: counters.polls.get(),
             sleeps: counters.sleeps.get(),
             handed_over: counters.handed_over.get(),
+            deferred: counters.deferred.get(),
         });
         let workers = workers.collect();
         Ok(Stats {

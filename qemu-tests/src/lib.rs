@@ -17,11 +17,13 @@
 //! | [`exchange`] | two testpmd guests exchange traffic; their counts are held against the node's |
 //! | [`guest`] | a QEMU guest with a stock kernel and a shell on its serial line |
 //! | [`transfer`] | TCP transfers whose hashes are compared |
+//! | [`capture`] | the frames that QEMU saw at a guest |
 //! | [`netns`] | network namespaces of the host |
 //! | [`accounting`] | what a process holds: descriptors, mappings, memory |
 //! | [`cover`] | covering every pair of options with few runs |
 
 pub mod accounting;
+pub mod capture;
 pub mod control;
 pub mod cover;
 pub mod exchange;

@@ -64,7 +64,7 @@ fn under_qemu(work: &WorkDir, ring: Ring) -> Result<()> {
     let names = ["vm0", "vm1"];
     let mut node = Node::start(work, &NodeConfig::bridge(&names))?;
     let guest = |name: &str, number, port| {
-        let config = GuestConfig { reconnect: true, ..GuestConfig::new(name, number, &node.socket(port), ring) };
+        let config = GuestConfig::new(name, number, &node.socket(port), ring).reconnecting();
         Guest::spawn(work, &config)
     };
     let (mut a, mut b) = (guest("a", 2, "vm0")?, guest("b", 3, "vm1")?);

@@ -48,13 +48,14 @@ impl Collector for Snapshot {
 
 fn write_workers(out: &mut Writer<'_>, workers: &[WorkerStats]) -> fmt::Result {
     type Column = (&'static str, &'static str, fn(&WorkerStats) -> u64);
-    let columns: [Column; 6] = [
+    let columns: [Column; 7] = [
         ("worker_packets", "Packets that the worker forwarded or dropped", |w| w.packets),
         ("worker_busy_cycles", "TSC cycles in turns that found packets", |w| w.busy_cycles),
         ("worker_idle_cycles", "TSC cycles in turns that found none", |w| w.idle_cycles),
         ("worker_polls", "Turns of the worker's loop", |w| w.polls),
         ("worker_sleeps", "Times that the worker went to sleep", |w| w.sleeps),
         ("worker_handed_over", "Packets handed to another worker", |w| w.handed_over),
+        ("worker_deferred", "Times that a queue sat out a turn: its port had had its share of time", |w| w.deferred),
     ];
     for (name, help, value) in columns {
         out.counter(name, help, workers.iter().map(|w| ([("worker", w.name.as_str())], value(w))))?;

@@ -53,6 +53,9 @@ pub struct WorkerStats {
     /// Packets it handed to another worker for delivery.
     #[serde(default)]
     pub handed_over: u64,
+    /// Times that a queue sat out a turn, because its port had had more time than others.
+    #[serde(default)]
+    pub deferred: u64,
 }
 
 /// The state of one port and what it counted.

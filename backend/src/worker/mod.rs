@@ -23,6 +23,7 @@ mod park;
 mod payload;
 mod policy;
 mod receive;
+mod share;
 mod sleep;
 mod slots;
 mod tunnel;
@@ -39,7 +40,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use packet::Burst;
+use packet::{Burst, PortId};
 use switch::engine::{Engine, EngineConfig, Event};
 use switch::{Bridge, BridgeConfig};
 use virtqueue::full_fence;
@@ -47,6 +48,7 @@ use virtqueue::full_fence;
 use self::bridge::Path;
 use self::finish::Cutter;
 use self::policy::Police;
+use self::share::Shares;
 use self::sleep::Sleeper;
 use self::slots::TxSlot;
 use self::uplink::{UplinkRx, UplinkTx};
@@ -58,6 +60,8 @@ use crate::topology::{Forwarding, Routes};
 /// How long a cross-connected source waits for a destination without buffers before its packets are dropped: some ten
 /// bursts, so that a peer that is merely late loses nothing.
 const STALL_LIMIT: Duration = Duration::from_micros(100);
+/// By how much the time may differ that ports have had: a few bursts.
+const QUANTUM: Duration = Duration::from_micros(20);
 /// How often a part of the bridge's table is looked at for stations to forget.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an uplink whose ring the kernel did not take is left alone.
@@ -104,6 +108,7 @@ pub(crate) struct Worker {
     path: Path,
     events: SyncSender<Event>,
     sleeper: Sleeper,
+    shares: Shares,
     clock: Clock,
     stall_ticks: u64,
     sweep_ticks: u64,
@@ -146,6 +151,7 @@ impl Worker {
             path,
             events,
             sleeper,
+            shares: Shares::new(clock.to_ticks(QUANTUM)),
             clock,
             stall_ticks: clock.to_ticks(STALL_LIMIT),
             sweep_ticks: clock.to_ticks(SWEEP_INTERVAL),
@@ -188,11 +194,14 @@ impl Worker {
     #[inline]
     fn turn(&mut self, now: u64) -> usize {
         let mut packets = 0;
+        self.shares.begin_turn(now);
         for index in 0..self.txs.len() {
-            packets += self.transmit(index, now);
+            let Some(port) = self.txs.get(index).map(|slot| slot.common.port()) else { break };
+            packets += self.give_turn(port, |worker| worker.transmit(index, now));
         }
         for index in 0..self.uplinks.len() {
-            packets += self.receive_uplink(index, now);
+            let Some(port) = self.uplinks.get(index).map(|uplink| uplink.port) else { break };
+            packets += self.give_turn(port, |worker| worker.receive_uplink(index, now));
         }
         packets += self.take_handovers(now);
         while let Some(port) = self.path.police.due.pop() {
@@ -221,6 +230,22 @@ impl Worker {
             // A listener that does not keep up, or has gone, misses some; misses are asked again.
             let _ = self.events.try_send(event);
         }
+    }
+
+    /// Serves a queue of a port, unless the port has had more than its share of time.
+    #[inline]
+    fn give_turn(&mut self, port: PortId, serve: impl FnOnce(&mut Self) -> usize) -> usize {
+        if !self.shares.may_have(port) {
+            if let Some(counters) = self.path.counters.get(self.path.index) {
+                counters.deferred.add(1);
+            }
+            return 0;
+        }
+        let packets = serve(self);
+        if packets > 0 {
+            self.shares.charge(port, cycles());
+        }
+        packets
     }
 
     #[inline]

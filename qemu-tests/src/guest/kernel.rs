@@ -17,6 +17,13 @@ pub(super) struct Kernel {
     pub(super) modules: PathBuf,
 }
 
+impl Kernel {
+    /// The content of a module, by its path in the tree.
+    pub(super) fn module(&self, name: &str) -> Result<Vec<u8>> {
+        fs::read(self.modules.join(name)).with_context(|| format!("the guest kernel has no {name}"))
+    }
+}
+
 /// Finds a kernel: below `$SHUNT_GUEST_KERNEL`, `target/guest-kernel` of the workspace or of this build, or `/`.
 pub(super) fn find() -> Result<Kernel> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/guest-kernel");

@@ -1,16 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A QEMU guest: a stock Debian kernel under TCG (no KVM needed), one virtio-net device on a vhost-user socket, and a
-//! shell on the serial line.
+//! A QEMU guest: a stock Debian kernel under TCG (no KVM needed), one virtio-net device on a vhost-user socket or a tap
+//! device, and a shell on the serial line.
 
 mod archive;
 mod initramfs;
 mod kernel;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+use crate::netns::NetNs;
 use crate::process::Process;
 use crate::scenario::WorkDir;
 use crate::testpmd::{Ring, mac};
@@ -29,20 +31,58 @@ const MEMORY: &str = "256M";
 pub struct GuestConfig {
     /// The name of its log.
     pub name: String,
-    /// The vhost-user socket; QEMU connects to it.
-    pub socket: PathBuf,
     /// 1…250: its MAC address is `52:54:00:00:00:<number>`, its IP address 10.9.0.`<number>`/24.
     pub number: u8,
-    /// The ring layout it may use.
-    pub ring: Ring,
-    /// Reconnect, every second, to a backend that went away.
-    pub reconnect: bool,
+    /// What its network device is connected to.
+    pub wire: Wire,
+    /// Write all frames, as they are on the wire, to [`capture`](Self::capture).
+    pub captured: bool,
+}
+
+/// What a guest's network device is connected to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wire {
+    /// A vhost-user socket.
+    VhostUser {
+        /// QEMU connects to it.
+        socket: PathBuf,
+        /// The ring layout that the guest may use.
+        ring: Ring,
+        /// Reconnect, every second, to a backend that went away.
+        reconnect: bool,
+    },
+    /// A tap device of the host, with all offloads.
+    Tap {
+        /// Its name, in the namespace in which the guest is started.
+        interface: String,
+    },
 }
 
 impl GuestConfig {
-    /// A guest that does not reconnect.
+    /// A guest on a vhost-user socket that does not reconnect.
     pub fn new(name: &str, number: u8, socket: &Path, ring: Ring) -> Self {
-        Self { name: name.to_owned(), socket: socket.to_owned(), number, ring, reconnect: false }
+        let wire = Wire::VhostUser { socket: socket.to_owned(), ring, reconnect: false };
+        Self { name: name.to_owned(), number, wire, captured: false }
+    }
+
+    /// A guest on a tap device, whose frames are captured.
+    pub fn on_tap(name: &str, number: u8, interface: &str) -> Self {
+        let wire = Wire::Tap { interface: interface.to_owned() };
+        Self { name: name.to_owned(), number, wire, captured: true }
+    }
+
+    /// The same, but it reconnects.
+    #[must_use]
+    pub fn reconnecting(mut self) -> Self {
+        if let Wire::VhostUser { reconnect, .. } = &mut self.wire {
+            *reconnect = true;
+        }
+        self
+    }
+
+    /// Where its frames are written to if they are captured.
+    pub fn capture(&self, work: &WorkDir) -> PathBuf {
+        work.file(&format!("{}.pcap", self.name))
     }
 
     /// Its IP address.
@@ -50,17 +90,30 @@ impl GuestConfig {
         format!("10.9.0.{}", self.number)
     }
 
-    fn arguments(&self) -> Vec<String> {
-        let reconnect = if self.reconnect { ",reconnect=1" } else { "" };
-        let packed = if self.ring == Ring::Packed { "on" } else { "off" };
+    fn arguments(&self, work: &WorkDir) -> Vec<String> {
         let mac = mac(self.number);
-        let options = [
-            ("-machine", "memory-backend=mem".to_owned()),
-            ("-object", format!("memory-backend-memfd,id=mem,size={MEMORY},share=on")),
-            ("-chardev", format!("socket,id=c0,path={}{reconnect}", self.socket.display())),
-            ("-netdev", "vhost-user,id=n0,chardev=c0".to_owned()),
-            ("-device", format!("virtio-net-pci,netdev=n0,mac={mac},packed={packed},disable-legacy=on")),
-        ];
+        let device = format!("virtio-net-pci,netdev=n0,mac={mac},disable-legacy=on");
+        let mut options = match &self.wire {
+            Wire::VhostUser { socket, ring, reconnect } => {
+                let reconnect = if *reconnect { ",reconnect=1" } else { "" };
+                let packed = if *ring == Ring::Packed { "on" } else { "off" };
+                vec![
+                    ("-machine", "memory-backend=mem".to_owned()),
+                    ("-object", format!("memory-backend-memfd,id=mem,size={MEMORY},share=on")),
+                    ("-chardev", format!("socket,id=c0,path={}{reconnect}", socket.display())),
+                    ("-netdev", "vhost-user,id=n0,chardev=c0".to_owned()),
+                    ("-device", format!("{device},packed={packed}")),
+                ]
+            }
+            Wire::Tap { interface } => vec![
+                ("-netdev", format!("tap,id=n0,ifname={interface},script=no,downscript=no,vhost=off")),
+                ("-device", device),
+            ],
+        };
+        if self.captured {
+            let file = self.capture(work);
+            options.push(("-object", format!("filter-dump,id=dump,netdev=n0,file={}", file.display())));
+        }
         options.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
     }
 }
@@ -121,9 +174,19 @@ pub struct Guest {
 impl Guest {
     /// Powers the guest on. Does not wait: call [`ready`](Self::ready), so that several can boot at once.
     pub fn spawn(work: &WorkDir, config: &GuestConfig) -> Result<Self> {
-        let mut argv = vec!["qemu-system-x86_64".to_owned()];
-        argv.extend(machine(work, MEMORY, &config.ip())?);
-        argv.extend(config.arguments());
+        Self::spawn_with(work, config, Vec::new())
+    }
+
+    /// As [`spawn`](Self::spawn), in a namespace.
+    pub fn spawn_in(work: &WorkDir, config: &GuestConfig, ns: &NetNs) -> Result<Self> {
+        Self::spawn_with(work, config, ns.command(&[]))
+    }
+
+    fn spawn_with(work: &WorkDir, config: &GuestConfig, prefix: Vec<OsString>) -> Result<Self> {
+        let mut argv = prefix;
+        argv.push("qemu-system-x86_64".into());
+        let arguments = machine(work, MEMORY, &config.ip())?.into_iter().chain(config.arguments(work));
+        argv.extend(arguments.map(OsString::from));
         let process = Process::spawn_errors_apart(work, &config.name, &argv)?;
         Ok(Self { config: config.clone(), since_boot: process.born(), process, commands: 0 })
     }
@@ -185,6 +248,11 @@ impl Guest {
             bail!("{ip} did not answer {} within {limit:?}: {text}", self.config.name);
         }
         Ok(())
+    }
+
+    /// Loads the modules for tunnels and VLANs. Their devices are made by `/sbin/ip`.
+    pub fn load_overlays(&mut self) -> Result<()> {
+        self.sh("for module in /modules/overlays/*; do insmod $module || exit; done", BOOT_LIMIT).map(drop)
     }
 
     /// Its process.

@@ -1,15 +1,22 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Policy, applied to a node by its command line and REST API, as two network stacks of this machine's kernel see it: one is
-//! a guest behind testpmd and a tap, the other is at the far end of a veth pair.
+//! a guest behind testpmd and a tap, the other is at the far end of a veth pair. Where that kernel lacks what is to be met, both
+//! are QEMU guests.
 //!
 //! | file | what it holds |
 //! |---|---|
 //! | `vxlan.rs` | encapsulation and decapsulation against a kernel's VXLAN device; the directory |
+//! | `tunnels.rs` | the same with NVGRE and Geneve, and neighbours that are found across the tunnel |
+//! | `vlans.rs` | VLAN tags, one and two |
+//! | `station.rs` | two QEMU guests, one on a port, one at the far end of the uplink |
 //! | `acl.rs` | connections: who may begin them, what survives a change, what is billed |
 //! | `vip.rs` | a service behind a virtual address |
 
 mod acl;
+mod station;
+mod tunnels;
 mod vip;
+mod vlans;
 mod vxlan;
 
 use std::time::Duration;

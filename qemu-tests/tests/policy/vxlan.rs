@@ -15,7 +15,7 @@ const INNER_FAR: &str = "10.77.0.2";
 const INNER_GUEST: &str = "10.77.0.1";
 const FAR_MAC: &str = "02:00:00:00:07:02";
 
-/// What is IPv4 goes where the map says; no layer is asked about ARP, so neighbours are known from the start.
+/// What the guest sends, be it IPv4 or ARP, goes to where the map says that its destination is.
 fn document(entries: &str) -> String {
     format!(
         r#"
@@ -39,7 +39,6 @@ name = "overlay"
 [[layer.group.rule]]
 name = "encap"
 dir = "out"
-match = {{ ip_version = 4 }}
 action = {{ type = "encap", tunnel = "vxlan", vni = 77, source = "192.0.2.1", map = "directory" }}
 
 [[layer.group.rule]]
@@ -59,13 +58,18 @@ fn start(work: &WorkDir, entries: &str) -> Result<Both> {
     ))?;
     both.far.ip(&format!("addr add {INNER_FAR}/24 dev vx"))?;
     both.far.ip("link set vx up")?;
+    both.far.ip("addr add 10.77.0.3/24 dev vx")?;
+    both.node.apply(work, &document(entries))?;
+    Ok(both)
+}
+
+/// So that nobody has to ask by ARP.
+fn introduce(both: &Both) -> Result<()> {
     both.far.ip(&format!("neigh add {INNER_GUEST} lladdr {} dev vx", crate::GUEST_MAC))?;
     for address in [INNER_FAR, "10.77.0.3", "10.77.0.4"] {
         both.guest.ip(&format!("neigh add {address} lladdr {FAR_MAC} dev tap0"))?;
     }
-    both.far.ip("addr add 10.77.0.3/24 dev vx")?;
-    both.node.apply(work, &document(entries))?;
-    Ok(both)
+    Ok(())
 }
 
 #[test]
@@ -75,7 +79,15 @@ fn a_kernel_vxlan_device_is_at_the_other_end() {
         wait_until("an answer to the guest's ping", SOON, || {
             Ok(both.guest.sh(&format!("busybox ping -c 1 -W 1 {INNER_FAR}")).is_ok())
         })?;
+        both.far.ip("neigh flush dev vx")?;
         both.far.sh(&format!("busybox ping -c 1 -W 5 {INNER_GUEST}"))?;
+        // Both had to ask across the tunnel.
+        for (ns, device, ip, mac) in
+            [(&both.guest, "tap0", INNER_FAR, FAR_MAC), (&both.far, "vx", INNER_GUEST, crate::GUEST_MAC)]
+        {
+            let known = ns.ip(&format!("neigh show {ip} dev {device}"))?;
+            ensure!(known.contains(&format!("lladdr {mac}")), "{ip} is {known}");
+        }
 
         let before = both.node.port("up")?.uplink()?.clone();
         let (hits, misses) = (both.node.flows("vm", "hits")?, both.node.flows("vm", "misses")?);
@@ -113,6 +125,7 @@ fn missed(events: &mut Process, mark: u64, address: &str) -> Result<()> {
 fn the_directory_answers_late_wrongly_and_never() {
     scenario::run(|work| {
         let mut both = start(work, "")?;
+        introduce(&both)?;
         let mut events = both.node.listen(work, "vnet")?;
         // The stream's first line says that it is heard.
         events.wait_printed(0, "its first line", SOON, |text| text.contains(":\n").then_some(()))?;

@@ -45,8 +45,7 @@ impl Shard {
         outside: &mut Outside<'_>,
     ) {
         if !self.budget.take(now.ns, self.config.plans_per_second) {
-            self.stats.over_budget += 1;
-            return burst.set_verdict(place.at, Verdict::Drop(DropCause::PlanBudget));
+            return self.refuse(burst, place.at);
         }
         let planned = self.plan_first(&place.parsed, now);
         if let Outcome::Pending(request) = &planned.plan.outcome {
@@ -72,10 +71,7 @@ impl Shard {
                 let path = self.paths.intern(&planned.plan, now.snapshot);
                 self.paths.count(path, 1, place.len.into());
                 self.paths.release(path);
-                let layout = &place.parsed.layout;
-                if self.tunnels.admit(&uncached.change, burst, place.at, layout, now.direction, now.ns) {
-                    uncached.apply(burst, place.at, layout, key.hash);
-                }
+                self.tunnels.carry(uncached.fate, &uncached.change, burst, &place.packet(key.hash), now);
             }
         }
     }

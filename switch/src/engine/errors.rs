@@ -32,8 +32,7 @@ impl Shard {
     ) {
         self.stats.icmp_errors += 1;
         if !self.budget.take(now.ns, self.config.plans_per_second) {
-            self.stats.over_budget += 1;
-            return burst.set_verdict(place.at, Verdict::Drop(DropCause::PlanBudget));
+            return self.refuse(burst, place.at);
         }
         let quoted = icmp::embedded(burst.window(place.at), &place.parsed);
         let answers = quoted.as_ref().and_then(tuple).map(Tuple::reversed);

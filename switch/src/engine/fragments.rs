@@ -106,6 +106,10 @@ impl Shard {
     ) {
         let datagram = Datagram::of(&place.parsed, now.direction);
         let Some(rest) = self.fragments.datagrams.get_mut(&datagram) else {
+            // To wait costs as much as to be planned.
+            if !self.budget.take(now.ns, self.config.plans_per_second) {
+                return self.refuse(burst, place.at);
+            }
             self.stats.early_fragments += 1;
             outside.parked += 1;
             return burst.set_verdict(place.at, Verdict::Park(DropCause::FragmentTimeout));
@@ -123,10 +127,8 @@ impl Shard {
         if !transient.more_fragments {
             rest.total = Some(end);
         }
-        let layout = &place.parsed.layout;
-        if self.tunnels.admit(&rest.treatment.change, burst, place.at, layout, now.direction, now.ns) {
-            rest.treatment.apply(burst, place.at, layout, key.hash);
-        }
+        let Treatment { fate, change } = &rest.treatment;
+        self.tunnels.carry(*fate, change, burst, &place.packet(key.hash), now);
         self.paths.count(rest.path, 1, place.len.into());
         if rest.is_whole()
             && let Some(rest) = self.fragments.datagrams.remove(&datagram)

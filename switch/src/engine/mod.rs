@@ -42,6 +42,7 @@
 
 mod batch;
 mod begin;
+mod budget;
 mod ends;
 mod errors;
 mod flow;

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, QuickTcp, Verdict};
 
 use super::batch::{Batch, Member};
+use super::budget::Budget;
 use super::flow::{Beside, Marks, Openings, Unified, Watched};
 use super::fragments::Fragments;
 use super::path::Paths;
 use super::treatment::{Change, Fate};
-use super::tunnels::Tunnels;
+use super::tunnels::{SYN, Tunnels};
 use super::{EngineConfig, Outside, ShardStats, to_ms};
 use crate::Name;
 use crate::compile::Snapshot;
@@ -70,12 +71,12 @@ pub(super) struct Place {
 /// What a known flow wants to know of its packet.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Packet<'a> {
-    at: usize,
-    len: u32,
-    layout: &'a Layout,
-    hash: u64,
+    pub(super) at: usize,
+    pub(super) len: u32,
+    pub(super) layout: &'a Layout,
+    pub(super) hash: u64,
     /// Of what is not TCP nothing.
-    segment: Segment,
+    pub(super) segment: Segment,
 }
 
 /// Packets that are dealt with each in their way.
@@ -98,13 +99,6 @@ pub(super) struct Now<'a> {
     pub(super) epoch: u32,
     /// What ports are called, by number.
     pub(super) names: &'a [Option<Name>],
-}
-
-/// How many flows may begin.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
-    tokens: u32,
-    filled_ns: u64,
 }
 
 impl Shard {
@@ -211,7 +205,9 @@ impl Shard {
         }
         let layout = member.quick.layout();
         let passes = if flow.marks.has(Marks::CHANGES) {
-            if flow.marks.has(Marks::TUNNEL) && !self.tunnels.fits(&beside.change, layout, member.len) {
+            // What a SYN says may have to be lowered, though all of its flow's packets have fitted so far.
+            let is_syn = || member.quick.tcp(burst.window(member.at)).is_some_and(|tcp| tcp.flags & SYN != 0);
+            if flow.marks.has(Marks::TUNNEL) && (is_syn() || !self.tunnels.fits(&beside.change, layout, member.len)) {
                 return false;
             }
             beside.change.apply(flow.fate, burst, member.at, layout, member.hash)
@@ -250,12 +246,26 @@ impl Shard {
                 return;
             }
         }
+        // What floods is told by its short key that there is no flow of its name, and costs no more than that.
+        if member.is_plain()
+            && self.budget.is_dry(now.ns)
+            && !self.flows.has_quick(scope(now.direction), &member.quick.words, member.hash)
+        {
+            self.stats.misses += 1;
+            return self.refuse(burst, member.at);
+        }
         let Some(place) = member.place(burst, batch.parsed(i)) else { return };
         let key = FlowKey { scope: scope(now.direction), ufid: &place.parsed.ufid, hash: member.hash };
         if place.sort != Sort::Common {
             return self.uncommon(burst, &place, &key, now, outside);
         }
         self.common(burst, &place, &key, member.handle, now, outside);
+    }
+
+    /// Drops a packet that may not be planned.
+    pub(super) fn refuse(&mut self, burst: &mut Burst, at: usize) {
+        self.stats.over_budget += 1;
+        burst.set_verdict(at, Verdict::Drop(DropCause::PlanBudget));
     }
 
     #[cold]
@@ -330,11 +340,7 @@ impl Shard {
     pub(super) fn take(&mut self, burst: &mut Burst, packet: &Packet<'_>, handle: Handle, now: &Now<'_>) {
         let Some((flow, Beside { change, .. })) = self.flows.both_mut(handle) else { return };
         flow.count(packet.len, now.ms);
-        let fits = !flow.marks.has(Marks::TUNNEL)
-            || self.tunnels.admit(change, burst, packet.at, packet.layout, now.direction, now.ns);
-        if fits {
-            change.apply(flow.fate, burst, packet.at, packet.layout, packet.hash);
-        }
+        self.tunnels.carry(flow.fate, change, burst, packet, now);
     }
 
     /// What a packet tells about its flow's connection, or pair. `false`: the connection is over.
@@ -483,29 +489,6 @@ impl Now<'_> {
             Outcome::Ended => Fate::Drop(DropCause::NoConnection),
             Outcome::Pending(_) => Fate::Drop(DropCause::Unresolved),
         }
-    }
-}
-
-impl Budget {
-    /// A full one.
-    pub(super) const fn new(per_second: u32) -> Self {
-        Self { tokens: per_second, filled_ns: 0 }
-    }
-
-    /// Takes leave to plan, if there is any left.
-    pub(super) fn take(&mut self, now_ns: u64, per_second: u32) -> bool {
-        if self.tokens == 0 {
-            let elapsed = now_ns.saturating_sub(self.filled_ns);
-            let earned = u128::from(elapsed) * u128::from(per_second) / 1_000_000_000;
-            // Half a second's worth at once, at most.
-            self.tokens = u32::try_from(earned).unwrap_or(u32::MAX).min((per_second / 2).max(1));
-            if self.tokens == 0 {
-                return false;
-            }
-            self.filled_ns = now_ns;
-        }
-        self.tokens -= 1;
-        true
     }
 }
 

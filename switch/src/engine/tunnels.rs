@@ -2,6 +2,10 @@
 //! Tunnels make packets longer than links carry (decision 22): TCP is told to send less, and who sends too much anyway
 //! is told how much fits.
 //!
+//! A SYN says how much its sender takes. One that goes into a tunnel is lowered to what fits there, for the far end; one
+//! that comes out of a tunnel to what fits into the same tunnel around the guest's answers, because the far end may
+//! not know of it. If the answers go another way they are a little shorter than they had to be.
+//!
 //! Nothing is cut into fragments: what does not fit is dropped and counted, be it allowed to be fragmented or not. The
 //! error seems to come from the packet's destination, because the switch has no address of its own.
 
@@ -9,15 +13,16 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use packet::{Burst, DropCause, Field, Layout, Parsed, Verdict};
 
-use super::shard::Budget;
-use super::treatment::Change;
+use super::budget::Budget;
+use super::shard::{Now, Packet};
+use super::treatment::{Change, Fate};
 use crate::model::Direction;
 
 /// ICMP errors for one port in a second.
 const ERRORS_PER_SECOND: u32 = 100;
 /// Most ICMP errors that wait to be taken.
 pub(super) const MAX_REPLIES: usize = 64;
-const SYN: u8 = 2;
+pub(super) const SYN: u8 = 2;
 const TCP: u128 = 6;
 /// Headers of IPv4 and TCP, and of IPv6 and TCP, without options.
 const HEADERS: [u32; 2] = [40, 60];
@@ -58,45 +63,67 @@ impl Tunnels {
         overhead.is_none_or(|overhead| i64::from(len) + i64::from(overhead) <= i64::from(mtu))
     }
 
+    /// Does to a packet what is done to its flow's, if it fits into the tunnel that it may be put into.
+    #[inline]
+    pub(super) fn carry(&mut self, fate: Fate, change: &Change, burst: &mut Burst, packet: &Packet<'_>, now: &Now<'_>) {
+        if change.pushes() && !self.admit(change, burst, packet, now) {
+            return;
+        }
+        let Packet { at, len, layout, hash, segment } = *packet;
+        let passes = change.apply(fate, burst, at, layout, hash);
+        let tunnelled_syn = layout.outer.is_some() && segment.flags & SYN != 0;
+        if passes && tunnelled_syn && now.direction == Direction::In {
+            self.make_answers_fit(burst, at, layout, len);
+        }
+    }
+
     /// Sees to it that a packet that is about to be put into a tunnel fits. `false`: it does not, and is dropped.
     #[cold]
-    pub(super) fn admit(
-        &mut self,
-        change: &Change,
-        burst: &mut Burst,
-        at: usize,
-        layout: &Layout,
-        direction: Direction,
-        now_ns: u64,
-    ) -> bool {
+    fn admit(&mut self, change: &Change, burst: &mut Burst, packet: &Packet<'_>, now: &Now<'_>) -> bool {
+        let Packet { at, layout, segment, .. } = *packet;
         let Some(mtu) = self.mtu else { return true };
         let Some(overhead) = change.overhead(layout) else { return true };
         let network = layout.network.unwrap_or(layout.end);
         let inner = i64::from(mtu) - i64::from(overhead) - i64::from(network);
         let inner = u32::try_from(inner).unwrap_or(0);
-        self.lower_mss(burst, at, layout, inner);
+        if segment.flags & SYN != 0
+            && let Some(parsed) = parse(burst, at)
+        {
+            self.lower_mss(burst, at, &parsed, inner);
+        }
         if self.fits(change, layout, link_len(burst, at, layout)) {
             return true;
         }
         self.stats.too_big += 1;
-        if direction == Direction::Out && self.replies.len() < MAX_REPLIES {
-            self.tell(burst, at, inner, now_ns);
+        if now.direction == Direction::Out && self.replies.len() < MAX_REPLIES {
+            self.tell(burst, at, inner, now.ns);
         }
         burst.set_verdict(at, Verdict::Drop(DropCause::LinkMtu));
         false
     }
 
-    fn lower_mss(&mut self, burst: &mut Burst, at: usize, layout: &Layout, inner: u32) {
-        let flags = layout.transport.and_then(|transport| burst.window(at).get(usize::from(transport) + 13));
-        if flags.is_none_or(|flags| flags & SYN == 0) {
+    /// Lowers what a SYN announces that was in a tunnel: `before` is how it was laid out, `len` how long it was.
+    #[cold]
+    fn make_answers_fit(&mut self, burst: &mut Burst, at: usize, before: &Layout, len: u32) {
+        let (Some(mtu), Some(outer)) = (self.mtu, before.outer) else { return };
+        let Some(parsed) = parse(burst, at).filter(|parsed| parsed.layout.outer.is_none()) else { return };
+        let Some(network) = parsed.layout.network else { return };
+        let link = u32::from(outer.ip);
+        let tunnel = len.saturating_sub(burst.frame_len(at)).saturating_sub(link);
+        let inner = mtu.saturating_sub(tunnel).saturating_sub(network.into());
+        self.lower_mss(burst, at, &parsed, inner);
+    }
+
+    /// Lowers what a SYN announces to what fits into IP packets of `inner` bytes.
+    fn lower_mss(&mut self, burst: &mut Burst, at: usize, parsed: &Parsed, inner: u32) {
+        if parsed.ufid.get(Field::IpProto) != TCP {
             return;
         }
-        let Some(parsed) = parse(burst, at).filter(|parsed| parsed.ufid.get(Field::IpProto) == TCP) else { return };
         let [v4, v6] = HEADERS;
         let headers = if parsed.ufid.get(Field::IpVersion) == 6 { v6 } else { v4 };
         let most = u16::try_from(inner.saturating_sub(headers)).unwrap_or(u16::MAX);
         let checksum = burst.offload(at).checksum;
-        let lowered = packet::mss::clamp_mss(burst.window_mut(at), &parsed, most, checksum);
+        let lowered = packet::mss::clamp_mss(burst.window_mut(at), parsed, most, checksum);
         self.stats.mss_lowered += u64::from(lowered);
     }
 
@@ -136,5 +163,4 @@ fn link_len(burst: &Burst, at: usize, layout: &Layout) -> u32 {
 }
 
 #[cfg(test)]
-#[expect(clippy::cast_possible_truncation, reason = "the two halves of a number")]
 mod tests;

@@ -212,6 +212,12 @@ impl<T, B: Default> FlowTable<T, B> {
         self.flows.at(place).map(|(handle, _)| handle)
     }
 
+    /// Whether there is a flow with this identity, of which all words but the first four are zero.
+    #[must_use]
+    pub fn has_quick(&self, scope: Scope, words: &[u64; 4], hash: u64) -> bool {
+        self.index.find(hash, |place| self.confirm_quick(place, scope, words).is_some()).is_some()
+    }
+
     /// The secret of its hash.
     #[inline]
     #[must_use]
@@ -471,6 +477,7 @@ mod tests {
                         let place = table.probe(quick);
                         let found = place.and_then(|place| table.confirm_quick(place, key.scope, &[a, b, c, d]));
                         prop_assert_eq!(found, expected);
+                        prop_assert_eq!(table.has_quick(key.scope, &[a, b, c, d], quick), expected.is_some());
                     }
                 }
             }

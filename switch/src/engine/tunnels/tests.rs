@@ -2,7 +2,7 @@
 use core::num::NonZeroU32;
 use std::sync::Arc;
 
-use etherparse::PacketBuilder;
+use etherparse::{Ethernet2Header, IpHeaders, PacketBuilder, PacketBuilderStep, TcpHeader};
 use packet::{Offload, PortId, Tunnel};
 
 use super::*;
@@ -14,6 +14,9 @@ use crate::model::{
     Action, Controller, Default, Destination, Edit, Encap, Group, PortPolicy, Rule, Stateful, Transaction,
 };
 
+/// TCP that is being put together.
+type TcpStep = PacketBuilderStep<TcpHeader>;
+
 const PORT: PortId = PortId(3);
 const MTU: u32 = 1500;
 /// What VXLAN over IPv4 leaves of that for the inner IP packet: outer IP, UDP and VXLAN, and the inner Ethernet header.
@@ -23,7 +26,7 @@ fn name(text: &str) -> Name {
     Name::new(text).unwrap()
 }
 
-/// A port all of whose packets go into a tunnel, remembered or not.
+/// A port all of whose packets go into a tunnel, and come out of one, remembered or not.
 fn engine(stateful: bool) -> Engine {
     let rule = |text: &str, direction, action| Rule {
         name: name(text),
@@ -43,7 +46,11 @@ fn engine(stateful: bool) -> Engine {
     let allow = Action::Allow { stateful: stateful.then_some(idle) };
     let layers = [
         ("acl", 0, vec![rule("out", Direction::Out, allow.clone()), rule("in", Direction::In, allow)]),
-        ("vnet", 1, vec![rule("encap", Direction::Out, Action::Encap(encap))]),
+        (
+            "vnet",
+            1,
+            vec![rule("encap", Direction::Out, Action::Encap(encap)), rule("decap", Direction::In, Action::Decap)],
+        ),
     ];
     let edits = layers.into_iter().flat_map(|(layer, order, rules)| {
         let group = Group { name: name("all"), order: 0, when: Conditions::default(), lpm: None, rules };
@@ -75,6 +82,52 @@ fn send(engine: &mut Engine, frame: &[u8], now_ns: u64) -> (Verdict, Vec<u8>, Ve
     (burst.verdict(0), burst.window(0).to_vec(), replies.collect())
 }
 
+/// What becomes of a frame that is for the guest.
+fn receive(engine: &mut Engine, frame: &[u8], now_ns: u64) -> Vec<u8> {
+    let mut burst = Burst::new();
+    let len = u32::try_from(frame.len()).unwrap();
+    burst.push(PortId(9), len, Offload::NONE, 0).unwrap().copy_from_slice(frame);
+    burst.set_verdict(0, Verdict::Forward(PORT));
+    engine.process(&mut burst, PORT, Direction::In, now_ns);
+    assert_eq!(burst.verdict(0), Verdict::Forward(PORT));
+    burst.window(0).to_vec()
+}
+
+/// TCP from the guest to the far end, or back, with the flags that `flags` sets; its SYN announces `mss`.
+fn tcp(out: bool, port: u16, mss: Option<u16>, flags: impl FnOnce(TcpStep) -> TcpStep) -> Vec<u8> {
+    let (here, there) = (([2, 0, 0, 0, 0, 1], [10, 0, 0, 1], port), ([2, 0, 0, 0, 0, 2], [10, 0, 0, 2], 80));
+    let (from, to) = if out { (here, there) } else { (there, here) };
+    let ip = PacketBuilder::ethernet2(from.0, to.0).ipv4(from.1, to.1, 64);
+    let options = mss.map(etherparse::TcpOptionElement::MaximumSegmentSize);
+    let mut frame = Vec::new();
+    let step = flags(ip.tcp(from.2, to.2, 9, 1000)).options(options.as_slice()).unwrap();
+    step.write(&mut frame, &[]).unwrap();
+    frame
+}
+
+/// Into the tunnel, by the far end.
+fn tunnelled(outer: PacketBuilderStep<Ethernet2Header>, v6: bool, inner: &[u8]) -> Vec<u8> {
+    let outer =
+        if v6 { outer.ipv6([0x20; 16], [0x21; 16], 64) } else { outer.ipv4([192, 0, 2, 2], [192, 0, 2, 1], 64) };
+    let mut frame = Vec::new();
+    let payload = [&[8, 0, 0, 0, 0, 0, 7, 0], inner].concat();
+    outer.udp(50_000, 4789).write(&mut frame, &payload).unwrap();
+    frame
+}
+
+/// The segment size that a SYN without a tunnel announces; its checksum must be right.
+fn announced(frame: &[u8]) -> u16 {
+    let sliced = etherparse::SlicedPacket::from_ethernet(frame).unwrap();
+    let Some(etherparse::TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("no TCP") };
+    let [source, destination] = [26, 30].map(|at| *frame[at..].first_chunk::<4>().unwrap());
+    assert_eq!(tcp.checksum(), tcp.calc_checksum_ipv4(source, destination).unwrap());
+    let mss = tcp.options_iterator().find_map(|option| match option {
+        Ok(etherparse::TcpOptionElement::MaximumSegmentSize(mss)) => Some(mss),
+        _ => None,
+    });
+    mss.unwrap()
+}
+
 /// UDP whose IP packet is that long.
 fn udp(ip_len: usize, dont_fragment: bool) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
@@ -84,7 +137,7 @@ fn udp(ip_len: usize, dont_fragment: bool) -> Vec<u8> {
     };
     let mut frame = Vec::new();
     let payload = vec![5; ip_len - 28];
-    let packet = builder.ip(etherparse::IpHeaders::Ipv4(header, std::default::Default::default())).udp(7, 9);
+    let packet = builder.ip(IpHeaders::Ipv4(header, std::default::Default::default())).udp(7, 9);
     packet.write(&mut frame, &payload).unwrap();
     frame
 }
@@ -140,20 +193,53 @@ fn tcp_is_told_to_send_less() {
     for stateful in [false, true] {
         let mut engine = engine(stateful);
         engine.set_tunnel_mtu(Some(MTU));
-        for (n, mss, most) in [(1, 1460, INNER - 40), (2, 1000, 1000), (1, 1460, INNER - 40)] {
-            let mut frame = Vec::new();
-            let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
-            let tcp = builder.ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64).tcp(n, 80, 9, 1000).syn();
-            let options = [etherparse::TcpOptionElement::MaximumSegmentSize(mss)];
-            tcp.options(&options).unwrap().write(&mut frame, &[]).unwrap();
-            let (verdict, sent, _) = send(&mut engine, &frame, 7);
+        for (port, mss, most) in [(1, 1460, INNER - 40), (2, 1000, 1000), (1, 1460, INNER - 40)] {
+            let (verdict, sent, _) = send(&mut engine, &tcp(true, port, Some(mss), TcpStep::syn), 7);
             assert_eq!(verdict, Verdict::Pending);
-            let inner = &sent[14 + 20 + 8 + 8..];
-            assert_eq!(inner[54..58], [2, 4, (most >> 8) as u8, most as u8], "{mss}");
-            let sliced = etherparse::SlicedPacket::from_ethernet(inner).unwrap();
-            let Some(etherparse::TransportSlice::Tcp(tcp)) = sliced.transport else { panic!("no TCP") };
-            assert_eq!(tcp.checksum(), tcp.calc_checksum_ipv4([10, 0, 0, 1], [10, 0, 0, 2]).unwrap());
+            assert_eq!(usize::from(announced(&sent[14 + 20 + 8 + 8..])), most, "{mss}");
         }
         assert_eq!(engine.report(PORT).unwrap().tunnels.mss_lowered, 2);
+    }
+}
+
+#[test]
+fn a_syn_on_a_flow_that_is_known_well_is_no_exception() {
+    for stateful in [false, true] {
+        let mut engine = engine(stateful);
+        engine.set_tunnel_mtu(Some(MTU));
+        let link = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 8], [2, 0, 0, 0, 0, 9]);
+        for round in 0..3 {
+            let (_, sent, _) = send(&mut engine, &tcp(true, 1, Some(1460), TcpStep::syn), round);
+            assert_eq!(usize::from(announced(&sent[14 + 20 + 8 + 8..])), INNER - 40, "{round}");
+            for _ in 0..3 {
+                receive(&mut engine, &tunnelled(link(), false, &tcp(false, 1, None, |tcp| tcp.ack(10))), round);
+                send(&mut engine, &tcp(true, 1, None, |tcp| tcp.ack(10)), round);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_syn_out_of_a_tunnel_announces_what_its_answers_have_room_for() {
+    // Decision 22: the far end's kernel knows of no tunnel.
+    for stateful in [false, true] {
+        let link = || PacketBuilder::ethernet2([2, 0, 0, 0, 0, 8], [2, 0, 0, 0, 0, 9]);
+        let v4 = |inner: &[u8]| tunnelled(link(), false, inner);
+        let v6 = |inner: &[u8]| tunnelled(link(), true, inner);
+        let mut engine = engine(stateful);
+        let syn = |port, mss| tcp(false, port, Some(mss), TcpStep::syn);
+        // There is no limit yet.
+        assert_eq!(announced(&receive(&mut engine, &v4(&syn(1, 1460)), 1)), 1460);
+        engine.set_tunnel_mtu(Some(MTU));
+        assert_eq!(usize::from(announced(&receive(&mut engine, &v4(&syn(2, 1460)), 2))), INNER - 40);
+        assert_eq!(usize::from(announced(&receive(&mut engine, &v6(&syn(3, 1460)), 3))), INNER - 20 - 40);
+        assert_eq!(announced(&receive(&mut engine, &v4(&syn(4, 1000)), 4)), 1000);
+        // The answer to the guest's own, and again on the same flow.
+        send(&mut engine, &tcp(true, 5, Some(1000), TcpStep::syn), 5);
+        for now_ns in 6..9 {
+            let answer = tcp(false, 5, Some(9000), |tcp| tcp.syn().ack(10));
+            assert_eq!(usize::from(announced(&receive(&mut engine, &v4(&answer), now_ns))), INNER - 40);
+        }
+        assert_eq!(engine.report(PORT).unwrap().tunnels.mss_lowered, 5);
     }
 }
