@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
 
 use packet::{MacAddr, PortId};
+use switch::engine::FlowLimits;
 use switch::{BridgeStats, Name};
 use virtqueue::MemoryMap;
 
@@ -62,9 +63,15 @@ impl Fleet {
         Ok(())
     }
 
-    /// Lets the bridge learn at `port`, or know the one address that is there.
-    pub(crate) fn add_port(&self, port: PortId, name: &Name, mac: Option<MacAddr>) -> Result<(), WorkerGone> {
-        self.ask_all(|reply| Command::AddPort { port, name: name.clone(), mac, reply }).map(drop)
+    /// Lets the bridge learn at `port`, or know the one address that is there, and the port have so many flows.
+    pub(crate) fn add_port(
+        &self,
+        port: PortId,
+        name: &Name,
+        mac: Option<MacAddr>,
+        limits: FlowLimits,
+    ) -> Result<(), WorkerGone> {
+        self.ask_all(|reply| Command::AddPort { port, name: name.clone(), mac, limits, reply }).map(drop)
     }
 
     pub(crate) fn attach_uplink(&self, worker: usize, uplink: Uplink) -> Result<(), WorkerGone> {

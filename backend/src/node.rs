@@ -176,7 +176,8 @@ impl NodeHandle {
         self.ask(|reply| Request::Ports { reply })
     }
 
-    /// Everything that the node counts.
+    /// Everything that the node counts but for policy, of which [`PolicyStore::stats`](crate::policy::PolicyStore::stats)
+    /// knows.
     ///
     /// # Errors
     /// [`NodeGone`].
@@ -204,7 +205,13 @@ impl NodeHandle {
             deferred: counters.deferred.get(),
         });
         let workers = workers.collect();
-        Ok(Stats { uptime_s: self.started.elapsed().as_secs_f64(), workers, ports: self.ports()?, bridge })
+        Ok(Stats {
+            uptime_s: self.started.elapsed().as_secs_f64(),
+            workers,
+            ports: self.ports()?,
+            bridge,
+            policies: Vec::new(),
+        })
     }
 
     /// Puts a port under a policy. When this returns every packet of it meets the new one, and the one before comes

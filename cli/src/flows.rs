@@ -50,7 +50,9 @@ fn render(list: &FlowList) -> String {
     if list.flows.is_empty() {
         return "no flows\n".to_owned();
     }
-    let mut table = Columns::new(&["FLOW", "DIR", "TUPLE", "TCP", "SEEN", "IDLE-S", "RETRANS", "DROPPED"]);
+    let mut table = Columns::new(&[
+        "FLOW", "DIR", "TUPLE", "TCP", "SEEN", "IDLE-S", "PACKETS", "BYTES", "RTT-US", "RETRANS", "CE", "DROPPED",
+    ]);
     for flow in &list.flows {
         let dash = || "-".to_owned();
         table.row([
@@ -60,12 +62,21 @@ fn render(list: &FlowList) -> String {
             flow.tcp.clone().unwrap_or_else(dash),
             (if flow.confirmed { "both ways" } else { "one way" }).to_owned(),
             format!("{}.{}", flow.idle_ms / 1000, flow.idle_ms % 1000 / 100),
-            flow.retransmits.iter().sum::<u32>().to_string(),
+            flow.count.packets.to_string(),
+            flow.count.bytes.to_string(),
+            of_tcp(flow, flow.rtt_us.map(|rtt| rtt.map_or_else(dash, |us| us.to_string()))),
+            of_tcp(flow, flow.retransmits.map(|count| count.to_string())),
+            of_tcp(flow, flow.congestion_marks.map(|count| count.to_string())),
             flow.dropped.clone().unwrap_or_else(dash),
         ]);
     }
     let more = if list.next.is_some() { "and more; --limit shows them\n" } else { "" };
     format!("{table}{more}")
+}
+
+/// Something of the initiator and of the responder, which is known of TCP only.
+fn of_tcp(flow: &FlowInfo, [initiator, responder]: [String; 2]) -> String {
+    if flow.tcp.is_some() { format!("{initiator}/{responder}") } else { "-".to_owned() }
 }
 
 /// What stands for the tuple of what has none.
@@ -93,27 +104,31 @@ mod tests {
             fields: [("ether_type", "arp"), ("eth_src", "02:00:00:00:00:01"), ("eth_dst", "ff:ff:ff:ff:ff:ff")]
                 .map(|(name, text)| (name.to_owned(), text.to_owned()))
                 .into(),
+            count: Count { packets: 9, bytes: 5400 },
             pending: Count::default(),
             idle_ms: 1250,
             confirmed: true,
             tcp: Some("established".to_owned()),
             retransmits: [1, 2],
+            rtt_us: [Some(850), None],
+            congestion_marks: [0, 3],
             dropped: None,
+            redirected: None,
         };
         let arp = FlowInfo {
             id: 8,
             tuple: None,
             tcp: None,
             confirmed: false,
-            retransmits: [0, 0],
+            count: Count { packets: 1, bytes: 60 },
             dropped: Some("policy_block".to_owned()),
             ..flow.clone()
         };
         let list = FlowList { version: 1, flows: vec![flow, arp], next: Some(9) };
         let expected = "\
-FLOW  DIR  TUPLE                                      TCP          SEEN       IDLE-S  RETRANS  DROPPED
-   7  out  tcp 10.0.0.1:1 > 10.0.0.2:80               established  both ways     1.2        3  -
-   8  out  arp 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff  -            one way       1.2        0  policy_block
+FLOW  DIR  TUPLE                                      TCP          SEEN       IDLE-S  PACKETS  BYTES  RTT-US  RETRANS   CE  DROPPED
+   7  out  tcp 10.0.0.1:1 > 10.0.0.2:80               established  both ways     1.2        9   5400   850/-      1/2  0/3  -
+   8  out  arp 02:00:00:00:00:01 > ff:ff:ff:ff:ff:ff  -            one way       1.2        1     60       -        -    -  policy_block
 and more; --limit shows them
 ";
         assert_eq!(render(&list), expected);

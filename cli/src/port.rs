@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `shunt port`: the ports of a running node.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use backend::config::{MAX_QUEUE_PAIRS, Name, PortConfig, PortKind, Role};
+use backend::config::{FlowLimits, MAX_QUEUE_PAIRS, Name, PortConfig, PortKind, Role};
 use backend::stats::PortStatus;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValuesParser, RangedI64ValueParser};
 use serde_json::{Value, json};
 
 use crate::client::{Client, Control};
@@ -78,8 +79,21 @@ struct Add {
     /// Workers that serve it; all unless given
     #[arg(long, value_delimiter = ',', value_name = "NAME,..")]
     workers: Vec<Name>,
+    /// Flows of its policy that are confirmed, two for each connection, at most
+    #[arg(long, value_name = "N", value_parser = within(FlowLimits::CONFIRMED))]
+    max_flows: Option<u32>,
+    /// Flows that nobody has answered yet, at most, on top of those
+    #[arg(long, value_name = "N", value_parser = within(FlowLimits::UNCONFIRMED))]
+    max_unconfirmed_flows: Option<u32>,
+    /// Flows that may begin in a second
+    #[arg(long, value_name = "N", value_parser = within(FlowLimits::PLANS_PER_SECOND))]
+    plans_per_second: Option<u32>,
     #[command(flatten)]
     control: Control,
+}
+
+fn within(range: RangeInclusive<u32>) -> RangedI64ValueParser<u32> {
+    RangedI64ValueParser::new().range(i64::from(*range.start())..=i64::from(*range.end()))
 }
 
 /// Does what the command line says.
@@ -149,6 +163,9 @@ impl Add {
         set("mac", json!(self.mac));
         set("vni", json!(self.vni));
         set("workers", json!(self.workers));
+        set("max_flows", json!(self.max_flows));
+        set("max_unconfirmed_flows", json!(self.max_unconfirmed_flows));
+        set("plans_per_second", json!(self.plans_per_second));
         Ok(body)
     }
 }

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! `shunt stats`: what a node counts, once.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use backend::stats::{PortStatus, Stats, WorkerStats};
+use backend::stats::{FlowCounts, PolicyStats, PortStatus, Stats, WorkerStats};
 
 use crate::client::{Client, Control};
 use crate::columns::Columns;
@@ -28,13 +29,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     print(&render(&client.get("/stats")?))
 }
 
-/// All counts as text. A column of zeros in drops or errors is left out.
+/// All counts as text. Causes of drops and the like that nothing was counted of are left out.
 fn render(stats: &Stats) -> String {
     let mut text = format!("up {}\n\n", duration(stats.uptime_s));
     text.push_str(&workers(&stats.workers));
     text.push('\n');
     text.push_str(&ports(&stats.ports));
-    let causes = causes(&stats.ports);
+    if !stats.policies.is_empty() {
+        text.push('\n');
+        text.push_str(&policies(&stats.policies));
+    }
+    let causes = causes(stats);
     if !causes.is_empty() {
         text.push('\n');
         text.push_str(&causes);
@@ -89,16 +94,62 @@ fn ports(ports: &[PortStatus]) -> String {
     table.to_string()
 }
 
-/// One row for each cause that anything was lost to.
-fn causes(ports: &[PortStatus]) -> String {
+/// What is held of flows, and how packets found theirs.
+fn policies(policies: &[PolicyStats]) -> String {
+    let head =
+        ["PORT", "VERSION", "CONFIRMED", "UNCONFIRMED", "CONNECTIONS", "PATHS", "MEMORY", "HITS", "THROUGH", "MISSES"];
+    let mut table = Columns::new(&head);
+    for PolicyStats { port, version, flows } in policies {
+        table.row([
+            port.clone(),
+            version.to_string(),
+            format!("{}/{}", flows.confirmed, flows.max_flows),
+            format!("{}/{}", flows.flows.saturating_sub(flows.confirmed), flows.max_unconfirmed_flows),
+            flows.connections.to_string(),
+            flows.paths.to_string(),
+            flows.memory.to_string(),
+            flows.hits.to_string(),
+            flows.through.to_string(),
+            flows.misses.to_string(),
+        ]);
+    }
+    table.to_string()
+}
+
+/// What has a column of its own.
+const COLUMNS: [&str; 11] = [
+    "confirmed",
+    "connections",
+    "flows",
+    "hits",
+    "max_flows",
+    "max_unconfirmed_flows",
+    "memory",
+    "misses",
+    "paths",
+    "plans_per_second",
+    "through",
+];
+
+/// All that happened to flows besides, by the names that it has in JSON.
+fn happened(flows: &FlowCounts) -> BTreeMap<String, u64> {
+    // Its fields are numbers, which cannot fail to be written and read.
+    let all: BTreeMap<String, u64> = serde_json::to_value(flows).and_then(serde_json::from_value).unwrap_or_default();
+    all.into_iter().filter(|(name, _)| !COLUMNS.contains(&name.as_str())).collect()
+}
+
+/// One row for each cause that anything was lost to, and for each other thing that happened to flows.
+fn causes(stats: &Stats) -> String {
+    let ports = stats.ports.iter().flat_map(|port| {
+        [("drop", &port.drops), ("error", &port.errors)].map(|(what, counts)| (&port.name, what, counts.clone()))
+    });
+    let policies = stats.policies.iter().map(|policy| (&policy.port, "policy", happened(&policy.flows)));
     let mut table = Columns::new(&["PORT", "WHAT", "CAUSE", "COUNT"]);
     let mut any = false;
-    for port in ports {
-        for (what, counts) in [("drop", &port.drops), ("error", &port.errors)] {
-            for (cause, count) in counts.iter().filter(|(_, count)| **count > 0) {
-                any = true;
-                table.row([port.name.clone(), what.to_owned(), cause.clone(), count.to_string()]);
-            }
+    for (port, what, counts) in ports.chain(policies) {
+        for (cause, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            any = true;
+            table.row([port.clone(), what.to_owned(), cause, count.to_string()]);
         }
     }
     if any { table.to_string() } else { String::new() }
@@ -148,6 +199,26 @@ mod tests {
                 port("vm1"),
             ],
             bridge: BridgeStats { entries: 2, capacity: 4096, learned: 3, ..BridgeStats::default() },
+            policies: vec![PolicyStats {
+                port: "vm1".to_owned(),
+                version: 3,
+                flows: FlowCounts {
+                    flows: 9,
+                    confirmed: 8,
+                    max_flows: 100,
+                    max_unconfirmed_flows: 10,
+                    plans_per_second: 50,
+                    connections: 5,
+                    paths: 2,
+                    memory: 7000,
+                    hits: 90,
+                    through: 40,
+                    misses: 11,
+                    over_budget: 12,
+                    evicted: 13,
+                    ..FlowCounts::default()
+                },
+            }],
         };
         let expected = "\
 up 1 d 02:03:04
@@ -159,9 +230,14 @@ PORT  STATE      RING    PAIRS  RX-PKTS  RX-BYTES  TX-PKTS  TX-BYTES  DROPS  ERR
 vm0   up         packed      1       10       600        0         0      4       1
 vm1   listening  -           0        0         0        0         0      0       0
 
-PORT  WHAT   CAUSE       COUNT
-vm0   drop   no_buffers      4
-vm0   error  loop            1
+PORT  VERSION  CONFIRMED  UNCONFIRMED  CONNECTIONS  PATHS  MEMORY  HITS  THROUGH  MISSES
+vm1         3      8/100         1/10            5      2    7000    90       40      11
+
+PORT  WHAT    CAUSE        COUNT
+vm0   drop    no_buffers       4
+vm0   error   loop             1
+vm1   policy  evicted         13
+vm1   policy  over_budget     12
 
 bridge: 2 of 4096 addresses known, 3 learned, 0 moved, 0 aged, 0 without room, 0 frames flooded
 ";

@@ -144,6 +144,7 @@ fn a_scan_leaves_nothing_behind() {
             let report = engine.report(FLOODED).expect("policy");
             let left = PortReport {
                 version: report.version,
+                limits: report.limits,
                 memory: report.memory,
                 stats: report.stats,
                 ..PortReport::default()

@@ -108,6 +108,7 @@ impl PortConfig {
         if self.vni.is_some() && self.mac.is_none() {
             return Err(Place::in_port(0, "vni").fault(Problem::VniWithoutMac));
         }
+        super::limits::check(self.limits)?;
         for (at, worker) in self.workers.iter().enumerate() {
             let port = self.name.to_string();
             let wrong = |problem| Err(Place::in_port(0, "workers").fault(problem));

@@ -11,6 +11,7 @@
 //! | `worker.rs` | `[[worker]]`: a poll thread |
 //! | `controller.rs` | `[[controller]]`: who may write policy |
 //! | `port.rs` | `[[port]]`: also the body of `POST /ports` |
+//! | `limits.rs` | how many flows a port may have |
 //! | `endpoint.rs` | what is at the other end of a port, by kind |
 //! | `address.rs`, `socket_path.rs` | checked strings and numbers |
 //! | `machine.rs` | what the machine offers (CPUs) |
@@ -28,6 +29,7 @@ mod controller;
 mod endpoint;
 mod error;
 mod fields;
+mod limits;
 mod machine;
 mod parse;
 mod port;
@@ -52,6 +54,7 @@ pub use self::machine::Machine;
 pub use self::port::{PortBody, PortConfig};
 pub use self::socket_path::{BadSocketPath, SocketPath};
 pub use self::worker::{PollMode, WorkerConfig};
+pub use switch::engine::FlowLimits;
 pub use switch::{BadName, Name};
 
 /// Most ports that one node serves: what a worker polls in a round is bounded.

@@ -32,8 +32,23 @@ pub(super) fn config(root: &Table) -> Result<Config, Fault> {
 }
 
 /// Keys of every port, and those that only one kind has.
-const PORT_KEYS: [&str; 12] =
-    ["name", "kind", "socket", "role", "queues", "interface", "address", "gateway", "mtu", "mac", "vni", "workers"];
+const PORT_KEYS: [&str; 15] = [
+    "name",
+    "kind",
+    "socket",
+    "role",
+    "queues",
+    "interface",
+    "address",
+    "gateway",
+    "mtu",
+    "mac",
+    "vni",
+    "workers",
+    "max_flows",
+    "max_unconfirmed_flows",
+    "plans_per_second",
+];
 const VHOST_USER_KEYS: [&str; 3] = ["socket", "role", "queues"];
 const AF_PACKET_KEYS: [&str; 4] = ["interface", "address", "gateway", "mtu"];
 
@@ -70,7 +85,8 @@ pub(super) fn port(table: &Table, index: usize) -> Result<PortConfig, Fault> {
     if workers.as_ref().is_some_and(Vec::is_empty) {
         return Err(fields.fault("workers", |section| Problem::Empty { section, key: "workers" }));
     }
-    Ok(PortConfig { name, endpoint, mac, vni, workers: workers.unwrap_or_default() })
+    let limits = super::limits::parse(&fields)?;
+    Ok(PortConfig { name, endpoint, mac, vni, workers: workers.unwrap_or_default(), limits })
 }
 
 fn vhost_user(fields: &Fields<'_>) -> Result<VhostUser, Fault> {

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::endpoint::{Endpoint, PortKind, Role, VhostUser};
-use super::{BadSocketPath, Fault, Name, SocketPath, Vni, fields, parse};
+use super::{BadSocketPath, Fault, FlowLimits, Name, SocketPath, Vni, fields, parse};
 
 /// One port: a table `[[port]]`, or the JSON body of `POST /ports` ([`PortBody`]).
 ///
@@ -23,6 +23,8 @@ pub struct PortConfig {
     pub vni: Option<Vni>,
     /// The workers that serve it; empty: all.
     pub workers: Vec<Name>,
+    /// How many flows it may have, once it has policy.
+    pub limits: FlowLimits,
 }
 
 impl PortConfig {
@@ -40,7 +42,14 @@ impl PortConfig {
     /// ```
     pub fn vhost_user(name: Name, socket: impl Into<std::path::PathBuf>) -> Result<Self, BadSocketPath> {
         let guest = VhostUser { socket: SocketPath::new(socket)?, role: Role::Server, queues: 1 };
-        Ok(Self { name, endpoint: Endpoint::VhostUser(guest), mac: None, vni: None, workers: Vec::new() })
+        Ok(Self {
+            name,
+            endpoint: Endpoint::VhostUser(guest),
+            mac: None,
+            vni: None,
+            workers: Vec::new(),
+            limits: FlowLimits::default(),
+        })
     }
 
     /// Reads the JSON form, with the same keys, defaults and errors as the TOML form.
@@ -135,16 +144,33 @@ pub struct PortBody {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     workers: Vec<String>,
+    /// Flows of the port's policy that both ends have confirmed, two for each connection; 131072 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 2, maximum = 1_000_000)]
+    max_flows: Option<u32>,
+    /// Flows that nobody has answered yet, on top of those; 16384 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 48_000)]
+    max_unconfirmed_flows: Option<u32>,
+    /// Flows that may begin in a second; 200000 where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 10_000_000)]
+    plans_per_second: Option<u32>,
 }
 
 impl From<&PortConfig> for PortBody {
     fn from(port: &PortConfig) -> Self {
+        let (limits, default) = (&port.limits, FlowLimits::default());
+        let unless = |default: u32, value: u32| (value != default).then_some(value);
         let common = Self {
             name: port.name.to_string(),
             kind: port.kind(),
             mac: port.mac.map(|mac| mac.to_string()),
             vni: port.vni.map(Vni::get),
             workers: port.workers.iter().map(ToString::to_string).collect(),
+            max_flows: unless(default.confirmed, limits.confirmed),
+            max_unconfirmed_flows: unless(default.unconfirmed, limits.unconfirmed),
+            plans_per_second: unless(default.plans_per_second, limits.plans_per_second),
             ..Self::default()
         };
         match &port.endpoint {

@@ -70,6 +70,7 @@ fn the_contract_example_means_what_it_says() {
                 mac: None,
                 vni: None,
                 workers: vec![name("w0")],
+                limits: FlowLimits::default(),
             },
             PortConfig {
                 name: name("vm1"),
@@ -81,6 +82,7 @@ fn the_contract_example_means_what_it_says() {
                 mac: None,
                 vni: None,
                 workers: Vec::new(),
+                limits: FlowLimits::default(),
             },
         ],
         crossconnects: vec![CrossConnect { ports: [name("vm0"), name("vm1")] }],
@@ -117,7 +119,7 @@ fn unknown_keys_are_named_with_their_line() {
     refused(&[
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers",
+            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
         ),
         (
             "[control]\n\nsockets = '/s'\n",
@@ -134,7 +136,7 @@ fn unknown_keys_are_named_with_their_line() {
         ),
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nmacs = '02:00:00:00:00:01'\n",
-            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers",
+            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
         ),
     ]);
 }
@@ -187,6 +189,37 @@ fn values_of_a_wrong_type_or_range_are_named_with_their_line() {
         ("[control]\nstate_dir = ''\n", "node.toml:2: [control] key \"state_dir\" must not be empty"),
         ("[[port]]\nname = 2026-01-01\n", "node.toml:2: no key takes a date"),
     ]);
+}
+
+#[test]
+fn flows_of_a_port_are_as_many_as_it_says() {
+    let port = "[[port]]\nname = 'a'\nsocket = '/s'\n";
+    let limits = |rest: &str| parse(&format!("{port}{rest}")).expect(rest).ports[0].limits;
+    let default = FlowLimits { confirmed: 131_072, unconfirmed: 16_384, plans_per_second: 200_000 };
+    assert_eq!((limits(""), FlowLimits::default()), (default, default));
+    assert_eq!(limits("max_flows = 2\n"), FlowLimits { confirmed: 2, ..default });
+    let most = "max_flows = 1000000\nmax_unconfirmed_flows = 48000\nplans_per_second = 10000000\n";
+    let expected = FlowLimits { confirmed: 1_000_000, unconfirmed: 48_000, plans_per_second: 10_000_000 };
+    assert_eq!(limits(most), expected);
+    for (line, message) in [
+        ("max_flows = 1", "[[port]] key \"max_flows\" is 1, which is outside 2..=1000000"),
+        ("max_flows = 1000001", "[[port]] key \"max_flows\" is 1000001, which is outside 2..=1000000"),
+        ("max_unconfirmed_flows = 0", "[[port]] key \"max_unconfirmed_flows\" is 0, which is outside 1..=48000"),
+        (
+            "max_unconfirmed_flows = 48001",
+            "[[port]] key \"max_unconfirmed_flows\" is 48001, which is outside 1..=48000",
+        ),
+        ("plans_per_second = 0", "[[port]] key \"plans_per_second\" is 0, which is outside 1..=10000000"),
+        ("plans_per_second = -1", "[[port]] key \"plans_per_second\" is -1, which is outside 1..=10000000"),
+        ("plans_per_second = 1.5", "[[port]] key \"plans_per_second\" must be a whole number, not a fraction"),
+    ] {
+        refused(&[(&format!("{port}{line}\n"), &format!("node.toml:4: {message}"))]);
+    }
+    let mut built = parse(port).expect("accepted");
+    built.ports[0].limits.unconfirmed = 0;
+    let fault = built.check(&Machine::with_cpus([0])).expect_err("refused");
+    assert_eq!(fault.to_string(), "[[port]] key \"max_unconfirmed_flows\" is 0, which is outside 1..=48000");
+    assert_eq!(fault.place, Place { section: "port", index: 0, key: "max_unconfirmed_flows".into() });
 }
 
 #[test]
@@ -466,6 +499,7 @@ fn a_port_is_read_back_from_its_own_json() {
     let guest = port.guest_mut().expect("vhost-user");
     (guest.role, guest.queues) = (Role::Client, 4);
     port.workers = vec![name("w1")];
+    port.limits = FlowLimits { confirmed: 1000, unconfirmed: 100, plans_per_second: 10 };
     for port in [vec![port], parse(UPLINK).expect("accepted").ports].concat() {
         let json = serde_json::to_vec(&port).expect("JSON");
         assert_eq!(PortConfig::from_json(&json), Ok(port));

@@ -13,6 +13,7 @@ use switch::tally::Total;
 use utoipa::ToSchema;
 
 use crate::policy::{Applied, Change, Comparison, DryRun};
+use crate::stats::FlowCounts;
 
 /// A change that is in effect at every worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -95,35 +96,6 @@ pub struct ResourceInfo {
     pub version: u64,
     /// How many entries or ranges it has.
     pub size: u64,
-}
-
-/// What the switch holds of a port.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct FlowCounts {
-    /// Flows.
-    pub flows: u64,
-    /// Connections.
-    pub connections: u64,
-    /// Bytes of tables and what belongs to them.
-    pub memory: u64,
-    /// Packets of flows that were known.
-    pub hits: u64,
-    /// Packets whose flow was not known.
-    pub misses: u64,
-    /// Flows and connections that were planned again after a change.
-    pub replanned: u64,
-    /// Connections that a change ended.
-    pub ended_by_policy: u64,
-    /// Packets that were dropped because too many flows began.
-    pub over_budget: u64,
-    /// Flows that made room for others.
-    pub evicted: u64,
-    /// Flows and connections that were silent for too long.
-    pub expired: u64,
-    /// Connections that found no address and port free.
-    pub nat_exhausted: u64,
-    /// Packets that had to wait for an answer.
-    pub waiting: u64,
 }
 
 /// What applying a document did.
@@ -213,7 +185,10 @@ pub struct FlowInfo {
     pub tuple: Option<String>,
     /// All that its packets have in common.
     pub fields: BTreeMap<String, String>,
-    /// What it counted that its rules have not been told of yet.
+    /// What it counted since it began.
+    #[serde(default)]
+    pub count: Count,
+    /// Of that, what its rules have not been told of yet.
     pub pending: Count,
     /// Milliseconds since its last packet.
     pub idle_ms: u32,
@@ -225,9 +200,20 @@ pub struct FlowInfo {
     pub tcp: Option<String>,
     /// Segments that were sent again, of the initiator and of the responder.
     pub retransmits: [u32; 2],
+    /// Smoothed round trips of TCP in microseconds (RFC 6298): from the port to the responder and back, which is of what the
+    /// initiator sends, and from the port to the initiator and back. Null where none was measured.
+    #[serde(default)]
+    #[schema(example = json!([120, null]))]
+    pub rtt_us: [Option<u32>; 2],
+    /// Packets of TCP that were marked as having met congestion (CE, RFC 3168), of the initiator and of the responder.
+    #[serde(default)]
+    pub congestion_marks: [u32; 2],
     /// Why its packets are dropped, if they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dropped: Option<String>,
+    /// The port that its packets are sent to whatever they say, if a rule hairpins them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redirected: Option<String>,
 }
 
 impl From<Total> for Count {
@@ -307,26 +293,6 @@ impl ResourceInfo {
     }
 }
 
-impl FlowCounts {
-    pub(super) const fn new(report: &PortReport) -> Self {
-        let stats = &report.stats;
-        Self {
-            flows: report.flows,
-            connections: report.connections,
-            memory: report.memory,
-            hits: stats.hits,
-            misses: stats.misses,
-            replanned: stats.replanned,
-            ended_by_policy: stats.ended_by_policy,
-            over_budget: stats.over_budget,
-            evicted: stats.evicted_small + stats.evicted,
-            expired: stats.expired,
-            nat_exhausted: stats.nat_exhausted,
-            waiting: stats.waiting,
-        }
-    }
-}
-
 impl ApplyAnswer {
     pub(super) fn of_applied(applied: Applied) -> Self {
         let versions = applied.versions.into_iter().map(|(port, version)| (port.to_string(), version));
@@ -379,12 +345,16 @@ impl FlowInfo {
             direction: direction_word(flow.direction).to_owned(),
             tuple: flow.tuple.map(|tuple| tuple.to_string()),
             fields: describe(&key).into_iter().collect(),
+            count: Count { packets: flow.packets, bytes: flow.bytes },
             pending: Count { packets: flow.pending.0.into(), bytes: flow.pending.1 },
             idle_ms: Some(now_ms.wrapping_sub(flow.last_ms)).filter(|idle| *idle <= u32::MAX / 2).unwrap_or_default(),
             confirmed: flow.confirmed,
             tcp: flow.tcp.map(|state| snake(&format!("{state:?}"))),
             retransmits: flow.retransmits,
+            rtt_us: flow.rtt_us,
+            congestion_marks: flow.congestion_marks,
             dropped: flow.dropped.map(|cause| cause.to_string()),
+            redirected: flow.redirected_to.as_ref().map(ToString::to_string),
         }
     }
 }

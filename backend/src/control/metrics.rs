@@ -13,54 +13,11 @@ use prometheus_client::metrics::counter::ConstCounter as Counter;
 use prometheus_client::metrics::gauge::ConstGauge as Gauge;
 use prometheus_client::registry::Registry;
 
-use super::answers::{Count, FlowCounts, LayerInfo};
-use crate::policy::PolicyStore;
+use super::policy_metrics::Policies;
 use crate::stats::{BridgeStats, PortState, PortStatus, Stats, UplinkStatus, WorkerStats};
 
 /// What the text is, in the words of HTTP.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-
-/// Most groups that have lines of their own; a rule never has.
-const MAX_GROUPS: usize = 4096;
-
-/// What is counted of policy.
-#[derive(Debug, Default)]
-pub(super) struct Policies {
-    ports: Vec<PortPolicy>,
-    groups_left_out: u64,
-    lost_events: u64,
-}
-
-#[derive(Debug)]
-struct PortPolicy {
-    port: String,
-    version: u64,
-    flows: FlowCounts,
-    layers: Vec<LayerInfo>,
-}
-
-impl Policies {
-    /// Of all ports that have policy and answer.
-    pub(super) fn of(store: &PolicyStore) -> Self {
-        let mut all = Self { lost_events: store.events().lost(), ..Self::default() };
-        let mut groups = 0;
-        for (port, view) in store.views() {
-            // A port that goes meanwhile has no counters any more.
-            let (Ok(()), Ok(report)) = (store.board().settle(&port), store.board().report(&port)) else { continue };
-            let totals = view.snapshot.totals();
-            let mut layers: Vec<_> = view.policy.layers().iter().map(|layer| LayerInfo::new(layer, &totals)).collect();
-            for layer in &mut layers {
-                let room = layer.groups.len().min(MAX_GROUPS - groups);
-                groups += room;
-                all.groups_left_out += (layer.groups.len() - room) as u64;
-                layer.groups.truncate(room);
-            }
-            let (port, version) = (port.to_string(), view.policy.version());
-            all.ports.push(PortPolicy { port, version, flows: FlowCounts::new(&report), layers });
-        }
-        all
-    }
-}
 
 /// Renders a snapshot.
 pub(super) fn encode(stats: Stats, policies: Policies) -> Result<String, fmt::Error> {
@@ -77,14 +34,15 @@ struct Snapshot(Stats, Policies);
 impl Collector for Snapshot {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Writer(encoder);
-        let Stats { uptime_s, workers, ports, bridge } = &self.0;
+        // Policies come with their layers, which are not in the statistics.
+        let Stats { uptime_s, workers, ports, bridge, policies: _ } = &self.0;
         out.gauge("build_info", "1, with the version", [([("version", env!("CARGO_PKG_VERSION"))], 1_u64)])?;
         out.single("uptime_seconds", "Time since the node started", &Gauge::new(*uptime_s))?;
         write_workers(&mut out, workers)?;
         write_ports(&mut out, ports)?;
         write_uplinks(&mut out, ports)?;
         write_bridge(&mut out, bridge)?;
-        write_policies(&mut out, &self.1)
+        self.1.write(&mut out)
     }
 }
 
@@ -171,71 +129,16 @@ fn write_bridge(out: &mut Writer<'_>, bridge: &BridgeStats) -> fmt::Result {
     out.single("bridge_flooded", "Frames sent to all ports", &Counter::new(bridge.flooded))
 }
 
-fn write_policies(out: &mut Writer<'_>, policies: &Policies) -> fmt::Result {
-    type Column = (&'static str, &'static str, fn(&FlowCounts) -> u64);
-    let gauges: [Column; 3] = [
-        ("policy_flows", "Flows known", |f| f.flows),
-        ("policy_connections", "Connections known", |f| f.connections),
-        ("policy_memory_bytes", "Bytes of tables and what belongs to them", |f| f.memory),
-    ];
-    let counters: [Column; 9] = [
-        ("policy_hits", "Packets of flows that were known", |f| f.hits),
-        ("policy_misses", "Packets whose flow was not known", |f| f.misses),
-        ("policy_replanned", "Flows and connections that were planned again after a change", |f| f.replanned),
-        ("policy_ended", "Connections that a change ended", |f| f.ended_by_policy),
-        ("policy_over_budget", "Packets dropped because too many flows began", |f| f.over_budget),
-        ("policy_evicted", "Flows that made room for others", |f| f.evicted),
-        ("policy_expired", "Flows and connections that were silent for too long", |f| f.expired),
-        ("policy_nat_exhausted", "Connections that found no address and port free", |f| f.nat_exhausted),
-        ("policy_waiting", "Packets that had to wait for an answer", |f| f.waiting),
-    ];
-    let ports = &policies.ports;
-    out.gauge("policy_version", "Version of a port's policy", ports.iter().map(|p| ([("port", &*p.port)], p.version)))?;
-    for (name, help, value) in gauges {
-        out.gauge(name, help, ports.iter().map(|p| ([("port", &*p.port)], value(&p.flows))))?;
-    }
-    for (name, help, value) in counters {
-        out.counter(name, help, ports.iter().map(|p| ([("port", &*p.port)], value(&p.flows))))?;
-    }
-    type Part = (&'static str, fn(&LayerInfo) -> Count);
-    let parts: [Part; 3] = [
-        ("rules", |layer| layer.rule_count),
-        ("connections", |layer| layer.connection_count),
-        ("default", |layer| layer.default_count),
-    ];
-    type Unit = (&'static str, &'static str, &'static str, fn(Count) -> u64);
-    let units: [Unit; 2] = [
-        ("policy_layer_packets", "policy_group_packets", "Packets", |count| count.packets),
-        ("policy_layer_bytes", "policy_group_bytes", "Bytes", |count| count.bytes),
-    ];
-    for (layer_name, group_name, what, value) in units {
-        let layers = || ports.iter().flat_map(|p| p.layers.iter().map(|layer| (&*p.port, layer)));
-        let samples = layers().flat_map(|(port, layer)| {
-            parts.map(|(by, count)| ([("port", port), ("layer", &*layer.name), ("by", by)], value(count(layer))))
-        });
-        out.counter(layer_name, &format!("{what} that a layer decided, by what decided"), samples)?;
-        let samples = layers().flat_map(|(port, layer)| {
-            let labels = move |group| [("port", port), ("layer", &*layer.name), ("group", group)];
-            layer.groups.iter().map(move |group| (labels(&*group.name), value(group.count)))
-        });
-        out.counter(group_name, &format!("{what} that a group's rules decided"), samples)?;
-    }
-    let left_out = Gauge::new(policies.groups_left_out);
-    out.single("policy_groups_left_out", "Groups without lines here; the API tells of all", &left_out)?;
-    let lost = Counter::new(policies.lost_events);
-    out.single("policy_events_lost", "Events that controllers did not take in time", &lost)
-}
-
 /// Writes metrics with all their samples.
-struct Writer<'a>(DescriptorEncoder<'a>);
+pub(super) struct Writer<'a>(DescriptorEncoder<'a>);
 
 impl Writer<'_> {
     /// A metric of what there is only one of.
-    fn single(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
+    pub(super) fn single(&mut self, name: &str, help: &str, metric: &impl EncodeMetric) -> fmt::Result {
         metric.encode(self.0.encode_descriptor(name, help, None, metric.metric_type())?)
     }
 
-    fn counter<L: EncodeLabelSet>(
+    pub(super) fn counter<L: EncodeLabelSet>(
         &mut self,
         name: &str,
         help: &str,
@@ -248,7 +151,7 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn gauge<L: EncodeLabelSet, V: EncodeGaugeValue>(
+    pub(super) fn gauge<L: EncodeLabelSet, V: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,

@@ -19,7 +19,7 @@
 //! | `api.rs` | what all routes share |
 //! | `answers.rs`, `schema.rs` | what the API says, and what is said to it |
 //! | `openapi.rs` | the description at `/openapi.json` |
-//! | `metrics.rs` | [`Stats`] as Prometheus text |
+//! | `metrics.rs`, `policy_metrics.rs` | [`Stats`] as Prometheus text, and what is counted of policy |
 //! | `node.rs` | the running node as [`Controlled`] |
 //! | `error.rs` | refusals, and their JSON |
 
@@ -34,6 +34,7 @@ mod metrics;
 mod node;
 mod openapi;
 mod policy;
+mod policy_metrics;
 mod resources;
 mod routes;
 mod schema;
@@ -45,7 +46,7 @@ mod policy_tests;
 mod tests;
 
 pub use self::answers::{
-    ApplyAnswer, Count, FlowAffected, FlowCounts, FlowInfo, FlowList, FlowsAffected, GroupInfo, LayerInfo, PortLayers,
+    ApplyAnswer, Count, FlowAffected, FlowInfo, FlowList, FlowsAffected, GroupInfo, LayerInfo, PortLayers,
     ResourceInfo, TraceAnswer, TraceStep, Written,
 };
 pub use self::error::{ControlError, ErrorBody};

@@ -25,6 +25,7 @@ use tokio::runtime::Runtime;
 use super::access::Connection;
 use super::answers::{FlowList, PortLayers, TraceAnswer, Written};
 use super::api::Api;
+use super::policy_metrics::Policies;
 use super::routes::router;
 use super::tests::FakeNode;
 use super::{Controlled, LayerInfo, metrics, schema};
@@ -516,7 +517,7 @@ fn layers_and_groups_are_metrics_and_rules_are_not() {
         .collect();
         bench.ask("POST /ports/vm0/transactions", &json!({ "edits": edits }).to_string()).version();
     }
-    let policies = metrics::Policies::of(&bench.policy);
+    let policies = Policies::of(&bench.policy);
     let text = metrics::encode(FakeNode::default().stats().expect("statistics"), policies).expect("text");
     assert!(text.contains("shunt_policy_groups_left_out 905\n"), "{}", text.len());
     assert_eq!(text.matches("shunt_policy_group_packets_total{").count(), 4096);

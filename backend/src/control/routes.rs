@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{DefaultBodyLimit, Path, Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -17,8 +17,9 @@ use switch::Name;
 use utoipa::ToSchema;
 
 use super::access::{Manager, identify};
-use super::api::{ANSWER_LIMIT, Api, Target, blocking, broken};
+use super::api::{ANSWER_LIMIT, Api, Query, Target, blocking, broken};
 use super::error::{ApiError, ControlError, ErrorBody};
+use super::policy_metrics::Policies;
 use super::{Controlled, documents, events, flows, metrics, openapi, policy, resources};
 use crate::config::{PortBody, PortConfig};
 use crate::stats::{PortStatus, Stats};
@@ -146,9 +147,17 @@ pub(super) async fn remove_port(
 }
 
 #[utoipa::path(get, path = "/stats", tag = "stats", summary = "All that the node counts",
-    responses((status = 200, body = Stats)))]
-pub(super) async fn show_stats(State(target): State<Target>) -> Result<Json<Stats>, ApiError> {
-    ask(target, |node| node.stats()).await?.map(Json).map_err(ApiError::from)
+    params(("policies" = Option<bool>, Query, description = "Whether flows are counted, too, for which all are walked over; \
+        true where it is not given")),
+    responses((status = 200, body = Stats), (status = 400, body = ErrorBody)))]
+pub(super) async fn show_stats(State(api): State<Api>, uri: Uri) -> Result<Json<Stats>, ApiError> {
+    let query = Query::of(&uri, &["policies"])?;
+    let with_policies = query.parsed("policies", "true or false")?.unwrap_or(true);
+    let mut stats = ask(api.node, |node| node.stats()).await??;
+    if with_policies {
+        stats.policies = blocking(ANSWER_LIMIT, move || api.policy.stats()).await?;
+    }
+    Ok(Json(stats))
 }
 
 #[utoipa::path(get, path = "/metrics", tag = "stats", summary = "All that the node counts, for Prometheus",
@@ -156,7 +165,7 @@ pub(super) async fn show_stats(State(target): State<Target>) -> Result<Json<Stat
 pub(super) async fn show_metrics(State(api): State<Api>) -> Result<Response, ApiError> {
     let stats = ask(api.node, |node| node.stats()).await??;
     let policies = Arc::clone(&api.policy);
-    let policies = blocking(ANSWER_LIMIT, move || metrics::Policies::of(&policies)).await?;
+    let policies = blocking(ANSWER_LIMIT, move || Policies::of(&policies)).await?;
     let text = metrics::encode(stats, policies).map_err(|_| broken("the metrics cannot be written as text"))?;
     Ok(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response())
 }

@@ -13,7 +13,7 @@ use std::{fs, thread};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{ControlConfig, ControllerConfig, Name, SocketPath};
+use crate::config::{ControlConfig, ControllerConfig, FlowLimits, Name, SocketPath};
 use crate::policy::PolicyStore;
 use crate::policy::tests::FakeBoard;
 use crate::stats::{BridgeStats, NeighborStatus, PortState, RingLayout, WorkerStats};
@@ -55,6 +55,7 @@ impl Controlled for FakeNode {
             workers: vec![WorkerStats { name: "w0".to_owned(), packets: 7, ..WorkerStats::default() }],
             ports: self.ports()?,
             bridge: BridgeStats { entries: 2, capacity: 4096, moves: 1, ..BridgeStats::default() },
+            policies: Vec::new(),
         })
     }
 }
@@ -239,6 +240,7 @@ fn metrics_have_one_line_per_count_and_label() {
             ..PortStatus::new(&port)
         }],
         bridge: BridgeStats { entries: 2, ..BridgeStats::default() },
+        policies: Vec::new(),
     };
     let up = br#"{"name":"up","kind":"af-packet","interface":"eth0","address":"192.0.2.1/24"}"#;
     let mut up = PortStatus::new(&PortConfig::from_json(up).expect("an uplink"));
@@ -248,7 +250,7 @@ fn metrics_have_one_line_per_count_and_label() {
         uplink.neighbors = vec![known.clone(), NeighborStatus::default(), known];
     }
     let stats = Stats { ports: [stats.ports, vec![up]].concat(), ..stats };
-    let text = metrics::encode(stats, metrics::Policies::default()).expect("text");
+    let text = metrics::encode(stats, policy_metrics::Policies::default()).expect("text");
     for line in [
         r#"shunt_port_state{port="up",state="down"} 1"#,
         r#"shunt_uplink_rx_oversized_total{port="up"} 3"#,
@@ -333,7 +335,16 @@ fn the_description_lists_what_is_served() {
     for name in text.split("#/components/schemas/").skip(1).filter_map(|rest| rest.split('"').next()) {
         assert!(description["components"]["schemas"][name].is_object(), "{name}");
     }
-    assert_eq!(description["components"]["schemas"]["PortConfig"]["required"], json!(["name"]));
+    let port = &description["components"]["schemas"]["PortConfig"];
+    assert_eq!(port["required"], json!(["name"]));
+    for (key, range) in [
+        ("max_flows", FlowLimits::CONFIRMED),
+        ("max_unconfirmed_flows", FlowLimits::UNCONFIRMED),
+        ("plans_per_second", FlowLimits::PLANS_PER_SECOND),
+    ] {
+        let described = &port["properties"][key];
+        assert_eq!([&described["minimum"], &described["maximum"]], [range.start(), range.end()], "{key}: {described}");
+    }
 }
 
 #[test]

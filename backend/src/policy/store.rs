@@ -13,6 +13,7 @@ use switch::model::{Controller, Edit, PortPolicy, Precondition, Transaction};
 
 use super::change::{Change, Difference};
 use super::{Comparison, EventHub, PolicyError, PolicyEvent, Switchboard, SwitchboardError, What};
+use crate::stats::PolicyStats;
 
 /// Flows that a dry run tells in full, of each port.
 const EXAMPLES: usize = 100;
@@ -113,6 +114,14 @@ impl PolicyStore {
         let mut views: Vec<_> = ports.iter().map(|(name, port)| (name.clone(), port.view())).collect();
         views.sort_by(|a, b| a.0.cmp(&b.0));
         views
+    }
+
+    /// What the switch holds and counts of each port that has policy, by name.
+    #[must_use]
+    pub fn stats(&self) -> Vec<PolicyStats> {
+        // A port that goes meanwhile has no counts any more.
+        let of = |(port, _): (Name, PortView)| Some(PolicyStats::new(port.as_str(), &self.board.report(&port).ok()?));
+        self.views().into_iter().filter_map(of).collect()
     }
 
     /// What a controller says on all ports, now.

@@ -286,6 +286,7 @@ impl PortsThread {
         let wired_to = wire_of(&self.parts.crossconnects, &name);
         // On the bridge a fixed address is a station like others; in a virtual network, the network's table has it.
         let mac = config.mac.filter(|_| config.vni.is_none());
+        let limits = config.limits;
         let all = self.parts.fleet.len();
         let port = Port::new(id, config, wired_to, workers, all, &self.parts.state_dir, &self.probe)?;
         let is_uplink = port.is_uplink();
@@ -302,7 +303,7 @@ impl PortsThread {
         }
         self.by_name.insert(name.to_string(), at);
         log::info!("port {name} is there");
-        self.parts.fleet.add_port(id, &name, mac)?;
+        self.parts.fleet.add_port(id, &name, mac, limits)?;
         self.publish()?;
         self.connect_clients();
         if is_uplink {

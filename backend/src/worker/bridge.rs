@@ -38,6 +38,8 @@ pub(super) struct Path {
     pub(super) bridge: Bridge,
     pub(super) police: Police,
     pub(super) burst: Box<Burst>,
+    /// Copies of packets for all, for ports that have policy.
+    pub(super) copies: Box<Burst>,
     pub(super) rxs: Vec<RxSlot>,
     pub(super) uplinks: Vec<UplinkTx>,
     pub(super) outbound: Vec<Option<Sender>>,
@@ -84,14 +86,13 @@ impl Worker {
     /// port.
     pub(super) fn inject(&mut self, port: PortId, frame: &[u8], now: u64) {
         let path = &mut self.path;
-        path.burst.clear();
-        let length = u32::try_from(frame.len().min(WINDOW)).unwrap_or(0);
-        let Some(window) = path.burst.push(port, length, Offload::NONE, 0) else { return };
-        window.copy_from_slice(frame.get(..window.len()).unwrap_or_default());
+        let Some(rest) = path.load(port, frame, Offload::NONE) else { return };
         let now_ns = self.clock.nanos_at(now);
         path.screen(port, now_ns);
         path.forward(port, now_ns);
-        let ingress = Ingress { port, pair: 0, payload: Payload::None, offloads: false, waits_since: None };
+        let payloads = [rest];
+        let payload = Payload::Slices(&payloads);
+        let ingress = Ingress { port, pair: 0, payload, offloads: false, waits_since: None };
         path.run(&ingress, Direction::In, now_ns);
         self.notify();
     }
@@ -115,7 +116,7 @@ impl Path {
                 match self.routes.home(ingress.port) {
                     None => {}
                     Some(home) if home == self.index => {
-                        self.police.outbound(&mut self.burst, ingress.port, now_ns, &waiting);
+                        self.police.apply(&mut self.burst, ingress.port, Direction::Out, now_ns, &waiting);
                     }
                     Some(home) => return self.egress(ingress, now_ns).hand_over_all(home),
                 }
@@ -133,6 +134,19 @@ impl Path {
             self.flood_policed(ingress, &waiting, now_ns);
         }
         self.tell_learned();
+    }
+
+    /// Makes the burst one packet. Returns what of it is beyond its window, as the payload of handle 0; `None`: no packet can
+    /// be as long.
+    pub(super) fn load<'a>(&mut self, ingress: PortId, bytes: &'a [u8], offload: Offload) -> Option<&'a [u8]> {
+        let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
+        self.burst.clear();
+        let window = self.burst.push(ingress, u32::try_from(bytes.len()).ok()?, offload, 0)?;
+        if window.len() != head.len() {
+            return None;
+        }
+        window.copy_from_slice(head);
+        Some(rest)
     }
 
     /// Takes out what a port may not send, and what is said about the neighbours of an uplink.
@@ -164,11 +178,21 @@ impl Path {
     /// Gives ports with policy their own copies of what is for many, as their policy leaves them.
     #[cold]
     fn flood_policed(&mut self, ingress: &Ingress<'_>, waiting: &Waiting<'_>, now_ns: u64) {
-        let Self { burst, police, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } = self;
+        let Self { burst, copies, police, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } =
+            self;
         for port in routes.policed().filter(|port| *port != ingress.port) {
-            let here = routes.home(port) == Some(*index);
             let is_for = |i| segment_of(routes, burst, i, ingress.port) == routes.forwarding(port);
-            let Some(copies) = police.copies_for(burst, port, is_for, here, now_ns, waiting) else { continue };
+            copies.clear();
+            for at in (0..burst.len()).filter(|at| burst.verdict(*at) == Verdict::Flood && is_for(*at)) {
+                copies.push_copy(burst, at, Verdict::Forward(port));
+            }
+            if copies.is_empty() {
+                continue;
+            }
+            police.engine.leave_burst();
+            if routes.home(port) == Some(*index) {
+                police.apply(copies, port, Direction::In, now_ns, waiting);
+            }
             let of_port = topology.port(ingress.port).and_then(|entry| entry.counters.get(*index));
             let own = counters.get(*index);
             let mut egress = Egress {

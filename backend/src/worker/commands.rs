@@ -71,8 +71,9 @@ impl Worker {
             Command::AskEngine(Job(question)) => {
                 question(&mut self.path.police.engine, self.clock.nanos_at(cycles()));
             }
-            Command::AddPort { port, name, mac, reply } => {
+            Command::AddPort { port, name, mac, limits, reply } => {
                 self.path.police.engine.name_port(port, Some(name));
+                self.path.police.engine.limit_port(port, Some(limits));
                 self.path.changes += 1;
                 match mac {
                     None => self.path.bridge.add_port(port),

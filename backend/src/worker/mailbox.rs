@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use packet::{MacAddr, PortId};
 use switch::compile::Snapshot;
-use switch::engine::{Engine, Retired};
+use switch::engine::{Engine, FlowLimits, Retired};
 use switch::{BridgeStats, Name};
 use virtqueue::MemoryMap;
 
@@ -106,11 +106,12 @@ pub(crate) enum Command {
         topology: Arc<Topology>,
         reply: SyncSender<Arc<Topology>>,
     },
-    /// A port has this id from now on, and this one address if it has one.
+    /// A port has this id from now on, this one address if it has one, and at most so many flows.
     AddPort {
         port: PortId,
         name: Name,
         mac: Option<MacAddr>,
+        limits: FlowLimits,
         reply: SyncSender<()>,
     },
     /// A port is gone: what the bridge learned of it goes too. Its flows come back.

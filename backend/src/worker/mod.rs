@@ -136,6 +136,7 @@ impl Worker {
             bridge: Bridge::new(bridge),
             police: Police::new(Engine::new(engine)),
             burst: Burst::new(),
+            copies: Burst::new(),
             rxs: Vec::new(),
             uplinks: Vec::new(),
             outbound,

@@ -62,21 +62,20 @@ impl Park {
 
     /// Takes out all packets of a port, or of all.
     pub(super) fn take(&mut self, port: Option<PortId>) -> VecDeque<Parked> {
-        let is_wanted = |packet: &Parked| port.is_none_or(|port| port == packet.port);
-        let (taken, kept) = std::mem::take(&mut self.packets).into_iter().partition(is_wanted);
-        self.packets = kept;
-        self.bytes = self.packets.iter().map(|packet| packet.bytes.len()).sum();
-        taken
+        self.take_if(|packet| port.is_none_or(|port| port == packet.port))
     }
 
     /// Takes out those that waited for too long.
     pub(super) fn overdue(&mut self, now_ns: u64) -> impl Iterator<Item = Parked> {
-        let late = |packet: &Parked| now_ns.saturating_sub(packet.since_ns) > PATIENCE_NS;
-        // They came in this order, but for those that were let go on and came back.
-        let (taken, kept): (VecDeque<_>, _) = std::mem::take(&mut self.packets).into_iter().partition(late);
+        // They came in this order, but for those that were let go on and came back: all are looked at.
+        self.take_if(|packet| now_ns.saturating_sub(packet.since_ns) > PATIENCE_NS).into_iter()
+    }
+
+    fn take_if(&mut self, is_wanted: impl FnMut(&Parked) -> bool) -> VecDeque<Parked> {
+        let (taken, kept) = std::mem::take(&mut self.packets).into_iter().partition(is_wanted);
         self.packets = kept;
         self.bytes = self.packets.iter().map(|packet| packet.bytes.len()).sum();
-        taken.into_iter()
+        taken
     }
 }
 

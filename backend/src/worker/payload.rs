@@ -11,8 +11,6 @@ const PAYLOAD_AT: u32 = WINDOW as u32;
 /// The source of payloads, by the handles of a burst's packets.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Payload<'a> {
-    /// No frame is longer than its window.
-    None,
     /// Frames held by a guest's transmit queue; the handle is the place among them.
     Queue(&'a TxQueue),
     /// What lies beyond each window, by handle.
@@ -24,7 +22,6 @@ impl<'a> Payload<'a> {
     #[inline(always)]
     pub(super) fn tail(self, handle: u32) -> Tail<'a> {
         match self {
-            Self::None => Tail::None,
             Self::Queue(queue) => Tail::Frame { queue, index: handle as usize, offset: PAYLOAD_AT },
             Self::Slices(slices) => slices.get(handle as usize).map_or(Tail::None, |bytes| Tail::Bytes(bytes)),
         }
@@ -33,7 +30,6 @@ impl<'a> Payload<'a> {
     /// Copies the payload from byte `at` of it on. Returns how many bytes there were.
     pub(super) fn read(self, handle: u32, at: u32, to: &mut [u8]) -> usize {
         match self {
-            Self::None => 0,
             Self::Queue(queue) => queue.read(handle as usize, PAYLOAD_AT + at, to),
             Self::Slices(slices) => {
                 let bytes = slices.get(handle as usize).and_then(|bytes| bytes.get(at as usize..)).unwrap_or_default();

@@ -5,8 +5,8 @@
 //! A port's policy is carried out by one worker, its *home*, because its flows are there. Packets that another worker
 //! holds are handed over.
 
-use packet::{Burst, MAX_BURST, Offload, PortId, Verdict, WINDOW};
-use switch::engine::{Engine, Todo};
+use packet::{Burst, MAX_BURST, Offload, PortId, Verdict};
+use switch::engine::Engine;
 use switch::model::Direction;
 
 use super::Worker;
@@ -24,8 +24,6 @@ pub(super) struct Police {
     pub(super) park: Park,
     /// Ports whose packets that wait may go on.
     pub(super) due: Vec<PortId>,
-    /// Copies of packets for all, for ports that have policy.
-    copies: Box<Burst>,
 }
 
 /// What is to be known of packets that must wait.
@@ -37,17 +35,7 @@ pub(super) struct Waiting<'a> {
 
 impl Police {
     pub(super) fn new(engine: Engine) -> Self {
-        Self { engine, park: Park::default(), due: Vec::new(), copies: Burst::new() }
-    }
-
-    /// What a port's guest sent meets the port's policy.
-    #[inline]
-    pub(super) fn outbound(&mut self, burst: &mut Burst, port: PortId, now_ns: u64, waiting: &Waiting<'_>) {
-        let todo = self.engine.process(burst, port, Direction::Out, now_ns);
-        self.note(port, todo);
-        if todo.parked > 0 {
-            keep(&mut self.park, burst, port, Direction::Out, waiting);
-        }
+        Self { engine, park: Park::default(), due: Vec::new() }
     }
 
     /// What is to be delivered meets the policy of the ports that it is for, if they have one here.
@@ -72,49 +60,27 @@ impl Police {
                 *slot = port;
                 count += 1;
             }
-            let todo = self.engine.process(burst, port, Direction::In, now_ns);
-            self.note(port, todo);
-            if todo.parked > 0 {
-                keep(&mut self.park, burst, port, Direction::In, waiting);
-            }
+            self.apply(burst, port, Direction::In, now_ns, waiting);
         }
     }
 
-    /// Copies of what is for many ports, as the policy of one of them leaves them if it is carried out here. `is_for` says
-    /// whether a packet is for it. `None`: there are none.
-    pub(super) fn copies_for(
+    /// Packets of the burst meet the policy of one port: outbound those that are pending, inbound those that are for it. What
+    /// must wait is kept, and what waited may go on.
+    #[inline]
+    pub(super) fn apply(
         &mut self,
-        burst: &Burst,
+        burst: &mut Burst,
         port: PortId,
-        is_for: impl Fn(usize) -> bool,
-        here: bool,
+        direction: Direction,
         now_ns: u64,
         waiting: &Waiting<'_>,
-    ) -> Option<&Burst> {
-        self.copies.clear();
-        for at in (0..burst.len()).filter(|at| burst.verdict(*at) == Verdict::Flood && is_for(*at)) {
-            self.copies.push_copy(burst, at, Verdict::Forward(port));
-        }
-        if self.copies.is_empty() {
-            return None;
-        }
-        self.engine.leave_burst();
-        let todo =
-            if here { self.engine.process(&mut self.copies, port, Direction::In, now_ns) } else { Todo::default() };
-        self.note(port, todo);
-        if todo.parked > 0 {
-            keep(&mut self.park, &mut self.copies, port, Direction::In, waiting);
-        }
-        Some(&self.copies)
-    }
-}
-
-impl Police {
-    /// Remembers that packets of a port that wait may go on.
-    #[inline]
-    fn note(&mut self, port: PortId, todo: Todo) {
+    ) {
+        let todo = self.engine.process(burst, port, direction, now_ns);
         if todo.release && !self.park.is_empty() && !self.due.contains(&port) {
             self.due.push(port);
+        }
+        if todo.parked > 0 {
+            keep(&mut self.park, burst, port, direction, waiting);
         }
     }
 }
@@ -180,14 +146,7 @@ impl Path {
     /// Takes a packet through the rest of its way.
     pub(super) fn take_on(&mut self, packet: &Resumed<'_>, direction: Direction, now_ns: u64) {
         let Resumed { bytes, offload, port, ingress, pair, waits_since } = *packet;
-        let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
-        self.burst.clear();
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let Some(window) = self.burst.push(ingress, length, offload, 0) else { return };
-        if window.len() != head.len() {
-            return;
-        }
-        window.copy_from_slice(head);
+        let Some(rest) = self.load(ingress, bytes, offload) else { return };
         if direction == Direction::In {
             self.burst.set_verdict(0, Verdict::Forward(port));
         }
@@ -199,14 +158,7 @@ impl Path {
 
     /// Delivers a frame that policy itself has made. It is not for any policy.
     fn deliver_own(&mut self, port: PortId, bytes: &[u8], now_ns: u64) {
-        let (head, rest) = bytes.split_at(bytes.len().min(WINDOW));
-        self.burst.clear();
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let Some(window) = self.burst.push(PortId::NONE, length, Offload::NONE, 0) else { return };
-        if window.len() != head.len() {
-            return;
-        }
-        window.copy_from_slice(head);
+        let Some(rest) = self.load(PortId::NONE, bytes, Offload::NONE) else { return };
         self.burst.set_verdict(0, Verdict::Deliver(port));
         let payloads = [rest];
         let payload = Payload::Slices(&payloads);

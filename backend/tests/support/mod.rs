@@ -10,6 +10,7 @@ mod process;
 mod random;
 mod raw;
 mod rings;
+mod served;
 
 use std::thread::yield_now;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ pub(crate) use process::{alone, cpu_of, mappings_of, open_files, process_cpu};
 pub(crate) use random::Random;
 pub(crate) use raw::{Raw, eventfd, fired, ring_up};
 pub(crate) use rings::{Layout, MEMORY as RAW_MEMORY, RawDevice, SIZE};
+pub(crate) use served::{Served, listen};
 
 /// How long anything may take on a loaded machine. Nothing waits for so long unless it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

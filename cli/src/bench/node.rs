@@ -70,7 +70,8 @@ impl Node {
     pub(super) fn work(&self) -> anyhow::Result<Option<Work>> {
         Ok(match self {
             Self::Embedded(node) => Some(Work::of(&node.stats()?)),
-            Self::Answering(client) => Some(Work::of(&client.get("/stats")?)),
+            // Workers are not to count flows while they are measured.
+            Self::Answering(client) => Some(Work::of(&client.get("/stats?policies=false")?)),
             Self::Stranger => None,
         })
     }

@@ -63,6 +63,26 @@ vm0      10  acl    acl         block         1      1        0      0
 }
 
 #[test]
+fn limits_of_an_added_port_are_seen_once_it_has_policy() {
+    let node = Node::start();
+    let socket = node.path("vm2.sock");
+    let add = ["port", "add", "vm2", "--socket", socket.to_str().expect("text")];
+    let limits = ["--max-flows", "1000", "--max-unconfirmed-flows", "100", "--plans-per-second", "50"];
+    node.ask(&[&add[..], &limits].concat());
+    assert!(!node.ask(&["stats"]).contains("CONFIRMED"));
+    node.ask(&["policy", "apply", &write(&node, "acl.toml", &DOCUMENT.replace("vm0", "vm2"))]);
+    let text = node.ask(&["stats"]);
+    let row = text.lines().skip_while(|line| !line.contains("CONFIRMED")).nth(1).expect("a row");
+    let cells: Vec<&str> = row.split_whitespace().collect();
+    assert_eq!(cells[..5], ["vm2", "1", "0/1000", "0/100", "0"], "{text}");
+    let stats: Value = serde_json::from_str(&node.ask(&["stats", "--json"])).expect("JSON");
+    assert_eq!(
+        (&stats["policies"][0]["port"], &stats["policies"][0]["flows"]["plans_per_second"]),
+        (&"vm2".into(), &50.into())
+    );
+}
+
+#[test]
 fn packets_are_simulated_and_flows_listed() {
     let node = Node::start();
     node.ask(&["policy", "apply", &write(&node, "acl.toml", DOCUMENT)]);

@@ -25,6 +25,10 @@ fn each_mistake_is_one_line_and_status_2() {
             "invalid value '129' for '--queues <N>': 129 is not in 1..=128",
         ),
         (
+            &["port", "add", "a", "--socket", "s", "--max-flows", "1"],
+            "invalid value '1' for '--max-flows <N>': 1 is not in 2..=1000000",
+        ),
+        (
             &["port", "add", "a", "--socket", "s", "--role", "master"],
             "invalid value 'master' for '--role <ROLE>' [possible values: server, client]",
         ),
@@ -53,7 +57,7 @@ fn a_configuration_that_is_wrong_is_named_with_its_line() {
     let cases = [
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            ":4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers",
+            ":4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
         ),
         (
             "[[port]]\nname = 'a'\nkind = 'tap'\n",

@@ -36,6 +36,7 @@
 //! | `tunnels.rs` | what is too long once it is in a tunnel |
 //! | `path.rs` | ways through the layers that flows have in common |
 //! | `flow.rs` | `Unified` |
+//! | `limits.rs` | how many flows a port may have |
 //! | `through.rs` | from the flow at one port to that at the next |
 //! | `report.rs` | what a shard says about itself |
 
@@ -46,6 +47,7 @@ mod ends;
 mod errors;
 mod flow;
 mod fragments;
+mod limits;
 mod path;
 mod reconcile;
 mod report;
@@ -63,6 +65,7 @@ use std::sync::Arc;
 
 use packet::{Burst, PortId};
 
+pub use limits::FlowLimits;
 pub use report::{FlowReport, PortReport, ShardStats};
 pub use tunnels::TunnelStats;
 
@@ -97,6 +100,8 @@ pub struct Engine {
     /// By port number.
     shards: Vec<Option<Box<Shard>>>,
     names: Vec<Option<Name>>,
+    /// By port number; `None`: those of the configuration.
+    limits: Vec<Option<FlowLimits>>,
     events: VecDeque<Event>,
     lost_events: u64,
     /// ICMP errors, each for the guest of a port.
@@ -136,12 +141,6 @@ pub enum Event {
     },
 }
 
-impl Default for EngineConfig {
-    fn default() -> Self {
-        Self { flows: 1 << 17, small_flows: 1 << 14, plans_per_second: 200_000, seed: 0 }
-    }
-}
-
 impl Engine {
     /// An engine without policy.
     #[must_use]
@@ -150,6 +149,7 @@ impl Engine {
             config,
             shards: Vec::new(),
             names: Vec::new(),
+            limits: Vec::new(),
             events: VecDeque::with_capacity(MAX_EVENTS),
             lost_events: 0,
             replies: VecDeque::new(),
@@ -171,7 +171,9 @@ impl Engine {
         match slot {
             Some(shard) => Some(shard.set_snapshot(snapshot)),
             None => {
-                *slot = Some(Box::new(Shard::new(port, snapshot, self.config, self.tunnel_mtu)));
+                let limits = self.limits.get(at).copied().flatten();
+                let config = limits.map_or(self.config, |limits| self.config.limited(limits));
+                *slot = Some(Box::new(Shard::new(port, snapshot, config, self.tunnel_mtu)));
                 None
             }
         }
@@ -179,18 +181,18 @@ impl Engine {
 
     /// Says what a port is called, for rules that name it.
     pub fn name_port(&mut self, port: PortId, name: Option<Name>) {
-        let at = port.index();
-        if self.names.len() <= at {
-            self.names.resize_with(at + 1, || None);
-        }
-        if let Some(slot) = self.names.get_mut(at) {
-            *slot = name;
-        }
+        place(&mut self.names, port, name);
+    }
+
+    /// Says how many flows a port may have, before its first policy; `None`: as many as the engine's configuration says.
+    pub fn limit_port(&mut self, port: PortId, limits: Option<FlowLimits>) {
+        place(&mut self.limits, port, limits);
     }
 
     /// Forgets a port with all its flows, which come back to be freed elsewhere.
     pub fn remove_port(&mut self, port: PortId) -> Option<Retired> {
         self.name_port(port, None);
+        self.limit_port(port, None);
         self.shards.get_mut(port.index())?.take().map(Retired)
     }
 
@@ -308,8 +310,11 @@ impl Engine {
     }
 
     /// Up to `budget` places of a port's flows from `from` on, and where to go on; `None`: all were seen.
-    pub fn list(&self, port: PortId, from: u32, budget: usize, hear: impl FnMut(FlowReport)) -> Option<u32> {
-        self.shard(port)?.list(from, budget, hear)
+    pub fn list(&self, port: PortId, from: u32, budget: usize, mut hear: impl FnMut(FlowReport)) -> Option<u32> {
+        self.shard(port)?.list(from, budget, |mut report| {
+            self.add_names(&mut report);
+            hear(report);
+        })
     }
 
     /// Of up to `budget` flows from place `from` on those with which another policy would do something else, and
@@ -321,9 +326,17 @@ impl Engine {
         from: u32,
         budget: usize,
         now_ns: u64,
-        hear: impl FnMut(FlowReport, Plan, Plan),
+        mut hear: impl FnMut(FlowReport, Plan, Plan),
     ) -> Option<u32> {
-        self.shard(port)?.compare(staged, from, budget, now_ns, hear)
+        self.shard(port)?.compare(staged, from, budget, now_ns, |mut report, now, then| {
+            self.add_names(&mut report);
+            hear(report, now, then);
+        })
+    }
+
+    /// Puts in what a shard does not know.
+    fn add_names(&self, report: &mut FlowReport) {
+        report.redirected_to = report.redirected.and_then(|port| self.names.get(port.index())?.clone());
     }
 
     /// A port's policy.
@@ -384,6 +397,17 @@ impl Outside<'_> {
         } else {
             *self.lost_events += 1;
         }
+    }
+}
+
+/// Puts what is known of a port into its place.
+fn place<T>(places: &mut Vec<Option<T>>, port: PortId, value: Option<T>) {
+    let at = port.index();
+    if places.len() <= at {
+        places.resize_with(at + 1, || None);
+    }
+    if let Some(slot) = places.get_mut(at) {
+        *slot = value;
     }
 }
 

@@ -3,11 +3,13 @@
 
 use packet::{DropCause, PortId, Ufid};
 
+use super::FlowLimits;
 use super::flow::{Marks, Unified};
 use super::shard::{Now, Shard, scope};
 use super::to_ms;
 use super::treatment::Fate;
 use super::tunnels::TunnelStats;
+use crate::Name;
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
 use crate::flow::tuple::{Kind, Tuple};
@@ -67,6 +69,8 @@ pub struct ShardStats {
 pub struct PortReport {
     /// Version of the policy.
     pub version: u64,
+    /// How many flows there may be.
+    pub limits: FlowLimits,
     /// Flows.
     pub flows: u64,
     /// Connections.
@@ -119,6 +123,8 @@ pub struct FlowReport {
     pub dropped: Option<DropCause>,
     /// Where its packets go whatever they say.
     pub redirected: Option<PortId>,
+    /// What that port is called.
+    pub redirected_to: Option<Name>,
 }
 
 impl Shard {
@@ -128,6 +134,7 @@ impl Shard {
         let memory = self.flows.memory() + self.connections.memory() + self.paths.memory() + programs;
         PortReport {
             version: self.snapshot.version(),
+            limits: self.config.limits(),
             flows: self.flows.len() as u64,
             connections: self.connections.len() as u64,
             paths: self.paths.len() as u64,
@@ -213,6 +220,8 @@ impl Shard {
                 Fate::Redirect(port) => Some(port),
                 Fate::Pass | Fate::Drop(_) => None,
             },
+            // The engine knows.
+            redirected_to: None,
         })
     }
 }

@@ -314,6 +314,36 @@ fn small_flows_push_out_each_other_and_never_those_that_work() {
 }
 
 #[test]
+fn a_port_has_limits_of_its_own_until_it_is_removed() {
+    let own = FlowLimits { confirmed: 8, unconfirmed: 4, plans_per_second: 20 };
+    let mut bench = Bench::new();
+    bench.engine.limit_port(PORT, Some(own));
+    bench.layer("acl", 10, Default::Block, vec![rule("out", Direction::Out, &[], allow())]);
+    let (ask, answer) = (udp("10.0.0.1:1000", "10.0.0.2:53"), udp("10.0.0.2:53", "10.0.0.1:1000"));
+    // At the very beginning as many flows as in any second.
+    bench.now = 1;
+    for (from, to) in (1..=5).map(|n| (format!("10.0.0.1:{n}"), format!("10.0.0.2:{n}"))) {
+        bench.send(Direction::Out, &udp(&from, &to)).unwrap();
+        bench.send(Direction::In, &udp(&to, &from)).unwrap();
+    }
+    let report = bench.report();
+    assert_eq!((report.limits, report.stats.confirmed, report.stats.evicted), (own, 8, 1), "{report:#?}");
+    for port in 6..=15 {
+        bench.send(Direction::Out, &udp("10.0.0.1:1", &format!("10.0.0.2:{port}"))).unwrap();
+    }
+    let report = bench.report();
+    assert_eq!((report.flows, report.stats.over_budget), (12, 0), "{report:#?}");
+    assert_eq!(bench.send(Direction::Out, &ask), Err(Verdict::Drop(DropCause::PlanBudget)));
+    assert_eq!(bench.report().stats.over_budget, 1);
+
+    bench.engine.remove_port(PORT);
+    bench.engine.set_policy(PORT, Arc::clone(&bench.snapshot));
+    assert_eq!(bench.report().limits, FlowLimits::default(), "those of the engine");
+    bench.send(Direction::Out, &ask).unwrap();
+    bench.send(Direction::In, &answer).unwrap();
+}
+
+#[test]
 fn what_cannot_be_parsed_is_dropped_and_judged_packets_are_left_alone() {
     let mut bench = Bench::new();
     bench.layer("acl", 10, Default::Allow, Vec::new());

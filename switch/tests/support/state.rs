@@ -116,7 +116,9 @@ impl Whole {
     }
 
     fn report(&mut self, report: PortReport) {
-        let PortReport { version, flows, connections, paths, datagrams, resting, memory, stats, tunnels } = report;
+        // Limits are what was asked for.
+        let PortReport { version, limits: _, flows, connections, paths, datagrams, resting, memory, stats, tunnels } =
+            report;
         self.memory = memory;
         for (name, number) in [
             ("version", version),

@@ -3,7 +3,7 @@
 //! when it is built anew.
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
-use proptest::{collection::vec, prelude::*, sample::Index};
+use proptest::{collection::vec, option, prelude::*, sample::Index};
 
 use super::segments;
 use crate::{
@@ -204,22 +204,22 @@ proptest! {
         prop_assert!(same(at) || [frame[at], frame[at + 1]] == [0xff, 0xff]);
     }
 
+    /// What is behind the outer packet may be missing. Padding of the inner frame is a part of it, and may not.
     #[test]
     fn a_cut_or_changed_frame_is_refused_or_segmented(
         scene in scene(tunnelled()),
+        behind in 0_usize..20,
         cut: Index,
+        near_the_end in option::of(0_usize..50),
         edits in vec((0_usize..200, any::<u8>()), 0..6),
     ) {
-        let (frame, start, _) = scene.build(&scene.stack);
-        let whole = frame.len() - scene.stack.padding;
-        let cut = cut.index(frame.len());
+        let (mut frame, start, _) = scene.build(&scene.stack);
+        let whole = frame.len();
+        frame.resize(whole + behind, 0xfb);
+        let cut = near_the_end.map_or_else(|| cut.index(frame.len() + 1), |missing| frame.len() - missing);
         match Segmenter::new(&frame[..cut], &scene.offload(start)) {
             Ok(_) => prop_assert!(cut >= whole),
-            // Of padding it may say so, too.
-            Err(error) => {
-                let is_cut = cut < frame.len() && matches!(error, SegmentError::Truncated { .. });
-                prop_assert!(is_cut, "{}", error);
-            }
+            Err(error) => prop_assert!(cut < whole && matches!(error, SegmentError::Truncated { .. }), "{}", error),
         }
         let mut frame = frame[..cut].to_vec();
         for (at, value) in edits {
@@ -260,6 +260,23 @@ fn tcp_in(shim: Shim) -> (Scene, Vec<u8>, usize, usize) {
     let scene = Scene { stack, size: 1000, unsummed: true };
     let (frame, start, outer) = scene.build(&scene.stack);
     (scene, frame, start, outer.unwrap())
+}
+
+#[test]
+fn padding_in_a_tunnel_is_a_part_of_the_outer_packet_and_of_no_segment() {
+    let (mut scene, frame, start, _) = tcp_in(Shim::Gre { key: None, optional: [true, false] });
+    let short = segments(&frame, &scene.offload(start));
+    scene.stack.padding = 16;
+    let (mut frame, ..) = scene.build(&scene.stack);
+    let whole = frame.len();
+    assert_eq!(segments(&frame, &scene.offload(start)), short);
+    for cut in whole - 16..whole {
+        let error = Segmenter::new(&frame[..cut], &scene.offload(start)).unwrap_err();
+        assert_eq!(error, SegmentError::Truncated { need: whole, have: cut });
+    }
+    // What is behind the outer packet belongs to nobody.
+    frame.extend([0xfb; 9]);
+    assert_eq!(segments(&frame, &scene.offload(start)), short);
 }
 
 #[test]

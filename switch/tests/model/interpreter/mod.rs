@@ -15,39 +15,6 @@
 //! | `mod.rs` | which worlds agree with what was seen |
 //! | `step.rs` | a packet takes a world to the next |
 //! | `world.rs` | what a world remembers |
-//!
-//! # Where the definition is silent
-//!
-//! * What a packet is dropped for because of what is no part of its flow's identity (`ttl_expired`,
-//!   `ecn_not_capable`) is found behind all layers: if a layer drops it, that is the cause; if none does, the
-//!   packet counts, and begins and refreshes connections, as if it had been let through. Of the two, the TTL's
-//!   cause comes first.
-//! * A packet that a layer drops has nothing to do with its connection: it refreshes nothing, moves no TCP state,
-//!   and a SYN on what is over ends nothing unless it is let through as a packet of what is over.
-//! * A connection ends when planned again if it is dropped, if a choice is not allowed any more, if it would
-//!   leave with another tuple than before, or if no stateful rule is left. Whatever packet made that known then
-//!   belongs to no connection, and may begin one, in either direction.
-//! * A packet of the initiator that differs from the one that began the connection in what is no part of the tuple
-//!   searches rules of its own. In a layer without an entry a stateful `allow` adds one, until the connection is
-//!   planned again; what would translate it there drops it (`no_connection`): the connection has its names.
-//! * TCP that can begin nothing may be dropped as if it could: flows that are dropped are dropped whatever their
-//!   packets' flags.
-//! * Without layers everything passes, whatever it is, and nothing is noticed.
-//! * An ICMP error makes its connection planned again as its packets do.
-//! * Fragments: what becomes of the first, which has the ports, becomes of the rest of its datagram (direction, tunnel,
-//!   addresses, protocol, identification): the same end, and what was done to headers as far as that needs no
-//!   ports. It counts where the first one did, if that was let through. What comes before its first waits. What
-//!   has bytes that were seen before, or contradicts where the datagram ends, is dropped (`bad_fragment`), and so is
-//!   a second first one within a second. A datagram is forgotten when it is complete, and after 30 s.
-//! * An entry that translates is kept only if its tuple in front of the layer is the same as it was.
-//! * A connection one of whose names is another's does not begin: its packet is dropped (`nat_exhausted`).
-//! * Fixed ports do not touch the identifier of an echo; ranges give one. Protocols without ports get the address.
-//! * Half-open is TCP that is not established, picked up midstream included.
-//! * While a packet waits, nothing is counted or remembered of it. A packet that the new plan of its connection
-//!   makes wait leaves the connection as it was.
-//! * Counters belong to names: a rule of a group that is put again under its name goes on counting.
-//! * What a flow prefers of several it always prefers to those: rendezvous by tuple as the layer sees it.
-//! * Outer headers: no VLAN, MAC addresses zero, TTL 64, DSCP and ECN of the inner packet, 0 if that is not IP.
 
 mod step;
 mod world;

@@ -4,12 +4,15 @@
 //! All counts are totals since the object came to be; they only grow. Directions are the node's: *rx* was received from
 //! the guest, *tx* was delivered to it. Field names are a contract with scripts: fields are added, never renamed.
 
+mod policy;
+
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use self::policy::{FlowCounts, PolicyStats};
 use crate::config::{AfPacket, Endpoint, PollMode, PortKind, Role};
 
 /// Everything that a node counts, at one moment.
@@ -23,6 +26,9 @@ pub struct Stats {
     pub ports: Vec<PortStatus>,
     /// The forwarding table.
     pub bridge: BridgeStats,
+    /// The ports that have policy, by name, where the control API answers and is not asked to leave them out.
+    #[serde(default)]
+    pub policies: Vec<PolicyStats>,
 }
 
 /// What one worker counted.
