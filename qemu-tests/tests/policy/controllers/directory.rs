@@ -5,8 +5,9 @@
 use anyhow::{Result, ensure};
 use harness::testpmd::mac;
 use harness::transfer::hash;
-use harness::wait::wait_until;
+use harness::wait::{wait_settled, wait_until};
 
+use super::changes::QUIET;
 use super::hosts::{CLIENT, Hosts, MUX, NOBODY, VIP};
 use crate::{SOON, missed};
 
@@ -49,7 +50,8 @@ pub(super) fn answers_never(hosts: &mut Hosts) -> Result<()> {
     let arrived = |hosts: &Hosts| -> Result<[u64; 2]> {
         Ok([hosts.counted(1, "vm0/vnet/overlay")?.packets, hosts.counted(1, "mux/vnet/overlay")?.packets])
     };
-    let (before, unresolved) = (arrived(hosts)?, hosts.nodes[0].port("vm0")?.dropped("unresolved"));
+    let before = wait_settled("the end of the first connection", QUIET, SOON, || arrived(hosts))?;
+    let unresolved = hosts.nodes[0].port("vm0")?.dropped("unresolved");
 
     // No answer at all: it is given up after its second, and the next one is asked for anew.
     for n in 1..=2 {
