@@ -18,6 +18,7 @@ use switch::model::{
     Action, Answer, Content, Controller, Default, Destination, Direction, Edit, Encap, Group, Mapping, Mappings, Nat,
     PortPolicy, PortRange, Resource, Rule, Source, Stateful, Transaction,
 };
+use switch::tally::Total;
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -178,6 +179,11 @@ fn packets_wait_for_the_directory() {
     a.send(&frames[..1]);
     node.wait_for_drops("a", DropCause::Unresolved.label(), 1);
     assert!(b.poll().is_empty());
+    // The rule counted it all the same: three that went on, one denied, one that waited in vain.
+    let folded = node.handle().ask_engine("a", |engine, port, _| engine.fold(port, 0, usize::MAX));
+    assert_eq!(folded.expect("node").expect("port"), None, "all flows");
+    let bytes = frames.iter().chain(&[&frames[0]; 2].map(Clone::clone)).map(|frame| frame.len() as u64).sum();
+    assert_eq!(policy.snapshot.totals()[0].groups[0].all, Total { packets: 5, bytes });
 }
 
 /// What is wired meets no policy, and whoever wants it to is told.

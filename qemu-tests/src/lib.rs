@@ -10,7 +10,8 @@
 //! | [`wait`] | conditions with deadlines |
 //! | [`scenario`] | one test's directory, and its logs when it fails |
 //! | [`process`] | a child process: its log, its input, its death |
-//! | [`control`] | a node's policy, as controllers reach it |
+//! | [`control`] | a node's policy, as its owner reaches it |
+//! | [`agent`] | a controller's agent, known by its token |
 //! | [`stream`] | a TCP connection that is sent through step by step |
 //! | [`node`] | the `shunt` binary as a daemon: configuration, statistics, restarts |
 //! | [`testpmd`] | DPDK's testpmd, driven through its prompt |
@@ -23,6 +24,7 @@
 //! | [`cover`] | covering every pair of options with few runs |
 
 pub mod accounting;
+pub mod agent;
 pub mod capture;
 pub mod control;
 pub mod cover;

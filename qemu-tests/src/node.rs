@@ -68,6 +68,8 @@ pub struct NodeConfig {
     pub poll: String,
     /// Workers `w1` and so on besides `w0`, which is the only one that is pinned.
     pub more_workers: usize,
+    /// Further tables of the file.
+    pub extra: String,
 }
 
 impl NodeConfig {
@@ -111,6 +113,7 @@ impl NodeConfig {
         for pair in &self.crossconnects {
             writeln!(text, "\n[[crossconnect]]\nports = {pair:?}")?;
         }
+        text.push_str(&self.extra);
         Ok(text)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::control::Count;
 use crate::netns::NetNs;
 use crate::process::Process;
 use crate::scenario::WorkDir;
@@ -263,6 +264,18 @@ impl Testpmd {
     pub fn counts_of(&mut self, number: u8) -> Result<PortCounts> {
         let text = self.command(&format!("show port stats {number}"))?;
         parse_counts(&text).with_context(|| format!("no statistics in: {text}"))
+    }
+
+    /// What its port sent, and what it received: packets and bytes.
+    pub fn metered(&mut self) -> Result<[Count; 2]> {
+        let text = self.command("show port stats 0")?;
+        let count = |way: &str| -> Result<Count> {
+            let of = |what: &str| {
+                number_after(&text, &format!("{way}-{what}:")).with_context(|| format!("no {way}: {text}"))
+            };
+            Ok(Count { packets: of("packets")?, bytes: of("bytes")? })
+        };
+        Ok([count("TX")?, count("RX")?])
     }
 
     /// `port stop` and `port start`; forwarding must be stopped.

@@ -5,7 +5,7 @@
 //! A port's policy is carried out by one worker, its *home*, because its flows are there. Packets that another worker
 //! holds are handed over.
 
-use packet::{Burst, MAX_BURST, Offload, PortId, Verdict};
+use packet::{Burst, DropCause, MAX_BURST, Offload, PortId, Verdict, WINDOW};
 use switch::engine::Engine;
 use switch::model::Direction;
 
@@ -166,14 +166,20 @@ impl Path {
         self.run(&ingress, Direction::In, now_ns);
     }
 
-    /// Drops what waited for too long.
+    /// Drops what waited for too long. What waited for a controller has met rules on its way, which count it.
     #[cold]
     pub(super) fn give_up(&mut self, now_ns: u64) {
         if self.police.park.is_empty() {
             return;
         }
         let (topology, index) = (&self.topology, self.index);
-        for parked in self.police.park.overdue(now_ns) {
+        let Police { park, engine, .. } = &mut self.police;
+        for parked in park.overdue(now_ns) {
+            if parked.cause == DropCause::Unresolved {
+                let len = u32::try_from(parked.bytes.len()).unwrap_or(u32::MAX);
+                let window = parked.bytes.get(..WINDOW).unwrap_or(&parked.bytes);
+                engine.give_up(parked.port, parked.direction, window, len, now_ns);
+            }
             if let Some(counters) = topology.port(parked.ingress).and_then(|entry| entry.counters.get(index)) {
                 counters.drop_packets(parked.cause, 1);
             }

@@ -11,8 +11,10 @@
 //! | `station.rs` | two QEMU guests, one on a port, one at the far end of the uplink |
 //! | `acl.rs` | connections: who may begin them, what survives a change, what is billed |
 //! | `vip.rs` | a service behind a virtual address |
+//! | `controllers/` | four controllers at once, on two nodes, with QEMU guests |
 
 mod acl;
+mod controllers;
 mod station;
 mod tunnels;
 mod vip;
@@ -24,6 +26,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use harness::netns::NetNs;
 use harness::node::{Node, NodeConfig, PortConfig, UplinkConfig};
+use harness::process::Process;
 use harness::scenario::WorkDir;
 use harness::testpmd::{Ring, Testpmd, VirtioUser};
 
@@ -78,4 +81,12 @@ impl Both {
         }
         Ok(())
     }
+}
+
+/// Waits for a miss of an address that is told after `mark`.
+pub(crate) fn missed(events: &mut Process, mark: u64, address: &str) -> Result<()> {
+    events.wait_printed(mark, &format!("a miss of {address}"), SOON, |text| {
+        let missed = |line: &str| line.starts_with("data:") && line.contains(&format!("\"address\":\"{address}\""));
+        text.lines().any(missed).then_some(())
+    })
 }

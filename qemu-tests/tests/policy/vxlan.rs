@@ -3,12 +3,11 @@
 //! outer addresses is filled beforehand, or by an agent that hears of misses.
 
 use anyhow::{Result, ensure};
-use harness::process::Process;
 use harness::scenario::{self, WorkDir};
 use harness::stream::Stream;
 use harness::wait::wait_until;
 
-use crate::{Both, SOON};
+use crate::{Both, SOON, missed};
 
 const MIB: usize = 1 << 20;
 const INNER_FAR: &str = "10.77.0.2";
@@ -111,14 +110,6 @@ fn a_kernel_vxlan_device_is_at_the_other_end() {
         both.nothing_went_wrong()?;
         both.node.terminate()
     });
-}
-
-/// Waits for a miss of an address that is told after `mark`.
-fn missed(events: &mut Process, mark: u64, address: &str) -> Result<()> {
-    events.wait_printed(mark, &format!("a miss of {address}"), SOON, |text| {
-        let missed = |line: &str| line.starts_with("data:") && line.contains(&format!("\"address\":\"{address}\""));
-        text.lines().any(missed).then_some(())
-    })
 }
 
 #[test]

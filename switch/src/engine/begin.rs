@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The first packet of a flow: it is planned, and what the plan wants is committed in one place.
 
+use std::sync::Arc;
+
 use packet::{Burst, DropCause, EtherType, Field, Layout, OuterLayout, Parsed, Tunnel, Ufid, Verdict};
 
 use super::flow::{Beside, Marks, Told, Unified};
@@ -136,6 +138,22 @@ impl Shard {
             connections: &self.connections,
             now_ns: now.ns,
         })
+    }
+
+    /// Counts a packet that waited in vain with the rules that it met, the one that asked included. It leaves nothing else
+    /// behind.
+    pub(super) fn give_up(&mut self, window: &[u8], len: u32, direction: Direction, now_ns: u64) {
+        let Ok(parsed) = packet::parse::parse(window, len) else { return };
+        let snapshot = Arc::clone(&self.snapshot);
+        let ms = super::to_ms(now_ns);
+        let now = Now { ns: now_ns, ms, direction, snapshot: &snapshot, epoch: self.epoch, names: &[] };
+        let tuple = Kind::of(&parsed.ufid).tuple();
+        let connection = tuple.and_then(|tuple| self.connections.find(direction, &tuple));
+        let membership = self.membership(connection, beginning(&parsed).is_some());
+        let plan = self.plan(&Key { ufid: parsed.ufid, registers: [0; REGISTERS] }, membership, &now);
+        let path = self.paths.intern(&plan, &snapshot);
+        self.paths.count(path, 1, len.into());
+        self.paths.release(path);
     }
 
     pub(super) fn simulate(&self, direction: Direction, key: &Key, now_ns: u64) -> Plan {

@@ -223,6 +223,15 @@ impl Engine {
         todo
     }
 
+    /// Says that a packet which policy let wait for a controller's answer waits no more and is dropped: it is counted by the
+    /// rules that it met, as every other packet that is dropped on its way. `window` is its beginning, `len` its length.
+    #[cold]
+    pub fn give_up(&mut self, port: PortId, direction: Direction, window: &[u8], len: u32, now_ns: u64) {
+        if let Some(Some(shard)) = self.shards.get_mut(port.index()) {
+            shard.give_up(window, len, direction, now_ns);
+        }
+    }
+
     #[cold]
     fn collect(&mut self, port: PortId, shard: &mut Shard) {
         for reply in shard.tunnels.replies.drain(..) {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use packet::{Burst, MAX_BURST, Offload, PortId, Verdict};
+use packet::{Burst, MAX_BURST, Offload, PortId, Verdict, WINDOW};
 use switch::compile::{Snapshot, commit};
 use switch::engine::{Engine, EngineConfig, PortReport};
 use switch::model::{Default, Direction, Edit, Group, PortPolicy, Rule};
@@ -103,6 +103,15 @@ impl Bench {
         self.engine.begin_burst(0);
         self.engine.process(&mut self.burst, PORT, direction, self.now);
         (self.burst.verdict(0), self.burst.window(0).to_vec())
+    }
+
+    /// A packet that waited is given up.
+    #[track_caller]
+    pub(crate) fn give_up(&mut self, direction: Direction, packet: Packet, changes: &str) {
+        let frame = packet.bytes(direction);
+        let len = u32::try_from(frame.len()).expect("a frame");
+        self.engine.give_up(PORT, direction, &frame[..frame.len().min(WINDOW)], len, self.now);
+        self.moved(changes, len.into());
     }
 
     /// Time passes and all flows are looked after.

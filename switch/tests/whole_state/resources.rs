@@ -155,6 +155,8 @@ fn a_map_is_asked_and_its_answers_hold_as_long_as_it_says_the_same() {
         // It is forgotten, whoever had it: the next packet waits.
         bench.edit(vec![put(other, None)]);
         bench.packet(Out, to_other, parked, "flows-1 paths-1 replanned+1 misses+1 waiting+1 miss_events+1");
+        // What waited in vain has met these rules, the last of which asked.
+        bench.give_up(Out, to_other, "meter/g/out+1 vnet/g/out+1");
     });
 }
 
