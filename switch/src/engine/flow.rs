@@ -105,16 +105,10 @@ impl Marks {
         }
     }
 
-    /// Whether its flow's packets have nothing to tell but that they were there, and are not put into a tunnel.
+    /// Whether its flow's packets have little to tell: nothing, if it is quiet too, else at most numbers of TCP.
     #[inline]
-    pub(super) const fn is_calm(self) -> bool {
-        self.is_calm_but_for_tunnels() && !self.has(Self::TUNNEL)
-    }
-
-    /// The same of those that are, too: if they fit.
-    #[inline]
-    pub(super) const fn is_calm_but_for_tunnels(self) -> bool {
-        self.0 & (Self::SEEN.0 | Self::QUIET.0 | Self::PASSING.0) == Self::SEEN.0 | Self::QUIET.0
+    pub(super) const fn is_steady(self) -> bool {
+        self.0 & (Self::SEEN.0 | Self::PASSING.0) == Self::SEEN.0
     }
 }
 

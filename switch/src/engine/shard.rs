@@ -2,6 +2,7 @@
 //! A port's flows, and what happens to a burst of its packets.
 
 use std::collections::{HashMap, VecDeque};
+use std::hint::black_box;
 use std::sync::Arc;
 
 use packet::{Burst, DropCause, Field, Fragment, Layout, Parsed, PortId, QuickTcp, Verdict};
@@ -16,7 +17,7 @@ use super::tunnels::{SYN, Tunnels};
 use super::{EngineConfig, Outside, ShardStats, to_ms};
 use crate::Name;
 use crate::compile::Snapshot;
-use crate::flow::connection::{Fact, Role, Tcp};
+use crate::flow::connection::{Connection, Fact, Role};
 use crate::flow::connections::Connections;
 use crate::flow::tcp::{self, Progress, Segment};
 use crate::flow::tuple::{Kind, Tuple};
@@ -174,6 +175,10 @@ impl Shard {
                 let leads_on = handle.is_some_and(|at| self.leads_on(at, &now, outside.shards, outside.trail));
                 through |= u64::from(leads_on) << i;
             }
+        } else {
+            // Nothing comes of it but that all connections are waited for together.
+            let flows = batch.plain_flows().flatten().filter_map(|at| self.flows.get(at));
+            black_box(flows.filter(|flow| self.is_followed(flow)).count());
         }
         let mut hits = 0;
         for (i, member) in batch.members().enumerate() {
@@ -200,16 +205,21 @@ impl Shard {
     ) -> bool {
         let Some(handle) = member.handle else { return false };
         let Some((flow, beside)) = self.flows.both_mut(handle) else { return false };
-        if !flow.marks.is_calm_but_for_tunnels() || !flow.is_settled(now.epoch, now.ms, &self.openings) {
+        if !flow.marks.is_steady() || !flow.is_settled(now.epoch, now.ms, &self.openings) {
             return false;
         }
         let layout = member.quick.layout();
-        let passes = if flow.marks.has(Marks::CHANGES) {
+        if flow.marks.has(Marks::TUNNEL) {
             // What a SYN says may have to be lowered, though all of its flow's packets have fitted so far.
             let is_syn = || member.quick.tcp(burst.window(member.at)).is_some_and(|tcp| tcp.flags & SYN != 0);
-            if flow.marks.has(Marks::TUNNEL) && (is_syn() || !self.tunnels.fits(&beside.change, layout, member.len)) {
+            if is_syn() || !self.tunnels.fits(&beside.change, layout, member.len) {
                 return false;
             }
+        }
+        if !flow.marks.has(Marks::QUIET) && !follow(&mut self.connections, &mut self.stats, flow, burst, member, now) {
+            return false;
+        }
+        let passes = if flow.marks.has(Marks::CHANGES) {
             beside.change.apply(flow.fate, burst, member.at, layout, member.hash)
         } else {
             Change::None.apply(flow.fate, burst, member.at, layout, member.hash)
@@ -223,6 +233,13 @@ impl Shard {
             }
         }
         true
+    }
+
+    /// Whether a flow has nothing to learn but what [`follow`] sees to: its connection is TCP's, and open. Touches that.
+    #[inline]
+    pub(super) fn is_followed(&self, flow: &Unified) -> bool {
+        flow.marks.has(Marks::QUIET)
+            || flow.connection.and_then(|at| self.connections.get(at)).is_some_and(Connection::is_open_tcp)
     }
 
     /// Deals with a packet that is not plain, or not of a calm flow.
@@ -382,13 +399,7 @@ impl Shard {
             }
             return Tracked::Goes;
         };
-        let (side, Tcp { state, timing }) = (role.side(), &mut **tcp);
-        let sent_again = state.retransmits(side);
-        let progress = state.track(side, segment);
-        if matches!(progress, Progress::Unchanged | Progress::Became(_)) {
-            timing.observe(side, segment, state.retransmits(side) != sent_again, marked, now.us());
-        }
-        match progress {
+        match tcp.take(role.side(), segment, marked, now.us()) {
             Progress::Unchanged => {}
             Progress::Became(tcp::State::Established) => self.establish(at),
             Progress::Became(_) => {}
@@ -435,6 +446,33 @@ impl Shard {
         }
         flow.epoch == now.epoch || self.reconcile(handle, now)
     }
+}
+
+/// Lets an open connection of TCP follow a packet. `false`: there is more to it, and nothing was done.
+#[inline]
+pub(super) fn follow(
+    connections: &mut Connections,
+    stats: &mut ShardStats,
+    flow: &Unified,
+    burst: &Burst,
+    member: &Member,
+    now: &Now<'_>,
+) -> bool {
+    let window = burst.window(member.at);
+    let Some(segment) = member.quick.tcp(window).map(Segment::from).filter(|segment| segment.is_plain()) else {
+        return false;
+    };
+    let Some(connection) = flow.connection.and_then(|at| connections.get_mut(at)) else { return false };
+    if !connection.is_open_tcp() {
+        return false;
+    }
+    let side = connection.role(now.direction).side();
+    let Some(tcp) = &mut connection.tcp else { return false };
+    let marked = has_met_congestion(window, member.quick.layout());
+    if tcp.take(side, segment, marked, now.us()) == Progress::Implausible {
+        stats.implausible += 1;
+    }
+    true
 }
 
 impl Sort {

@@ -13,6 +13,7 @@ use super::*;
 use crate::condition::{Condition, Conditions, REGISTERS};
 use crate::flow::Secret;
 use crate::flow::connections::Connections;
+use crate::flow::tcp;
 use crate::model::{
     Action, Balance, Content, Controller, Default, Edit, Endpoint, Group, Nat, PortPolicy, PortRange, Resource, Rule,
     Source, Stateful, Transaction,
@@ -519,6 +520,68 @@ fn packets_go_straight_through_both_ports() {
     assert_eq!((out, there.groups[0].rules[1].1.packets), (11, 10), "the last met no policy there");
 }
 
+/// Decision 7 for TCP: segments of open connections go straight on, tracked at both ports; what ends them does not, nor what
+/// follows it in its burst.
+#[test]
+fn segments_go_straight_through_while_both_connections_are_open() {
+    const OTHER: PortId = PortId(2);
+    let mut bench = Bench::new();
+    bench.layer("acl", 10, Default::Block, vec![rule("out", Direction::Out, &[], allow())]);
+    let mut other = Bench::new();
+    other.layer("acl", 10, Default::Block, vec![rule("in", Direction::In, &[], allow())]);
+    bench.engine.set_policy(OTHER, Arc::clone(&other.snapshot));
+    let segment = |out: bool, flags: &str, seq, ack, len: usize| {
+        let (from, to) =
+            if out { (([10, 0, 0, 1], 7), ([10, 0, 0, 2], 80)) } else { (([10, 0, 0, 2], 80), ([10, 0, 0, 1], 7)) };
+        let macs = if out { ([2; 6], [4; 6]) } else { ([4; 6], [2; 6]) };
+        let step = PacketBuilder::ethernet2(macs.0, macs.1).ipv4(from.0, to.0, 64).tcp(from.1, to.1, seq, 1000);
+        let step = if flags.contains('S') { step.syn() } else { step };
+        let step = if flags.contains('F') { step.fin() } else { step };
+        let step = if flags.contains('A') { step.ack(ack) } else { step };
+        let mut frame = Vec::new();
+        step.write(&mut frame, &vec![1; len]).unwrap();
+        frame
+    };
+    let cross = |bench: &mut Bench, out: bool, frames: &[Vec<u8>]| {
+        let (from, to) = if out { (PORT, OTHER) } else { (OTHER, PORT) };
+        let mut packets = burst(frames, Direction::Out);
+        bench.engine.begin_burst(1);
+        bench.engine.process(&mut packets, from, Direction::Out, bench.now);
+        packets.set_pending(Verdict::Forward(to));
+        bench.engine.process(&mut packets, to, Direction::In, bench.now);
+        packets.verdicts().to_vec()
+    };
+    let states = |bench: &Bench| {
+        let mut states = Vec::new();
+        for port in [PORT, OTHER] {
+            bench.engine.list(port, 0, 100, |report| states.push((report.tcp.unwrap(), report.retransmits)));
+        }
+        states
+    };
+    cross(&mut bench, true, &[segment(true, "S", 100, 0, 0)]);
+    cross(&mut bench, false, &[segment(false, "SA", 900, 101, 0)]);
+    let (mut seq, mut ack) = (101, 901);
+    for round in 0..5 {
+        let straight = round > 1;
+        let there = cross(&mut bench, true, &[segment(true, "A", seq, ack, 10)]);
+        seq += 10;
+        let back = cross(&mut bench, false, &[segment(false, "A", ack, seq, 20)]);
+        ack += 20;
+        if straight {
+            assert_eq!((there, back), (vec![Verdict::Deliver(OTHER)], vec![Verdict::Deliver(PORT)]), "{round}");
+        }
+        assert_eq!(states(&bench), [(tcp::State::Established, [0, 0]); 4], "{round}");
+    }
+    // Both ports see what is sent again.
+    assert_eq!(cross(&mut bench, true, &[segment(true, "A", seq - 10, ack, 10)]), [Verdict::Deliver(OTHER)]);
+    assert_eq!(states(&bench), [(tcp::State::Established, [1, 0]); 4]);
+    let end =
+        [segment(true, "A", seq, ack, 5), segment(true, "FA", seq + 5, ack, 0), segment(true, "A", seq + 6, ack, 0)];
+    let ways = [Verdict::Deliver(OTHER), Verdict::Forward(OTHER), Verdict::Forward(OTHER)];
+    assert_eq!(cross(&mut bench, true, &end), ways);
+    assert_eq!(states(&bench), [(tcp::State::Closing, [1, 0]); 4]);
+}
+
 #[test]
 fn flows_know_what_they_carried_and_how_far_it_is() {
     // VF-22, on a virtual clock.
@@ -560,7 +623,7 @@ fn flows_know_what_they_carried_and_how_far_it_is() {
     for report in reports {
         let at = usize::from(report.direction == Direction::In);
         assert_eq!((report.packets, report.bytes), ([3, 2][at], bytes[at]));
-        assert_eq!(report.tcp, Some(crate::flow::tcp::State::Established));
+        assert_eq!(report.tcp, Some(tcp::State::Established));
         assert_eq!((report.retransmits, report.congestion_marks), ([1, 0], [0, 1]));
         let rtt = report.rtt_us.map(|rtt| rtt.map(|us| us.div_ceil(10) * 10));
         assert_eq!(rtt, [Some(3000), Some(500)]);

@@ -14,7 +14,7 @@ use packet::{Burst, MAX_BURST, PortId, Verdict};
 
 use super::batch::Member;
 use super::flow::Marks;
-use super::shard::{Now, Shard};
+use super::shard::{Now, Shard, follow};
 use super::treatment::Fate;
 use crate::flow::Handle;
 use crate::model::Direction;
@@ -59,17 +59,24 @@ impl Trail {
 }
 
 impl Shard {
-    /// Whether the packets of a flow can go straight to the next flow. Touches it.
+    /// Whether the packets of a flow can go straight to the next flow. Touches all that they will need.
     #[inline]
     pub(super) fn leads_on(&self, handle: Handle, now: &Now<'_>, shards: &[Option<Box<Self>>], trail: &Trail) -> bool {
         let Some(flow) = self.flows.get(handle) else { return false };
+        if !self.is_followed(flow) {
+            return false;
+        }
         let Some(next) = flow.next else { return false };
         let Some(Some(shard)) = shards.get(flow.next_port.index()) else { return false };
         flow.next_epoch == trail.epoch
             && flow.next_s == now.seconds()
             && shard.flows.get(next).is_some_and(|flow| {
                 // Not of a tunnel, in whose headers stands the hash of its own flow.
-                flow.marks.is_calm() && flow.fate == Fate::Pass && flow.is_settled(shard.epoch, now.ms, &shard.openings)
+                flow.marks.is_steady()
+                    && !flow.marks.has(Marks::TUNNEL)
+                    && flow.fate == Fate::Pass
+                    && flow.is_settled(shard.epoch, now.ms, &shard.openings)
+                    && shard.is_followed(flow)
             })
     }
 
@@ -85,6 +92,12 @@ impl Shard {
         let (port, handle) = next;
         let Some(Some(shard)) = shards.get_mut(port.index()) else { return };
         let Some(flow) = shard.flows.get_mut(handle) else { return };
+        let now = &Now { direction: Direction::In, ..*now };
+        if !flow.marks.has(Marks::QUIET) && !follow(&mut shard.connections, &mut shard.stats, flow, burst, member, now)
+        {
+            // A packet of this burst has ended it: this one takes the long way.
+            return;
+        }
         shard.stats.hits += 1;
         shard.stats.through += 1;
         flow.count(burst.frame_len(member.at), now.ms);

@@ -13,7 +13,7 @@
 use crate::compile::Stamp;
 use crate::flow::Handle;
 use crate::flow::slab::allocated;
-use crate::flow::tcp;
+use crate::flow::tcp::{self, Progress, Segment};
 use crate::flow::timing::Timing;
 use crate::flow::tuple::Tuple;
 use crate::model::Direction;
@@ -124,7 +124,26 @@ struct Packed(Narrow, Option<Box<[u128; 2]>>);
 // Two flows, their keys and this are to be half a kilobyte, with room for what is in the index.
 const _: () = assert!(size_of::<Connection>() <= 72);
 
+impl Tcp {
+    /// Takes in a segment of a side.
+    pub(crate) fn take(&mut self, side: tcp::Side, segment: Segment, marked: bool, now_us: u32) -> Progress {
+        let sent_again = self.state.retransmits(side);
+        let progress = self.state.track(side, segment);
+        if matches!(progress, Progress::Unchanged | Progress::Became(_)) {
+            let again = self.state.retransmits(side) != sent_again;
+            self.timing.observe(side, segment, again, marked, now_us);
+        }
+        progress
+    }
+}
+
 impl Connection {
+    /// Whether it is TCP's, and open.
+    #[inline]
+    pub(crate) fn is_open_tcp(&self) -> bool {
+        self.tcp.as_ref().is_some_and(|tcp| tcp.state.state() == tcp::State::Established)
+    }
+
     /// Begins one. `entries` are in the order in which the initiator meets them.
     pub(crate) fn new(
         direction: Direction,

@@ -120,6 +120,12 @@ impl Segment {
         self.flags & flag != 0
     }
 
+    /// Whether it neither begins nor ends anything.
+    #[inline]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.flags & (SYN | FIN | RST) == 0
+    }
+
     /// The number behind its last byte; SYN and FIN count as one each.
     pub(super) const fn end(self) -> u32 {
         let phantoms = self.has(SYN) as u32 + self.has(FIN) as u32;
