@@ -25,6 +25,20 @@ impl Counter {
     }
 }
 
+/// A number that one thread sets and any thread reads.
+#[derive(Debug, Default)]
+pub(crate) struct Gauge(AtomicU64);
+
+impl Gauge {
+    pub(crate) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What one worker counted at one port. Directions are the node's: received from the guest, transmitted to it.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -98,6 +112,8 @@ pub(crate) struct WorkerCounters {
     pub(crate) sleeps: Counter,
     pub(crate) handed_over: Counter,
     pub(crate) deferred: Counter,
+    /// Of the last second or two.
+    pub(crate) longest_turn: Gauge,
 }
 
 #[cfg(test)]

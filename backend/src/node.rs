@@ -203,6 +203,7 @@ impl NodeHandle {
             sleeps: counters.sleeps.get(),
             handed_over: counters.handed_over.get(),
             deferred: counters.deferred.get(),
+            longest_turn_cycles: counters.longest_turn.get(),
         });
         let workers = workers.collect();
         Ok(Stats {

@@ -60,7 +60,8 @@ fn write_workers(out: &mut Writer<'_>, workers: &[WorkerStats]) -> fmt::Result {
     for (name, help, value) in columns {
         out.counter(name, help, workers.iter().map(|w| ([("worker", w.name.as_str())], value(w))))?;
     }
-    Ok(())
+    let longest = workers.iter().map(|w| ([("worker", w.name.as_str())], w.longest_turn_cycles));
+    out.gauge("worker_longest_turn_cycles", "TSC cycles of the longest turn in the last one or two seconds", longest)
 }
 
 fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {

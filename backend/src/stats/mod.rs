@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a running node says about itself: the JSON of `GET /stats`, `shunt stats --json` and the source of `/metrics`.
 //!
-//! All counts are totals since the object came to be; they only grow. Directions are the node's: *rx* was received from
+//! All counts are totals since the object came to be; they only grow, unless they say what is now. Directions are the node's: *rx* was received from
 //! the guest, *tx* was delivered to it. Field names are a contract with scripts: fields are added, never renamed.
 
 mod policy;
@@ -56,6 +56,10 @@ pub struct WorkerStats {
     /// Times that a queue sat out a turn, because its port had had more time than others.
     #[serde(default)]
     pub deferred: u64,
+    /// TSC cycles of its longest turn of late, from the end of one round of bursts to the end of the next: what a packet
+    /// may have waited that came at a bad time. Of the one or two seconds before its last turn; what it sleeps is no turn.
+    #[serde(default)]
+    pub longest_turn_cycles: u64,
 }
 
 /// The state of one port and what it counted.

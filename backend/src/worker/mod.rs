@@ -18,6 +18,7 @@ mod finish;
 mod handover;
 mod hop_park;
 mod incoming;
+mod longest;
 mod mailbox;
 mod park;
 mod payload;
@@ -47,6 +48,7 @@ use virtqueue::full_fence;
 
 use self::bridge::Path;
 use self::finish::Cutter;
+use self::longest::Longest;
 use self::policy::Police;
 use self::share::Shares;
 use self::sleep::Sleeper;
@@ -62,6 +64,8 @@ use crate::topology::{Forwarding, Routes};
 const STALL_LIMIT: Duration = Duration::from_micros(100);
 /// By how much the time may differ that ports have had: a few bursts.
 const QUANTUM: Duration = Duration::from_micros(20);
+/// How far back the longest turn is told of, and up to twice as far.
+const LATELY: Duration = Duration::from_secs(1);
 /// How often a part of the bridge's table is looked at for stations to forget.
 const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
 /// How long an uplink whose ring the kernel did not take is left alone.
@@ -109,6 +113,7 @@ pub(crate) struct Worker {
     events: SyncSender<Event>,
     sleeper: Sleeper,
     shares: Shares,
+    longest: Longest,
     clock: Clock,
     stall_ticks: u64,
     sweep_ticks: u64,
@@ -152,6 +157,7 @@ impl Worker {
             events,
             sleeper,
             shares: Shares::new(clock.to_ticks(QUANTUM)),
+            longest: Longest::new(clock.to_ticks(LATELY)),
             clock,
             stall_ticks: clock.to_ticks(STALL_LIMIT),
             sweep_ticks: clock.to_ticks(SWEEP_INTERVAL),
@@ -175,7 +181,7 @@ impl Worker {
             }
             let packets = self.turn(last);
             let now = cycles();
-            self.account(packets, now.wrapping_sub(last));
+            self.account(packets, now, now.wrapping_sub(last));
             last = now;
             if now.wrapping_sub(self.last_sweep) >= self.sweep_ticks {
                 self.sweep(now);
@@ -297,9 +303,12 @@ impl Worker {
     }
 
     #[inline]
-    fn account(&self, packets: usize, elapsed: u64) {
+    fn account(&mut self, packets: usize, now: u64, elapsed: u64) {
         let Some(counters) = self.path.counters.get(self.path.index) else { return };
         counters.polls.add(1);
+        if let Some(longest) = self.longest.note(now, elapsed) {
+            counters.longest_turn.set(longest);
+        }
         if packets > 0 {
             counters.packets.add(packets as u64);
             counters.busy_cycles.add(elapsed);

@@ -53,6 +53,12 @@ impl NodeSpec {
         self
     }
 
+    /// Worker `n` runs on this CPU only.
+    pub(crate) fn pinned(mut self, n: usize, cpu: usize) -> Self {
+        self.config.workers[n].cpu = Some(cpu);
+        self
+    }
+
     pub(crate) fn port(self, name: &str) -> Self {
         self.port_with(name, |_| {})
     }

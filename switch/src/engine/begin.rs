@@ -246,14 +246,16 @@ impl Shard {
 
     /// What an initiator's packet met that the connection does not remember yet.
     pub(super) fn add_entries(&mut self, at: Handle, plan: &Plan, snapshot: &Snapshot) {
-        let Some(connection) = self.connections.get_mut(at) else { return };
+        let Some(connection) = self.connections.get(at) else { return };
         let is_new = |entry: &Entry| connection.entry(entry.layer).is_none();
         if plan.entries.iter().any(is_new) {
             let layers = snapshot.layer_ids();
             let kept = connection.entries(&layers).filter(|old| plan.entries.iter().all(|new| new.layer != old.layer));
             let entries: Vec<Entry> = kept.chain(plan.entries.iter().copied()).collect();
-            connection.amend(&entries);
-            connection.idle_s = connection.idle_s.min(plan.idle_s);
+            self.connections.amend(at, &entries);
+            if let Some(connection) = self.connections.get_mut(at) {
+                connection.idle_s = connection.idle_s.min(plan.idle_s);
+            }
             // Answers need not ask rules there any more.
             self.doubt_flows(at);
         }
@@ -284,11 +286,13 @@ impl Shard {
             flow.watched = self.watched(direction, Kind::of(key.ufid).tuple());
         }
         let (small, at) = (flow.marks.has(Marks::SMALL), flow.connection);
+        let programs = change.heap();
         let beside = Beside { change, told: Told::default() };
         let handle = self.flows.insert(key, flow, beside).map_err(|(_, beside)| {
             self.stats.table_full += 1;
             beside.change
         })?;
+        self.programs += programs;
         if small {
             self.small.push_back(handle);
         } else {

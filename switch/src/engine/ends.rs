@@ -56,7 +56,8 @@ impl Shard {
 
     fn drop_flow(&mut self, handle: Handle) {
         self.fold_flow(handle);
-        if let Some((flow, _)) = self.flows.remove(handle) {
+        if let Some((flow, beside)) = self.flows.remove(handle) {
+            self.programs = self.programs.saturating_sub(beside.change.heap());
             self.paths.release(flow.path);
             if !flow.marks.has(Marks::SMALL) {
                 self.stats.confirmed = self.stats.confirmed.saturating_sub(1);

@@ -84,7 +84,7 @@ impl Shard {
         connection.idle_s = plan.idle_s;
         let before: Vec<Entry> = connection.entries(&now.snapshot.layer_ids()).collect();
         if before != plan.entries || connection.entry_count() != before.len() {
-            connection.amend(&plan.entries);
+            self.connections.amend(at, &plan.entries);
             self.doubt_flows(at);
         }
         let Some(first) = first else { return Settled::Ended };
@@ -135,6 +135,7 @@ impl Shard {
         flow.epoch = now.epoch;
         // Its packets may be others now, for another port.
         flow.next = None;
+        self.programs = self.programs.saturating_sub(beside.change.heap()) + change.heap();
         beside.change = change;
         self.paths.release(old);
     }

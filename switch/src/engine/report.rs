@@ -129,9 +129,8 @@ pub struct FlowReport {
 
 impl Shard {
     pub(super) fn report(&self) -> PortReport {
-        let beside = self.flows.iter().filter_map(|(handle, _)| self.flows.beside(handle));
-        let programs: usize = beside.map(|beside| beside.change.heap()).sum();
-        let memory = self.flows.memory() + self.connections.memory() + self.paths.memory() + programs;
+        debug_assert_eq!(self.programs, self.count_programs());
+        let memory = self.flows.memory() + self.connections.memory() + self.paths.memory() + self.programs;
         PortReport {
             version: self.snapshot.version(),
             limits: self.config.limits(),
@@ -144,6 +143,12 @@ impl Shard {
             stats: self.stats,
             tunnels: self.tunnels.stats,
         }
+    }
+
+    /// What [`Self::programs`] is to be: all flows are walked over.
+    fn count_programs(&self) -> usize {
+        let beside = self.flows.iter().filter_map(|(handle, _)| self.flows.beside(handle));
+        beside.map(|beside| beside.change.heap()).sum()
     }
 
     pub(super) fn list(&self, from: u32, budget: usize, mut hear: impl FnMut(FlowReport)) -> Option<u32> {

@@ -37,6 +37,8 @@ pub(super) struct Shard {
     pub(super) snapshot: Arc<Snapshot>,
     pub(super) config: EngineConfig,
     pub(super) flows: FlowTable<Unified, Beside>,
+    /// Bytes of the programs of all flows: a sum that is kept, because who asks is answered between two bursts.
+    pub(super) programs: usize,
     pub(super) connections: Connections,
     pub(super) fragments: Fragments,
     pub(super) openings: Openings,
@@ -112,6 +114,7 @@ impl Shard {
             snapshot,
             config,
             flows: FlowTable::new(flows, secret(1)),
+            programs: 0,
             connections: Connections::new((config.flows / 2).saturating_add(config.small_flows), secret(2)),
             fragments: Fragments::default(),
             openings: Openings::new(),

@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::connection::{Connection, Fact, Role};
+use super::connection::{Connection, Entry, Fact, Role};
 use super::index::Index;
 use super::slab::{Handle, Slab};
 use super::table::Secret;
@@ -28,6 +28,8 @@ pub(crate) struct Connections {
     secret: Secret,
     resting: HashMap<u64, u32, foldhash::fast::RandomState>,
     queue: VecDeque<(u32, u64)>,
+    /// Bytes that connections have on the heap: a sum that is kept, because to walk over all would be a stall.
+    heap: usize,
 }
 
 impl Connections {
@@ -39,6 +41,7 @@ impl Connections {
             secret,
             resting: HashMap::default(),
             queue: VecDeque::new(),
+            heap: 0,
         }
     }
 
@@ -84,9 +87,11 @@ impl Connections {
     /// # Errors
     /// There is no room; it comes back.
     pub(crate) fn open(&mut self, connection: Connection, hashes: [u64; 2]) -> Result<Handle, Connection> {
+        let heap = connection.heap();
         let handle = self.slab.insert(connection)?;
         let [first, second] = hashes.map(|hash| self.index.insert(hash, handle.place()));
         if first && second {
+            self.heap += heap;
             return Ok(handle);
         }
         for (hash, there) in hashes.into_iter().zip([first, second]) {
@@ -100,6 +105,7 @@ impl Connections {
     /// Forgets one.
     pub(crate) fn close(&mut self, handle: Handle, now_ms: u32) -> Option<Connection> {
         let connection = self.slab.remove(handle)?;
+        self.heap = self.heap.saturating_sub(connection.heap());
         for direction in DIRECTIONS {
             let hash = self.hash(direction, &connection.name(direction));
             self.index.remove(hash, handle.place());
@@ -118,6 +124,14 @@ impl Connections {
     #[inline]
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Connection> {
         self.slab.get_mut(handle)
+    }
+
+    /// Replaces the entries of a connection.
+    pub(crate) fn amend(&mut self, handle: Handle, entries: &[Entry]) {
+        let Some(connection) = self.slab.get_mut(handle) else { return };
+        let before = connection.heap();
+        connection.amend(entries);
+        self.heap = self.heap.saturating_sub(before) + connection.heap();
     }
 
     /// Ends the rest of names whose time is over.
@@ -140,7 +154,8 @@ impl Connections {
 
     /// Bytes that the table holds, room for more included.
     pub(crate) fn memory(&self) -> usize {
-        self.index.memory() + self.slab.memory() + self.slab.iter().map(|(_, held)| held.heap()).sum::<usize>()
+        debug_assert_eq!(self.heap, self.slab.iter().map(|(_, held)| held.heap()).sum::<usize>());
+        self.index.memory() + self.slab.memory() + self.heap
     }
 
     fn rest(&mut self, hash: u64, now_ms: u32) {
