@@ -20,6 +20,7 @@ const WINDOW: u64 = 192;
 const BURST: usize = 64;
 /// Bytes of a frame, and of the virtio-net header in front of it.
 const FRAME: usize = 60;
+const FRAME_LEN: u32 = 60;
 const HEADER: u32 = 12;
 /// Where the number of a frame stands.
 const NUMBER_AT: u32 = HEADER + 14 + 20 + 8;
@@ -104,7 +105,7 @@ struct Side {
 
 impl Traffic {
     pub(crate) fn new(guests: [Guest; 2], connections: u32) -> Self {
-        assert!(connections % STRIDE != 0);
+        assert!(!connections.is_multiple_of(STRIDE));
         let mut from = 0;
         let sides = guests.map(|guest| {
             let frames = (0..connections).map(|connection| talk(from, connection)).collect();
@@ -145,7 +146,7 @@ impl Traffic {
             }
         }
         let begin = Instant::now();
-        while self.sides.iter().any(|side| side.free.len() < WINDOW as usize) || begin.elapsed() < SLICE {
+        while self.sides.iter().any(|side| (side.free.len() as u64) < WINDOW) || begin.elapsed() < SLICE {
             self.sides.iter_mut().for_each(Side::reclaim);
             self.hear(talk);
         }
@@ -164,7 +165,7 @@ impl Traffic {
         let mut push = |token: u32, frame: &[u8; FRAME], number: u64| {
             pool.write(token, HEADER, frame);
             pool.write_u64(token, NUMBER_AT, number);
-            buffers[count] = pool.buffer(token, HEADER + FRAME as u32);
+            buffers[count] = pool.buffer(token, HEADER + FRAME_LEN);
             tokens[count] = token;
             count += 1;
         };

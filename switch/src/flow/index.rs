@@ -26,6 +26,8 @@ const FIRST_BUCKETS: usize = 128;
 /// New buckets that are made with each flow that is added, from when it is time to have all when they are needed: memory that
 /// is made earlier is had for nothing.
 const MADE_AT_ONCE: usize = 16;
+/// Flows that may be kept apart: they are looked through one by one.
+const MAX_STRAYS: usize = 64;
 /// Old buckets that are moved with each flow that is added: all are before a twelfth of the room has been used.
 const MOVED_AT_ONCE: usize = 8;
 
@@ -38,7 +40,7 @@ pub struct Index {
     /// Buckets that are still to be moved, and from where on.
     old: Vec<Bucket>,
     moved: usize,
-    /// Flows that found no room while they were moved: hardly ever any.
+    /// Flows that found no room in their buckets: hardly ever any.
     strays: Vec<(u32, u32)>,
     len: usize,
     max_buckets: usize,
@@ -104,7 +106,9 @@ impl Index {
         let [first, second] = choices(tag, self.buckets.len());
         search(&self.buckets, first, tag, &mut is_meant)
             .or_else(|| search(&self.buckets, second, tag, &mut is_meant))
-            .or_else(|| if self.old.is_empty() { None } else { self.find_old(tag, &mut is_meant) })
+            .or_else(|| {
+                if self.old.is_empty() && self.strays.is_empty() { None } else { self.find_old(tag, &mut is_meant) }
+            })
     }
 
     #[cold]
@@ -116,7 +120,7 @@ impl Index {
         })
     }
 
-    /// Adds a flow. `false`, and no change, if both its buckets are full.
+    /// Adds a flow. `false`, and no change, if there is no room for it.
     #[must_use]
     pub fn insert(&mut self, hash: u64, place: u32) -> bool {
         if !self.old.is_empty() {
@@ -129,7 +133,8 @@ impl Index {
         }
         let tag = tag_of(hash);
         let inserted = put(&mut self.buckets, tag, place)
-            || self.old.is_empty() && self.grow() && put(&mut self.buckets, tag, place);
+            || self.old.is_empty() && self.grow() && put(&mut self.buckets, tag, place)
+            || self.stray(tag, place);
         self.len += usize::from(inserted);
         inserted
     }
@@ -164,9 +169,18 @@ impl Index {
             }
             *moved += 1;
         }
-        if *moved == old.len() && strays.is_empty() {
+        if *moved == old.len() {
             *old = Vec::new();
         }
+    }
+
+    /// Keeps a flow apart for which both buckets are full, until the index has grown.
+    fn stray(&mut self, tag: u32, place: u32) -> bool {
+        let may = self.strays.len() < MAX_STRAYS;
+        if may {
+            self.strays.push((tag, place));
+        }
+        may
     }
 
     /// Buckets that there are to be after the next growth; that is the last one if little would be left for another.
@@ -196,6 +210,8 @@ impl Index {
         self.prepare(usize::MAX);
         self.old = std::mem::replace(&mut self.buckets, std::mem::take(&mut self.next));
         self.moved = 0;
+        let Self { buckets, strays, .. } = self;
+        strays.retain(|(tag, place)| !put(buckets, *tag, *place));
         true
     }
 }
