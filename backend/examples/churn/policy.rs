@@ -15,8 +15,9 @@ use std::time::{Duration, Instant};
 pub(crate) const CONTROLLER: &str = "test";
 const NETWORKS: u32 = 250;
 /// Ports of a range.
-const RANGE: u32 = 300;
-const FIRST_PORT: u32 = 1024;
+const RANGE: u32 = 280;
+/// Above those of tunnels: what is for one of those is read as one.
+const FIRST_PORT: u32 = 7000;
 pub(crate) const RULES: u32 = 50_000;
 /// Layers besides `acl` and `net`.
 const MORE_LAYERS: u32 = 3;
@@ -26,7 +27,7 @@ pub(crate) const PROBE: ([u8; 4], u16) = ([203, 0, 113, 9], 777);
 /// The client's port and the server's address of a connection.
 pub(crate) fn ends(connection: u32) -> (u16, [u8; 4]) {
     let (network, slice) = (connection % NETWORKS, connection / NETWORKS);
-    let port = FIRST_PORT + slice * RANGE + connection * 7 % RANGE;
+    let port = FIRST_PORT + slice * RANGE + connection * 11 % RANGE;
     (u16::try_from(port).expect("a port"), server(network))
 }
 

@@ -159,7 +159,9 @@ impl Traffic {
         let due = self.sides[1 - me].due;
         let side = &mut self.sides[me];
         side.reclaim();
-        let may = (due + WINDOW).saturating_sub(side.sent).min(most).min(BURST as u64);
+        let room = u64::from(side.guest.pairs[0].queues.tx.free());
+        // One descriptor is left for a probe.
+        let may = (due + WINDOW).saturating_sub(side.sent).min(most).min(BURST as u64).min(room.saturating_sub(1));
         let (mut buffers, mut tokens, mut count) = ([Buffer { addr: 0, len: 0 }; BURST + 1], [0; BURST + 1], 0);
         let pool = &side.guest.pairs[0].queues.tx_buffers;
         let mut push = |token: u32, frame: &[u8; FRAME], number: u64| {
@@ -176,7 +178,7 @@ impl Traffic {
             side.next = if most == u64::MAX { side.next + STRIDE } else { side.next + 1 } % self.connections;
         }
         let wanted = talk.wanted.load(Relaxed);
-        if let Some(generation) = wanted.checked_sub(1).filter(|_| me == 0)
+        if let Some(generation) = wanted.checked_sub(1).filter(|_| me == 0 && room > 0)
             && let Some(token) = side.free.pop()
         {
             let (address, port) = PROBE;
