@@ -67,7 +67,11 @@ fn main() {
     bench.check_open();
     println!("{connections} connections, groups of {RULES} rules, {rounds} rounds");
     let measured = thread::scope(|scope| {
-        scope.spawn(|| traffic.run(&bench.talk));
+        scope.spawn(|| {
+            // In Linux of this thread alone: the guests give way to the node on their CPU, as they would on CPUs of their own.
+            rustix::process::setpriority_process(None, 19).expect("a lower priority");
+            traffic.run(&bench.talk);
+        });
         let measured = bench.measure(rounds);
         bench.talk.stop();
         measured
@@ -191,7 +195,11 @@ impl Bench {
         for port in ["a", "b"] {
             let report = self.report(port);
             let stats = report.stats;
-            assert_eq!((report.connections, report.flows), (self.connections, 2 * self.connections), "{port}: {report:?}");
+            assert_eq!(
+                (report.connections, report.flows),
+                (self.connections, 2 * self.connections),
+                "{port}: {report:?}"
+            );
             assert_eq!((stats.confirmed, stats.evicted, stats.over_budget), (2 * self.connections, 0, 0), "{port}");
         }
     }
