@@ -27,21 +27,21 @@ pub(crate) enum Role {
     Responder,
 }
 
-/// A connection of a port.
+/// A connection of a port. What packets of TCP ask for stands at its head, so that it is in one line, with luck.
 #[derive(Debug)]
+#[repr(C)]
 pub(crate) struct Connection {
-    /// What is so of it, a bit each.
-    facts: u8,
     /// Boxed, because what is not TCP is to be small.
     pub(crate) tcp: Option<Box<Tcp>>,
+    /// What is so of it, a bit each.
+    facts: u8,
+    protocol: u8,
+    /// Of the first entries the numbers of their tuples, four bits each: so few entries have no more tuples than that. And
+    /// their layers, 0 for none.
+    numbers: [u8; INLINE],
+    layers: [u32; INLINE],
     enter: Narrow,
     leave: Narrow,
-    protocol: u8,
-    /// The layers of the first entries, 0 for none, and the numbers of their tuples, four bits each: so few entries have no
-    /// more tuples than that.
-    layers: [u32; INLINE],
-    numbers: [u8; INLINE],
-    more: Option<Box<More>>,
     /// The epoch of its shard in which it was last planned.
     pub(crate) epoch: u32,
     /// The flow of the initiator's packets that began it.
@@ -52,6 +52,7 @@ pub(crate) struct Connection {
     pub(crate) last_ms: u32,
     /// The least time to live of its rules.
     pub(crate) idle_s: u32,
+    more: Option<Box<More>>,
 }
 
 /// What one stateful rule remembers.
@@ -127,6 +128,10 @@ const _: () = assert!(size_of::<Connection>() <= 72);
 impl Tcp {
     /// Takes in a segment of a side.
     pub(crate) fn take(&mut self, side: tcp::Side, segment: Segment, marked: bool, now_us: u32) -> Progress {
+        if self.state.continues(side, segment) {
+            self.timing.observe(side, segment, false, marked, now_us);
+            return Progress::Unchanged;
+        }
         let sent_again = self.state.retransmits(side);
         let progress = self.state.track(side, segment);
         if matches!(progress, Progress::Unchanged | Progress::Became(_)) {

@@ -36,8 +36,9 @@ pub struct Slab<T, P = Place<T>> {
 /// How a place lies in memory.
 pub trait Cell<T>: AsRef<Place<T>> + AsMut<Place<T>> + From<Place<T>> {}
 
-/// A place, as small as can be.
+/// A place, as small as can be; whose it is stands at its head, like what is asked most of its owner.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Place<T> {
     generation: u16,
     state: State<T>,

@@ -176,6 +176,29 @@ impl Connection {
         }
     }
 
+    /// Takes in the segment that nearly all are: of an open connection, the next of its side, acknowledging what was sent.
+    /// `false`: it is another, and nothing was done. [`track`](Self::track) would say that nothing is new.
+    #[inline]
+    pub(crate) fn continues(&mut self, side: Side, segment: Segment) -> bool {
+        let [initiator, responder] = self.next;
+        let ([next, other_next], [acked, other_acked]) = match (side, self.acked) {
+            (Side::Initiator, acked) => ([initiator, responder], acked),
+            (Side::Responder, [first, second]) => ([responder, initiator], [second, first]),
+        };
+        let end = segment.seq.wrapping_add(segment.len);
+        let continues = self.state == State::Established
+            && segment.is_plain()
+            && segment.has(ACK)
+            && segment.seq == next
+            && in_window(segment.ack, other_acked, other_next)
+            && end.wrapping_sub(acked) <= MAX_WINDOW;
+        if continues {
+            *self.next_of(side) = end;
+            *self.acked_of(side.other()) = segment.ack;
+        }
+        continues
+    }
+
     /// Takes in a segment that was seen after the first.
     pub fn track(&mut self, side: Side, segment: Segment) -> Progress {
         let before = self.state;
