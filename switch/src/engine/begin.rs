@@ -12,7 +12,7 @@ use super::treatment::{Change, Fate, Treatment};
 use super::{Event, Outside};
 use crate::compile::Snapshot;
 use crate::condition::{Key, REGISTERS};
-use crate::flow::connection::{Connection, Entry, Fact, Role};
+use crate::flow::connection::{Connection, Entry, Fact, Role, Tcp};
 use crate::flow::tcp::Side;
 use crate::flow::tuple::{Kind, Tuple};
 use crate::flow::{FlowKey, Handle};
@@ -111,7 +111,7 @@ impl Shard {
     /// How a packet without a flow of its own goes on with a connection; `None`: that is over.
     fn join(&mut self, at: Handle, now: &Now<'_>) -> Option<Settled> {
         self.hear_from_flows(at);
-        if self.connections.get(at).is_none_or(|connection| connection.is_over(now.ms)) {
+        if self.connections.is_over(at, now.ms) {
             self.stats.expired += 1;
             self.end(at, now.ms);
             return None;
@@ -222,22 +222,23 @@ impl Shard {
         let (Some(enter), Some(leave)) = (planned.enter, Kind::of(&plan.after.ufid).tuple()) else {
             return Err(DropCause::Untransposable);
         };
-        let tcp = planned.begins.as_ref().and_then(|begins| begins.tcp);
-        let mut connection = Connection::new(now.direction, [enter, leave], &plan.entries, tcp);
+        let tcp = planned.begins.as_ref().and_then(|begins| {
+            let mut tcp = Tcp::new(begins.tcp?);
+            tcp.timing.observe(Side::Initiator, begins.segment, false, begins.marked, now.us());
+            Some(tcp)
+        });
+        let mut connection = Connection::new(now.direction, [enter, leave], &plan.entries);
         connection.idle_s = plan.idle_s;
         connection.set(Fact::Rests, plan.from_ranges);
-        if let (Some(tcp), Some(begins)) = (&mut connection.tcp, &planned.begins) {
-            tcp.timing.observe(Side::Initiator, begins.segment, false, begins.marked, now.us());
-        }
         (connection.epoch, connection.last_ms) = (now.epoch, now.ms);
         let Some(hashes) = self.connections.hashes(&connection) else {
             self.stats.name_conflicts += 1;
             return Err(DropCause::NatExhausted);
         };
         hashes.into_iter().for_each(|hash| self.openings.opened(hash));
-        self.connections.open(connection, hashes).or_else(|connection| {
+        self.connections.open(connection, hashes, tcp).or_else(|connection| {
             self.make_room_small(now.ms);
-            self.connections.open(connection, hashes).map_err(|_| {
+            self.connections.open(connection, hashes, tcp).map_err(|_| {
                 self.stats.table_full += 1;
                 DropCause::FlowTableFull
             })
@@ -271,7 +272,7 @@ impl Shard {
     ) -> Result<Handle, Change> {
         let connection = flow.connection.and_then(|at| self.connections.get(at));
         let established = connection.is_some_and(|connection| connection.is(Fact::Established));
-        flow.marks.set(Marks::QUIET, established && connection.is_some_and(|connection| connection.tcp.is_none()));
+        flow.marks.set(Marks::QUIET, established && connection.is_some_and(|connection| connection.tcp().is_none()));
         flow.marks.set(Marks::SMALL, !established || !self.room_for_confirmed());
         if flow.marks.has(Marks::SMALL) {
             self.make_room(now_ms);
@@ -280,10 +281,13 @@ impl Shard {
                 return Err(change);
             }
         }
-        flow.link = connection_flows(self, flow.connection);
-        if flow.connection.is_none() {
-            let direction = if key.scope == scope(Direction::In) { Direction::In } else { Direction::Out };
-            flow.watched = self.watched(direction, Kind::of(key.ufid).tuple());
+        let direction = if key.scope == scope(Direction::In) { Direction::In } else { Direction::Out };
+        if let Some(connection) = flow.connection.and_then(|at| self.connections.get(at)) {
+            flow.link = connection.flows;
+            flow.tie = connection.tcp().into();
+            flow.marks.set(Marks::ANSWERS, connection.role(direction) == Role::Responder);
+        } else {
+            flow.tie = self.watched(direction, Kind::of(key.ufid).tuple()).into();
         }
         let (small, at) = (flow.marks.has(Marks::SMALL), flow.connection);
         let programs = change.heap();
@@ -386,10 +390,6 @@ impl Shard {
         let rule = format!("{}/{}/{}", layer.layer.name, group.group.name, rule.name);
         outside.tell(Event::NatExhausted { port: self.port, rule });
     }
-}
-
-fn connection_flows(shard: &Shard, at: Option<Handle>) -> Option<Handle> {
-    shard.connections.get(at?)?.flows
 }
 
 /// How packets of an identity are laid out, as far as compiling wants to know: which headers there are.

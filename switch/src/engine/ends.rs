@@ -5,7 +5,7 @@ use super::flow::Marks;
 use super::shard::Shard;
 use super::to_ms;
 use super::treatment::Fate;
-use crate::flow::connection::{Connection, Fact};
+use crate::flow::connection::Fact;
 use crate::flow::{Handle, tcp};
 
 /// A flow without a connection is forgotten after so long without a packet.
@@ -95,7 +95,7 @@ impl Shard {
     pub(super) fn establish(&mut self, at: Handle) {
         let Some(connection) = self.connections.get_mut(at) else { return };
         connection.set(Fact::Established, true);
-        let (mut next, quiet) = (connection.flows, connection.tcp.is_none());
+        let (mut next, quiet) = (connection.flows, connection.tcp().is_none());
         while let Some(handle) = next {
             self.confirm(handle, quiet);
             next = self.flows.get(handle).and_then(|flow| flow.link);
@@ -138,7 +138,10 @@ impl Shard {
             if flow.marks.has(Marks::SMALL) {
                 continue;
             }
-            let rank = flow.connection.and_then(|at| self.connections.get(at)).map_or(2, rank);
+            let rank = flow
+                .connection
+                .and_then(|at| self.connections.get(at))
+                .map_or(2, |held| rank(self.connections.state(held)));
             let silent = self.now_ms.wrapping_sub(flow.last_ms);
             if best.is_none_or(|(score, _)| (rank, silent) > score) {
                 best = Some(((rank, silent), handle));
@@ -216,7 +219,7 @@ impl Shard {
                 // Once for each connection is enough.
                 if self.connections.get(at).is_some_and(|connection| connection.flows == Some(handle)) {
                     self.hear_from_flows(at);
-                    if self.connections.get(at).is_some_and(|connection| connection.is_over(now_ms)) {
+                    if self.connections.is_over(at, now_ms) {
                         self.stats.expired += 1;
                         self.end(at, now_ms);
                     }
@@ -253,8 +256,8 @@ impl Shard {
 }
 
 /// How well a connection can be missed.
-fn rank(connection: &Connection) -> u8 {
-    match connection.tcp.as_ref().map(|tcp| tcp.state.state()) {
+fn rank(tcp: Option<tcp::State>) -> u8 {
+    match tcp {
         Some(tcp::State::Reset) => 5,
         Some(tcp::State::TimeWait) => 4,
         Some(tcp::State::Closing) => 3,

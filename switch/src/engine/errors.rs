@@ -39,7 +39,7 @@ impl Shard {
         let connection = answers.and_then(|tuple| {
             let (at, role) = self.connections.find(now.direction, &tuple)?;
             self.hear_from_flows(at);
-            let lives = self.connections.get(at).is_some_and(|connection| !connection.is_over(now.ms));
+            let lives = !self.connections.is_over(at, now.ms);
             let goes = lives && !matches!(self.reconcile_connection(at, now), Settled::Ended);
             goes.then_some((at, role, tuple))
         });

@@ -7,6 +7,7 @@ use super::path::PathId;
 use super::shard::{Now, SILENT_MS};
 use super::treatment::{Change, Fate};
 use crate::flow::Handle;
+use crate::flow::connection::Role;
 use crate::flow::slab::{Aligned, Place};
 
 /// A unified flow.
@@ -30,9 +31,8 @@ pub(super) struct Unified {
     /// That port, and when it was last made sure of, in seconds.
     pub(super) next_port: PortId,
     pub(super) next_s: u16,
-    /// Of a flow without a connection: where to see whether one with its name may have begun since it was planned, and
-    /// what stood there then.
-    pub(super) watched: Watched,
+    /// Where else to look, with every packet.
+    pub(super) tie: Tie,
     pub(super) fate: Fate,
     /// What else there is to know, a bit each.
     pub(super) marks: Marks,
@@ -90,6 +90,8 @@ impl Marks {
     pub(super) const TUNNEL: Self = Self(16);
     /// Its packets' headers are changed.
     pub(super) const CHANGES: Self = Self(32);
+    /// It has a connection, and its packets are the answers.
+    pub(super) const ANSWERS: Self = Self(64);
 
     #[inline]
     pub(super) const fn has(self, other: Self) -> bool {
@@ -109,6 +111,24 @@ impl Marks {
     #[inline]
     pub(super) const fn is_steady(self) -> bool {
         self.0 & (Self::SEEN.0 | Self::PASSING.0) == Self::SEEN.0
+    }
+}
+
+/// Where else to look with a flow's packets. Of a flow without a connection: where to see whether one with its name may have
+/// begun since it was planned. Of one that has one: where that's state of TCP is. Which of both it is says the flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tie(u32);
+
+impl From<Watched> for Tie {
+    fn from(Watched { place, count }: Watched) -> Self {
+        Self(u32::from(place) << 16 | u32::from(count))
+    }
+}
+
+impl From<Option<Handle>> for Tie {
+    fn from(tcp: Option<Handle>) -> Self {
+        // No handle is all ones.
+        Self(tcp.map_or(u32::MAX, Handle::to_bits))
     }
 }
 
@@ -177,7 +197,7 @@ impl Unified {
             next_s: 0,
             fate,
             marks: Marks::SMALL,
-            watched: Watched::default(),
+            tie: Tie::from(None),
         };
         flow.treat(fate, change);
         flow
@@ -197,7 +217,26 @@ impl Unified {
     pub(super) fn is_settled(&self, epoch: u32, now_ms: u32, openings: &Openings) -> bool {
         self.epoch == epoch
             && now_ms.wrapping_sub(self.last_ms) < SILENT_MS
-            && (self.connection.is_some() || openings.is_quiet(self.watched))
+            && (self.connection.is_some() || openings.is_quiet(self.watched()))
+    }
+
+    /// Of a flow without a connection: where to see whether one may have begun, and what stood there.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "both halves are meant")]
+    pub(super) const fn watched(&self) -> Watched {
+        Watched { place: (self.tie.0 >> 16) as u16, count: self.tie.0 as u16 }
+    }
+
+    /// Where the state of its connection is, if it has one of TCP.
+    #[inline]
+    pub(super) const fn tcp(&self) -> Option<Handle> {
+        if self.connection.is_some() { Handle::from_bits(self.tie.0) } else { None }
+    }
+
+    /// What its packets are to its connection.
+    #[inline]
+    pub(super) const fn role(&self) -> Role {
+        if self.marks.has(Marks::ANSWERS) { Role::Responder } else { Role::Initiator }
     }
 
     /// Counts a packet.

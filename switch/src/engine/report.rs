@@ -200,7 +200,7 @@ impl Shard {
 
     fn describe(&self, handle: Handle, flow: &Unified) -> Option<FlowReport> {
         let (at, ufid) = self.flows.identity(handle)?;
-        let tcp = flow.connection.and_then(|at| self.connections.get(at)?.tcp.as_deref());
+        let tcp = flow.tcp().and_then(|at| self.connections.tcp(at));
         let retransmits = |side| tcp.map_or(0, |tcp| tcp.state.retransmits(side));
         let (told_packets, told_bytes) = self.flows.beside(handle)?.told.get();
         Some(FlowReport {

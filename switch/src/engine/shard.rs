@@ -17,7 +17,7 @@ use super::tunnels::{SYN, Tunnels};
 use super::{EngineConfig, Outside, ShardStats, to_ms};
 use crate::Name;
 use crate::compile::Snapshot;
-use crate::flow::connection::{Connection, Fact, Role};
+use crate::flow::connection::{Fact, Role, Tcp};
 use crate::flow::connections::Connections;
 use crate::flow::tcp::{self, Progress, Segment};
 use crate::flow::tuple::{Kind, Tuple};
@@ -241,8 +241,7 @@ impl Shard {
     /// Whether a flow has nothing to learn but what [`follow`] sees to: its connection is TCP's, and open. Touches that.
     #[inline]
     pub(super) fn is_followed(&self, flow: &Unified) -> bool {
-        flow.marks.has(Marks::QUIET)
-            || flow.connection.and_then(|at| self.connections.get(at)).is_some_and(Connection::is_open_tcp)
+        flow.marks.has(Marks::QUIET) || flow.tcp().and_then(|at| self.connections.tcp(at)).is_some_and(Tcp::is_open)
     }
 
     /// Deals with a packet that is not plain, or not of a calm flow.
@@ -377,11 +376,7 @@ impl Shard {
             }
             return true;
         };
-        let role = match self.connections.get(at) {
-            Some(connection) => connection.role(now.direction),
-            None => return false,
-        };
-        match self.track(at, role, segment, marked, now) {
+        match self.track(at, flow.role(), segment, marked, now) {
             Tracked::Goes => true,
             Tracked::Over => {
                 self.end(at, now.ms);
@@ -393,7 +388,7 @@ impl Shard {
     /// Takes a packet into account that belongs to a connection.
     pub(super) fn track(&mut self, at: Handle, role: Role, segment: Segment, marked: bool, now: &Now<'_>) -> Tracked {
         let Some(connection) = self.connections.get_mut(at) else { return Tracked::Over };
-        let Some(tcp) = &mut connection.tcp else {
+        let Some(tcp) = connection.tcp() else {
             if role == Role::Responder && !connection.is(Fact::Answered) {
                 connection.set(Fact::Answered, true);
             }
@@ -402,6 +397,7 @@ impl Shard {
             }
             return Tracked::Goes;
         };
+        let Some(tcp) = self.connections.tcp_mut(tcp) else { return Tracked::Over };
         match tcp.take(role.side(), segment, marked, now.us()) {
             Progress::Unchanged => {}
             Progress::Became(tcp::State::Established) => self.establish(at),
@@ -423,14 +419,14 @@ impl Shard {
         let Some(flow) = self.flows.get(handle) else { return false };
         if let Some(at) = flow.connection {
             self.hear_from_flows(at);
-            if self.connections.get(at).is_none_or(|connection| connection.is_over(now.ms)) {
+            if self.connections.is_over(at, now.ms) {
                 self.stats.expired += 1;
                 self.end(at, now.ms);
                 return false;
             }
         }
         let Some(flow) = self.flows.get(handle) else { return false };
-        if flow.connection.is_none() && !self.openings.is_quiet(flow.watched) {
+        if flow.connection.is_none() && !self.openings.is_quiet(flow.watched()) {
             let tuple = self.flows.identity(handle).and_then(|(_, ufid)| Kind::of(&ufid).tuple());
             if tuple.is_some_and(|tuple| self.connections.find(now.direction, &tuple).is_some()) {
                 self.forget(handle);
@@ -438,7 +434,7 @@ impl Shard {
             }
             let watched = self.watched(now.direction, tuple);
             if let Some(flow) = self.flows.get_mut(handle) {
-                flow.watched = watched;
+                flow.tie = watched.into();
             }
         }
         let Some(flow) = self.flows.get(handle) else { return false };
@@ -465,14 +461,9 @@ pub(super) fn follow(
     let Some(segment) = member.quick.tcp(window).map(Segment::from).filter(|segment| segment.is_plain()) else {
         return false;
     };
-    let Some(connection) = flow.connection.and_then(|at| connections.get_mut(at)) else { return false };
-    if !connection.is_open_tcp() {
-        return false;
-    }
-    let side = connection.role(now.direction).side();
-    let Some(tcp) = &mut connection.tcp else { return false };
+    let Some(tcp) = flow.tcp().and_then(|at| connections.tcp_mut(at)).filter(|tcp| tcp.is_open()) else { return false };
     let marked = has_met_congestion(window, member.quick.layout());
-    if tcp.take(side, segment, marked, now.us()) == Progress::Implausible {
+    if tcp.take(flow.role().side(), segment, marked, now.us()) == Progress::Implausible {
         stats.implausible += 1;
     }
     true

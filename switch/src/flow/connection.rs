@@ -12,7 +12,7 @@
 
 use crate::compile::Stamp;
 use crate::flow::Handle;
-use crate::flow::slab::allocated;
+use crate::flow::slab::{Aligned, allocated};
 use crate::flow::tcp::{self, Progress, Segment};
 use crate::flow::timing::Timing;
 use crate::flow::tuple::Tuple;
@@ -27,12 +27,12 @@ pub(crate) enum Role {
     Responder,
 }
 
-/// A connection of a port. What packets of TCP ask for stands at its head, so that it is in one line, with luck.
+/// A connection of a port.
 #[derive(Debug)]
-#[repr(C)]
 pub(crate) struct Connection {
-    /// Boxed, because what is not TCP is to be small.
-    pub(crate) tcp: Option<Box<Tcp>>,
+    /// Where its state is, if it is TCP's: apart, because what is not TCP is to be small, and packets of open connections ask
+    /// for nothing else.
+    tcp: Option<Handle>,
     /// What is so of it, a bit each.
     facts: u8,
     protocol: u8,
@@ -87,8 +87,8 @@ pub(crate) struct Tcp {
     pub(crate) timing: Timing,
 }
 
-// With the word in front of an allocation that is whole pairs of words.
-const _: () = assert!(size_of::<Tcp>() <= 72);
+// Of a connection nearly all packets of TCP ask for this line alone.
+const _: () = assert!(size_of::<Aligned<Tcp>>() == 64);
 
 /// Entries that a connection has room for.
 const INLINE: usize = 2;
@@ -126,6 +126,17 @@ struct Packed(Narrow, Option<Box<[u128; 2]>>);
 const _: () = assert!(size_of::<Connection>() <= 72);
 
 impl Tcp {
+    /// Of a connection that has just begun.
+    pub(crate) fn new(state: tcp::Connection) -> Self {
+        Self { state, timing: Timing::default() }
+    }
+
+    /// Whether the connection is open.
+    #[inline]
+    pub(crate) fn is_open(&self) -> bool {
+        self.state.state() == tcp::State::Established
+    }
+
     /// Takes in a segment of a side.
     pub(crate) fn take(&mut self, side: tcp::Side, segment: Segment, marked: bool, now_us: u32) -> Progress {
         if self.state.continues(side, segment) {
@@ -143,22 +154,22 @@ impl Tcp {
 }
 
 impl Connection {
-    /// Whether it is TCP's, and open.
+    /// Where its state is, if it is TCP's.
     #[inline]
-    pub(crate) fn is_open_tcp(&self) -> bool {
-        self.tcp.as_ref().is_some_and(|tcp| tcp.state.state() == tcp::State::Established)
+    pub(crate) const fn tcp(&self) -> Option<Handle> {
+        self.tcp
+    }
+
+    /// It is TCP's, with its state there.
+    pub(super) const fn track(&mut self, tcp: Handle) {
+        self.tcp = Some(tcp);
     }
 
     /// Begins one. `entries` are in the order in which the initiator meets them.
-    pub(crate) fn new(
-        direction: Direction,
-        [enter, leave]: [Tuple; 2],
-        entries: &[Entry],
-        tcp: Option<tcp::Connection>,
-    ) -> Self {
+    pub(crate) fn new(direction: Direction, [enter, leave]: [Tuple; 2], entries: &[Entry]) -> Self {
         let mut connection = Self {
             facts: if direction == Direction::Out { Fact::Outbound as u8 } else { 0 },
-            tcp: tcp.map(|state| Box::new(Tcp { state, timing: Timing::default() })),
+            tcp: None,
             enter: Narrow::new(enter),
             leave: Narrow::new(leave),
             protocol: enter.protocol,
@@ -310,39 +321,30 @@ impl Connection {
         }
     }
 
-    /// How long it lives without a packet, in milliseconds.
-    pub(crate) fn lifetime_ms(&self) -> u32 {
-        let most_s = match &self.tcp {
-            Some(tcp) => match tcp.state.state() {
-                tcp::State::SynSent | tcp::State::SynReceived | tcp::State::Midstream => HALF_OPEN_S,
-                tcp::State::Established => u32::MAX,
-                tcp::State::Closing => CLOSING_S,
-                tcp::State::TimeWait => TIME_WAIT_S,
-                tcp::State::Reset => RESET_S,
-            },
+    /// How long it lives without a packet, in milliseconds, if it is TCP's in this state.
+    pub(super) fn lifetime_ms(&self, tcp: Option<tcp::State>) -> u32 {
+        let most_s = match tcp {
+            Some(tcp::State::SynSent | tcp::State::SynReceived | tcp::State::Midstream) => HALF_OPEN_S,
+            Some(tcp::State::Established) => u32::MAX,
+            Some(tcp::State::Closing) => CLOSING_S,
+            Some(tcp::State::TimeWait) => TIME_WAIT_S,
+            Some(tcp::State::Reset) => RESET_S,
             None if self.is(Fact::Answered) => u32::MAX,
             None => HALF_OPEN_S,
         };
         self.idle_s.min(most_s).saturating_mul(1000)
     }
 
-    /// Whether it has lived too long without a packet.
-    pub(crate) fn is_over(&self, now_ms: u32) -> bool {
-        now_ms.wrapping_sub(self.last_ms) > self.lifetime_ms()
-    }
-
     /// Bytes on the heap.
     pub(crate) fn heap(&self) -> usize {
-        let tcp = self.tcp.as_ref().map_or(0, |_| allocated(size_of::<Tcp>()));
-        let more = self.more.as_ref().map_or(0, |more| {
+        self.more.as_ref().map_or(0, |more| {
             let wide = more.tuples.iter().filter(|tuple| tuple.1.is_some()).count();
             allocated(size_of::<More>())
                 + allocated(more.list.capacity() * size_of::<PackedEntry>())
                 + allocated(more.tuples.capacity() * size_of::<Packed>())
                 + wide * allocated(size_of::<[u128; 2]>())
                 + more.upper.as_ref().map_or(0, |_| allocated(size_of::<[[u128; 2]; 2]>()))
-        });
-        tcp + more
+        })
     }
 }
 

@@ -6,10 +6,11 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use super::connection::{Connection, Entry, Fact, Role};
+use super::connection::{Connection, Entry, Fact, Role, Tcp};
 use super::index::Index;
-use super::slab::{Handle, Slab};
+use super::slab::{Aligned, Handle, Slab};
 use super::table::Secret;
+use super::tcp;
 use super::tuple::Tuple;
 use crate::model::Direction;
 
@@ -25,6 +26,8 @@ const DIRECTIONS: [Direction; 2] = [Direction::In, Direction::Out];
 pub(crate) struct Connections {
     index: Index,
     slab: Slab<Connection>,
+    /// States of TCP.
+    tcp: Slab<Tcp, Aligned<Tcp>>,
     secret: Secret,
     resting: HashMap<u64, u32, foldhash::fast::RandomState>,
     queue: VecDeque<(u32, u64)>,
@@ -38,6 +41,7 @@ impl Connections {
         Self {
             index: Index::new(capacity.saturating_mul(2)),
             slab: Slab::new(capacity),
+            tcp: Slab::new(capacity),
             secret,
             resting: HashMap::default(),
             queue: VecDeque::new(),
@@ -82,16 +86,26 @@ impl Connections {
         names.iter().zip(&hashes).all(is_free).then_some(hashes)
     }
 
-    /// Adds one, with the [`hashes`](Self::hashes) of its names.
+    /// Adds one, with the [`hashes`](Self::hashes) of its names and, if it is TCP's, its state.
     ///
     /// # Errors
     /// There is no room; it comes back.
-    pub(crate) fn open(&mut self, connection: Connection, hashes: [u64; 2]) -> Result<Handle, Connection> {
+    pub(crate) fn open(
+        &mut self,
+        connection: Connection,
+        hashes: [u64; 2],
+        tcp: Option<Tcp>,
+    ) -> Result<Handle, Connection> {
         let heap = connection.heap();
         let handle = self.slab.insert(connection)?;
         let [first, second] = hashes.map(|hash| self.index.insert(hash, handle.place()));
         if first && second {
             self.heap += heap;
+            // There is room for as many as there are connections.
+            let tcp = tcp.and_then(|tcp| self.tcp.insert(tcp).ok());
+            if let (Some(tcp), Some(connection)) = (tcp, self.slab.get_mut(handle)) {
+                connection.track(tcp);
+            }
             return Ok(handle);
         }
         for (hash, there) in hashes.into_iter().zip([first, second]) {
@@ -106,6 +120,7 @@ impl Connections {
     pub(crate) fn close(&mut self, handle: Handle, now_ms: u32) -> Option<Connection> {
         let connection = self.slab.remove(handle)?;
         self.heap = self.heap.saturating_sub(connection.heap());
+        connection.tcp().and_then(|tcp| self.tcp.remove(tcp));
         for direction in DIRECTIONS {
             let hash = self.hash(direction, &connection.name(direction));
             self.index.remove(hash, handle.place());
@@ -124,6 +139,30 @@ impl Connections {
     #[inline]
     pub(crate) fn get_mut(&mut self, handle: Handle) -> Option<&mut Connection> {
         self.slab.get_mut(handle)
+    }
+
+    /// The state of a connection of TCP, by where it is.
+    #[inline]
+    pub(crate) fn tcp(&self, at: Handle) -> Option<&Tcp> {
+        self.tcp.get(at)
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(crate) fn tcp_mut(&mut self, at: Handle) -> Option<&mut Tcp> {
+        self.tcp.get_mut(at)
+    }
+
+    /// How far a connection has come, if it is TCP's.
+    pub(crate) fn state(&self, connection: &Connection) -> Option<tcp::State> {
+        connection.tcp().and_then(|at| self.tcp.get(at)).map(|tcp| tcp.state.state())
+    }
+
+    /// Whether a connection has lived too long without a packet, or is there no more.
+    pub(crate) fn is_over(&self, handle: Handle, now_ms: u32) -> bool {
+        self.slab.get(handle).is_none_or(|connection| {
+            now_ms.wrapping_sub(connection.last_ms) > connection.lifetime_ms(self.state(connection))
+        })
     }
 
     /// Replaces the entries of a connection.
@@ -155,7 +194,7 @@ impl Connections {
     /// Bytes that the table holds, room for more included.
     pub(crate) fn memory(&self) -> usize {
         debug_assert_eq!(self.heap, self.slab.iter().map(|(_, held)| held.heap()).sum::<usize>());
-        self.index.memory() + self.slab.memory() + self.heap
+        self.index.memory() + self.slab.memory() + self.tcp.memory() + self.heap
     }
 
     fn rest(&mut self, hash: u64, now_ms: u32) {

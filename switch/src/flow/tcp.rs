@@ -83,13 +83,11 @@ pub enum Progress {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     state: State,
-    /// Whether each side sent its FIN, and whether that was acknowledged: bits by [`Side`].
-    fin_sent: u8,
-    fin_acked: u8,
-    /// Sides of which at least one segment was seen.
-    seen: u8,
-    /// Sides that acknowledged what the other really sent, in a connection picked up midstream.
-    proven: u8,
+    /// Whether each side sent its FIN, and whether that was acknowledged.
+    fins: Sides,
+    /// Whether of each side a segment was seen, and, in a connection picked up midstream, whether that side acknowledged
+    /// what the other really sent.
+    known: Sides,
     /// The number behind each side's FIN, if it was sent.
     fin_end: [u32; 2],
     /// The number behind the last that each side sent.
@@ -98,6 +96,32 @@ pub struct Connection {
     acked: [u32; 2],
     /// Segments of each side that had been seen before.
     retransmits: [u32; 2],
+}
+
+/// Two facts about each side: a bit of the first by [`Side`], and above both, one of the second.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sides(u8);
+
+impl Sides {
+    const fn first(self) -> u8 {
+        self.0 & BOTH
+    }
+
+    const fn second(self) -> u8 {
+        self.0 >> 2
+    }
+
+    const fn has_first(self, side: Side) -> bool {
+        self.first() & side.bit() != 0
+    }
+
+    const fn set_first(&mut self, side: Side) {
+        self.0 |= side.bit();
+    }
+
+    const fn set_second(&mut self, side: Side) {
+        self.0 |= side.bit() << 2;
+    }
 }
 
 impl Side {
@@ -145,15 +169,13 @@ impl Connection {
             (true, false) => State::SynSent,
             (false, true) => State::Midstream,
         };
-        let fin = if first.has(FIN) { Side::Initiator.bit() } else { 0 };
+        let sender = Sides(Side::Initiator.bit());
         let acked = if first.has(ACK) { [first.seq, first.ack] } else { [first.seq, 0] };
         Some(Self {
             state,
-            fin_sent: fin,
-            fin_acked: 0,
+            fins: if first.has(FIN) { sender } else { Sides(0) },
+            known: sender,
             fin_end: [first.end(), 0],
-            seen: Side::Initiator.bit(),
-            proven: 0,
             next: [first.end(), acked[1]],
             acked,
             retransmits: [0; 2],
@@ -237,7 +259,7 @@ impl Connection {
         let believed = match (self.state, side) {
             (State::SynSent, Side::Responder) => segment.has(ACK) && self.answers_syn(segment),
             (State::SynSent, Side::Initiator) => segment.seq == *self.next_of(Side::Initiator),
-            _ if self.seen & side.bit() == 0 => segment.seq == *self.acked_of(side),
+            _ if !self.known.has_first(side) => segment.seq == *self.acked_of(side),
             _ => in_window(segment.seq, *self.acked_of(side), *self.next_of(side)),
         };
         if believed {
@@ -261,7 +283,7 @@ impl Connection {
                 let answers = segment.has(SYN) && segment.has(ACK) && self.answers_syn(segment);
                 if answers {
                     self.state = State::SynReceived;
-                    self.seen |= side.bit();
+                    self.known.set_first(side);
                     self.acked = [segment.ack, segment.seq];
                     *self.next_of(side) = segment.end();
                 }
@@ -282,27 +304,27 @@ impl Connection {
         if segment.has(SYN) || !segment.has(ACK) {
             return false;
         }
-        let first = self.seen & side.bit() == 0;
+        let first = !self.known.has_first(side);
         if first {
             // What the other side acknowledged before must be something that this one is about to send.
             let expected = *self.next_of(side);
             if !in_window(expected, segment.seq.wrapping_sub(MAX_WINDOW), segment.end()) {
                 return false;
             }
-            self.seen |= side.bit();
+            self.known.set_first(side);
             *self.next_of(side) = segment.seq;
         }
         let other = side.other();
         // The first segment's own acknowledgement is of what was not seen, so it proves nothing.
-        let proof = self.seen & other.bit() != 0 && in_window(segment.ack, *self.acked_of(other), *self.next_of(other));
+        let proof = self.known.has_first(other) && in_window(segment.ack, *self.acked_of(other), *self.next_of(other));
         if !self.advance(side, segment) {
             return false;
         }
         if proof {
-            self.proven |= side.bit();
+            self.known.set_second(side);
         }
-        if self.proven == BOTH {
-            self.state = if self.fin_sent == 0 { State::Established } else { State::Closing };
+        if self.known.second() == BOTH {
+            self.state = if self.fins.first() == 0 { State::Established } else { State::Closing };
         }
         true
     }
@@ -354,25 +376,25 @@ impl Connection {
     /// Takes in a FIN. `false`: there was another, or more than it ends was sent already.
     fn closes(&mut self, side: Side, segment: Segment) -> bool {
         let (end, next) = (segment.end(), *self.next_of(side));
-        let known = self.fin_sent & side.bit() != 0;
+        let known = self.fins.has_first(side);
         let fin_end = self.fin_end_of(side);
         if known {
             return *fin_end == end;
         }
         *fin_end = end;
-        self.fin_sent |= side.bit();
+        self.fins.set_first(side);
         before_or_at(next, end)
     }
 
     /// What the numbers now say about the state; those of `acked` were just acknowledged.
     fn settle(&mut self, acked: Side) {
         let covered = before_or_at(*self.fin_end_of(acked), *self.acked_of(acked));
-        if self.fin_sent & acked.bit() != 0 && covered {
-            self.fin_acked |= acked.bit();
+        if self.fins.has_first(acked) && covered {
+            self.fins.set_second(acked);
         }
         match self.state {
-            State::Established if self.fin_sent != 0 => self.state = State::Closing,
-            State::Closing if self.fin_acked == BOTH => self.state = State::TimeWait,
+            State::Established if self.fins.first() != 0 => self.state = State::Closing,
+            State::Closing if self.fins.second() == BOTH => self.state = State::TimeWait,
             _ => {}
         }
     }

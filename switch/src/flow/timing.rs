@@ -2,7 +2,7 @@
 //! Round trips and congestion marks of a TCP connection that passes by (VF-22).
 //!
 //! A side's round trip is from here to the other side and back: from a segment of it to the first
-//! acknowledgement of all of that segment. One segment of each side is timed at once; what may have been
+//! acknowledgement of all of that segment. One segment is timed at once, of whichever side sends next; what may have been
 //! sent again is not timed (Karn), because nobody knows which one is acknowledged.
 
 use super::tcp::{ACK, Segment, Side};
@@ -11,9 +11,9 @@ use super::tcp::{ACK, Segment, Side};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timing {
     /// Of the segment that is timed the number behind it.
-    end: [u32; 2],
-    /// When it was seen, in microseconds, round and round; 0: none is timed.
-    at_us: [u32; 2],
+    end: u32,
+    /// When it was seen, in microseconds, round and round; in place of the lowest bit, whose it is. 0: none is timed.
+    at_us: u32,
     /// The smoothed round trip in microseconds (RFC 6298); 0: none was measured.
     smoothed_us: [u32; 2],
     /// Packets that were marked as having met congestion.
@@ -22,30 +22,32 @@ pub(crate) struct Timing {
 
 impl Timing {
     /// Takes in a believed segment of a side. `again`: it was seen before.
+    #[inline]
     pub(crate) fn observe(&mut self, side: Side, segment: Segment, again: bool, marked: bool, now_us: u32) {
-        let (own, other) = (side as usize, side.other() as usize);
-        if marked && let Some(count) = self.marked.get_mut(own) {
+        if marked {
+            let count = of(&mut self.marked, side);
             *count = count.saturating_add(1);
         }
-        if let (Some(end), Some(at_us)) = (self.end.get_mut(own), self.at_us.get_mut(own)) {
-            if again {
-                *at_us = 0;
-            } else if *at_us == 0 && segment.end() != segment.seq {
-                // 0 is no time.
-                (*end, *at_us) = (segment.end(), now_us | 1);
+        let is_own = self.at_us & 1 == side as u32;
+        if self.at_us != 0 {
+            if is_own && again {
+                self.at_us = 0;
+            } else if !is_own && segment.flags & ACK != 0 && segment.ack.wrapping_sub(self.end) < 1 << 31 {
+                let sample = now_us.wrapping_sub(self.at_us).clamp(1, MAX_SAMPLE_US);
+                let smoothed = of(&mut self.smoothed_us, side.other());
+                *smoothed = match *smoothed {
+                    0 => sample,
+                    old => (old - old / 8 + sample / 8).max(1),
+                };
+                self.at_us = 0;
             }
         }
-        let slots = (self.end.get(other), self.at_us.get_mut(other), self.smoothed_us.get_mut(other));
-        let (Some(end), Some(at_us), Some(smoothed)) = slots else { return };
-        if *at_us == 0 || segment.flags & ACK == 0 || segment.ack.wrapping_sub(*end) >= 1 << 31 {
-            return;
+        if self.at_us == 0 && !again && segment.end() != segment.seq {
+            let at_us = now_us & !1;
+            // 0 is no time.
+            self.at_us = if at_us == 0 { 2 } else { at_us } | side as u32;
+            self.end = segment.end();
         }
-        let sample = now_us.wrapping_sub(*at_us).clamp(1, MAX_SAMPLE_US);
-        *at_us = 0;
-        *smoothed = match *smoothed {
-            0 => sample,
-            old => (old - old / 8 + sample / 8).max(1),
-        };
     }
 
     /// The smoothed round trip of each side, in microseconds.
@@ -56,6 +58,14 @@ impl Timing {
     /// Packets of each side that had met congestion.
     pub(crate) const fn marked(&self) -> [u32; 2] {
         self.marked
+    }
+}
+
+const fn of(both: &mut [u32; 2], side: Side) -> &mut u32 {
+    let [initiator, responder] = both;
+    match side {
+        Side::Initiator => initiator,
+        Side::Responder => responder,
     }
 }
 
