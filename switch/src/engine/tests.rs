@@ -634,7 +634,7 @@ fn flows_know_what_they_carried_and_how_far_it_is() {
 fn memory_of_a_pair_is_bounded() {
     // Five layers of which two are stateful: keys, flows, programs, connections, TCP and the slack of tables.
     const PAIRS: u32 = 20_000;
-    for (tcp, nat, most) in [(false, false, 432), (true, false, 512), (false, true, 432), (true, true, 512)] {
+    for (tcp, nat, most) in [(false, false, 432), (true, false, 496), (false, true, 432), (true, true, 496)] {
         let mut bench = Bench::new();
         let config = EngineConfig { flows: 50_000, small_flows: 40_000, plans_per_second: u32::MAX, seed: 3 };
         bench.engine = Engine::new(config);
