@@ -41,6 +41,8 @@ pub struct Burst {
     len: usize,
     /// Whether any frame is longer than its window.
     has_payload: bool,
+    /// Whether packets of one flow are likely to stand together.
+    has_runs: bool,
     /// Where the window starts in its slot, and its length: start + length <= SLOT.
     span: [Span; MAX_BURST],
     frame_len: [u32; MAX_BURST],
@@ -80,6 +82,7 @@ impl Burst {
         Box::new(Self {
             len: 0,
             has_payload: false,
+            has_runs: false,
             span: [Span { start: 0, len: 0 }; MAX_BURST],
             frame_len: [0; MAX_BURST],
             ingress: [PortId(0); MAX_BURST],
@@ -95,6 +98,7 @@ impl Burst {
     pub const fn clear(&mut self) {
         self.len = 0;
         self.has_payload = false;
+        self.has_runs = false;
     }
 
     /// Adds a packet and returns its window, `min(frame_len, WINDOW)` bytes, which the caller must
@@ -134,6 +138,7 @@ impl Burst {
         }
         self.len = len;
         self.has_payload = longest > u32::from(FRESH_MAX);
+        self.has_runs = false;
         self.ingress.iter_mut().take(len).for_each(|slot| *slot = ingress);
         self.verdict.iter_mut().take(len).for_each(|slot| *slot = Verdict::Pending);
         self.offload.iter_mut().take(len).for_each(|slot| *slot = Offload::NONE);
@@ -259,6 +264,20 @@ impl Burst {
     #[must_use]
     pub const fn has_payload(&self) -> bool {
         self.has_payload
+    }
+
+    /// Whether packets of one flow are likely to stand together, so that it pays to compare each with the one before.
+    #[inline]
+    #[must_use]
+    pub const fn has_runs(&self) -> bool {
+        self.has_runs
+    }
+
+    /// Says so, of the packets that are there and those to come until the burst is cleared. It is a hint: nothing is
+    /// decided by it.
+    #[inline]
+    pub const fn set_runs(&mut self, has_runs: bool) {
+        self.has_runs = has_runs;
     }
 
     /// [`window`](Self::window) and [`payload_len`](Self::payload_len) of packet `i` in one.

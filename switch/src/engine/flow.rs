@@ -242,8 +242,23 @@ impl Unified {
     /// Counts a packet.
     #[inline]
     pub(super) fn count(&mut self, bytes: u32, now_ms: u32) {
-        self.packets = self.packets.saturating_add(1);
-        self.bytes = self.bytes.saturating_add(u64::from(bytes));
+        self.count_run(1, u64::from(bytes), now_ms);
+    }
+
+    /// Whether its packets have nothing to tell and pass as they are: a run of them is one.
+    #[inline]
+    pub(super) fn is_idle_talk(&self) -> bool {
+        self.fate == Fate::Pass
+            && self.marks.is_steady()
+            && self.marks.has(Marks::QUIET)
+            && !self.marks.has(Marks(Marks::CHANGES.0 | Marks::TUNNEL.0))
+    }
+
+    /// Counts a run of packets.
+    #[inline]
+    pub(super) fn count_run(&mut self, packets: u32, bytes: u64, now_ms: u32) {
+        self.packets = self.packets.saturating_add(packets);
+        self.bytes = self.bytes.saturating_add(bytes);
         self.last_ms = now_ms;
         self.marks.set(Marks::SEEN, true);
     }

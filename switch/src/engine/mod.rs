@@ -29,6 +29,7 @@
 //! | `mod.rs` | [`Engine`]: the shards of a worker |
 //! | `shard.rs` | a port's flows; what happens to a burst |
 //! | `batch.rs` | a burst on its way to its flows |
+//! | `runs.rs` | packets of one flow that stand together |
 //! | `begin.rs` | the first packet of a flow |
 //! | `reconcile.rs` | flows and connections after policy changed |
 //! | `ends.rs` | forgetting: flows, connections, sweeping, room for others |
@@ -51,6 +52,7 @@ mod limits;
 mod path;
 mod reconcile;
 mod report;
+mod runs;
 mod shard;
 mod through;
 mod treatment;

@@ -183,22 +183,40 @@ impl Shard {
             let flows = batch.plain_flows().flatten().filter_map(|at| self.flows.get(at));
             black_box(flows.filter(|flow| self.is_followed(flow)).count());
         }
-        let mut hits = 0;
-        for (i, member) in batch.members().enumerate() {
-            if member.is_plain() && self.hit_calm(burst, &member, &now, through >> i & 1 != 0, outside) {
-                hits += 1;
-            } else {
-                self.slow(burst, &batch, i, &member, &now, outside);
-            }
-        }
+        let hits = if batch.has_runs() {
+            self.hit_runs(burst, &batch, &now, through, outside)
+        } else {
+            self.hit_each(burst, &batch, &now, through, outside)
+        };
         self.stats.hits += hits;
         self.batch = Some(batch);
+    }
+
+    /// Deals with the packets one by one. `through`: of which the flow leads on, a bit each. Returns how many were calm.
+    #[inline]
+    fn hit_each(
+        &mut self,
+        burst: &mut Burst,
+        batch: &Batch,
+        now: &Now<'_>,
+        through: u64,
+        outside: &mut Outside<'_>,
+    ) -> u64 {
+        let mut hits = 0;
+        for (i, member) in batch.members().enumerate() {
+            if member.is_plain() && self.hit_calm(burst, &member, now, through >> i & 1 != 0, outside) {
+                hits += 1;
+            } else {
+                self.slow(burst, batch, i, &member, now, outside);
+            }
+        }
+        hits
     }
 
     /// Deals with a packet of a flow that has nothing to learn from it: nearly every packet comes here. `false`: there is
     /// more to it, and nothing was done.
     #[inline]
-    fn hit_calm(
+    pub(super) fn hit_calm(
         &mut self,
         burst: &mut Burst,
         member: &Member,
@@ -246,7 +264,7 @@ impl Shard {
 
     /// Deals with a packet that is not plain, or not of a calm flow.
     #[inline(never)]
-    fn slow(
+    pub(super) fn slow(
         &mut self,
         burst: &mut Burst,
         batch: &Batch,

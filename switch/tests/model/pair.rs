@@ -81,6 +81,7 @@ impl Pair {
             let len = u32::try_from(frame.len()).unwrap();
             burst.push(PORTS[from], len, Offload::NONE, 0).unwrap().copy_from_slice(frame);
         }
+        burst.set_runs(frames.len().is_multiple_of(2));
         self.engine.begin_burst(1);
         self.engine.process(&mut burst, PORTS[from], Direction::Out, self.now);
         burst.set_pending(Verdict::Forward(to));
