@@ -266,6 +266,18 @@ impl Burst {
         self.has_payload
     }
 
+    /// Whether the type of any frame may be one of 88xx, or behind a tag. For frames that nobody has edited, and cheap: who is
+    /// told so looks closely.
+    #[inline]
+    #[must_use]
+    pub fn may_hold_type_88(&self) -> bool {
+        const TYPE: usize = HEADROOM + 12;
+        let slots = self.slots.get(..self.len).unwrap_or_default();
+        // 88 begins 88xx and a service tag, 81 a customer's tag; what a frame too short to have a type has there is of no
+        // consequence but time.
+        slots.iter().fold(false, |any, Slot(bytes)| any | (bytes.get(TYPE).is_some_and(|byte| byte & 0xf6 == 0x80)))
+    }
+
     /// Whether packets of one flow are likely to stand together, so that it pays to compare each with the one before.
     #[inline]
     #[must_use]

@@ -53,6 +53,8 @@ macro_rules! drop_causes {
 }
 
 drop_causes! {
+    /// An aggregate, or a frame that negotiates about them, from who has not negotiated, or who may not.
+    Aggregate => "aggregate",
     /// A fragment that overlaps another, or is shorter than the header that it should begin with.
     BadFragment => "bad_fragment",
     /// The offload metadata contradicts the frame: an offset beyond its end, an unknown kind.

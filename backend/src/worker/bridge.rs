@@ -14,6 +14,7 @@ use switch::model::Direction;
 use switch::{Bridge, bridge::admit};
 
 use super::Worker;
+use super::aggregate;
 use super::egress::Egress;
 use super::finish::{Cutter, complete_checksum};
 use super::handover::Sender;
@@ -68,6 +69,7 @@ impl Worker {
             return 0;
         }
         self.path.burst.refill(source.common.port(), source.queue.frames(held));
+        aggregate::refuse(&mut self.path.burst);
         let bytes = self.path.burst.bytes();
         let ingress = Ingress {
             port: source.common.port(),

@@ -10,6 +10,7 @@
 //! turns the mailbox is served ([`mod@mailbox`]). Nothing in a turn allocates, locks or makes a system call, except these
 //! and what concerns packets that must wait ([`park`], [`hop_park`]).
 
+mod aggregate;
 mod bridge;
 mod commands;
 mod crossconnect;

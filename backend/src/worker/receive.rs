@@ -5,6 +5,7 @@ use packet::{DropCause, WINDOW};
 use switch::model::Direction;
 
 use super::Worker;
+use super::aggregate;
 use super::bridge::Ingress;
 use super::finish::offload_of;
 use super::payload::Payload;
@@ -55,6 +56,7 @@ impl Worker {
             counters.oversized.add(oversized);
             counters.drop_packets(DropCause::TooBig, lost);
         }
+        aggregate::refuse(burst);
         let payload = Payload::Slices(&payloads);
         let ingress = Ingress { port: *port, pair: 0, payload, offloads: unfinished > 0, waits_since: None };
         self.path.run(&ingress, Direction::Out, self.clock.nanos_at(now));
