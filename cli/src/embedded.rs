@@ -21,8 +21,8 @@ pub(crate) struct Shape<'a> {
     pub(crate) ports: &'a [&'static str],
     /// Queue pairs of each.
     pub(crate) queues: u16,
-    /// Wire the first two ports back to back, instead of bridging all.
-    pub(crate) crossconnect: bool,
+    /// Ports that are wired back to back; all others are on the bridge.
+    pub(crate) wires: &'a [[&'static str; 2]],
     /// How the worker waits.
     pub(crate) poll: PollMode,
     /// Core of the worker.
@@ -54,10 +54,10 @@ impl EmbeddedNode {
             }
             ports.push(port);
         }
-        let crossconnects = match (&*names, shape.crossconnect) {
-            ([first, second, ..], true) => vec![CrossConnect { ports: [first.clone(), second.clone()] }],
-            _ => Vec::new(),
-        };
+        let mut crossconnects = Vec::new();
+        for [first, second] in shape.wires {
+            crossconnects.push(CrossConnect { ports: [Name::new(*first)?, Name::new(*second)?] });
+        }
         let control = ControlConfig {
             socket: SocketPath::new(dir.path().join("control.sock"))?,
             state_dir: dir.path().join("state"),

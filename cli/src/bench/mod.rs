@@ -38,6 +38,7 @@
 //! | `latency` | how long frames took |
 //! | `pace` | sending at a rate |
 //! | `report` | what is printed |
+//! | `scene` | two CNFs that send and two that receive, with or without aggregates |
 
 mod cycle;
 mod dialog;
@@ -54,6 +55,7 @@ mod options;
 mod pace;
 mod pvp;
 mod report;
+mod scene;
 mod stamp;
 mod tcp;
 mod window;
@@ -72,7 +74,10 @@ enum What {
 
 /// Runs the benchmark that was asked for.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
+    let What::Pvp(options) = &args.what;
+    options.check()?;
     match &args.what {
+        What::Pvp(options) if options.is_scene() => scene::run(options),
         What::Pvp(options) => pvp::run(options),
     }
 }

@@ -14,6 +14,7 @@ use switch::model::Controller;
 use super::flood;
 use super::options::{Options, Poll};
 use super::pvp::as_float;
+use super::scene;
 use crate::client::{Client, Control};
 use crate::embedded::{EmbeddedNode, Shape};
 
@@ -41,6 +42,9 @@ impl Node {
             }
             if options.flood.is_some() {
                 apply(flood::POLICY, &policies)?;
+            }
+            if options.is_bridged_scene() {
+                apply(&scene::policy(), &policies)?;
             }
             return Ok(Self::Embedded(node));
         }
@@ -79,9 +83,17 @@ impl Node {
 
 fn start(options: &Options) -> anyhow::Result<EmbeddedNode> {
     EmbeddedNode::start(&Shape {
-        ports: if options.flood.is_some() { &["a", "b", "c"] } else { &["a", "b"] },
+        ports: match (options.is_scene(), options.flood) {
+            (true, _) => &scene::PORTS,
+            (false, Some(_)) => &["a", "b", "c"],
+            (false, None) => &["a", "b"],
+        },
         queues: options.pairs,
-        crossconnect: !options.bridge,
+        wires: match (options.is_scene(), options.bridge || options.is_bridged_scene()) {
+            (_, true) => &[],
+            (true, false) => &[["a", "c"], ["b", "d"]],
+            (false, false) => &[["a", "b"]],
+        },
         poll: match options.poll {
             Poll::Busy => PollMode::Busy,
             Poll::Adaptive => PollMode::Adaptive,

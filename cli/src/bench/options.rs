@@ -93,6 +93,15 @@ pub(crate) struct Options {
     /// A third port sends as much as it can, through stateful policy of its own and for nobody
     #[arg(long, value_enum, requires = "bridge", value_name = "WHAT")]
     pub(super) flood: Option<Flood>,
+    /// Two CNFs that send and two that receive, on our own node: on its bridge under a stateful layer, or wired in pairs
+    #[arg(long, value_enum, conflicts_with_all = ["sockets", "bridge", "flood", "tcp", "expect", "pairs"], value_name = "WHICH")]
+    pub(super) scene: Option<Scene>,
+    /// CNFs and node put packets together; in a scene
+    #[arg(long)]
+    pub(super) aggregate: bool,
+    /// Packets of a flow that are sent one behind the other; in a scene
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub(super) run_length: u32,
     /// How our own node waits for packets
     #[arg(long, value_enum, default_value_t = Poll::Busy, conflicts_with = "sockets")]
     pub(super) poll: Poll,
@@ -114,6 +123,25 @@ pub(super) enum Ring {
     Packed,
     /// Three rings
     Split,
+}
+
+/// What the four CNFs of a scene are connected by.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Scene {
+    /// The MAC bridge, with one stateful layer at every port
+    #[default]
+    Bridge,
+    /// Wires, from each that sends to one that receives
+    Crossconnect,
+}
+
+impl Scene {
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Crossconnect => "crossconnect",
+        }
+    }
 }
 
 /// How the node waits.
@@ -146,6 +174,11 @@ impl Options {
     pub(super) fn check(&self) -> anyhow::Result<()> {
         let (shortest, longest) = (self.transport().shortest(), frames::LONGEST);
         ensure!((shortest..=longest).contains(&self.size), "--size: {shortest} to {longest} bytes are possible");
+        ensure!(
+            !self.is_scene() || self.sockets.is_empty() && !self.bridge && self.pairs == 1,
+            "--aggregate: a scene is on a node of our own, each CNF has one queue pair"
+        );
+        ensure!((1..=4096).contains(&self.run_length), "--run-length: 1 to 4096 are possible");
         ensure!(self.seconds > 0.0 && self.seconds <= 86_400.0, "--seconds: not between 0 and a day");
         ensure!((1..=64).contains(&self.pairs), "--pairs: 1 to 64 are possible");
         ensure!((1..=flows::MOST).contains(&self.flows), "--flows: 1 to {} are possible", flows::MOST);
@@ -162,6 +195,16 @@ impl Options {
         );
         ensure!(self.sockets.is_empty() || self.sockets.len() == 2, "--sockets: two are needed, as A,B");
         Ok(())
+    }
+
+    /// Whether it is a scene that is asked for.
+    pub(super) const fn is_scene(&self) -> bool {
+        self.aggregate || self.scene.is_some()
+    }
+
+    /// Whether it is one on the bridge.
+    pub(super) fn is_bridged_scene(&self) -> bool {
+        self.is_scene() && self.scene.unwrap_or_default() == Scene::Bridge
     }
 
     pub(super) const fn transport(&self) -> Transport {

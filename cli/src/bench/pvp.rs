@@ -23,7 +23,6 @@ const SURVEY: Duration = Duration::from_secs(1);
 
 /// Runs what the options say, and prints what it found.
 pub(super) fn run(options: &Options) -> anyhow::Result<()> {
-    options.check()?;
     let report = measure(options)?;
     let text = if options.json { serde_json::to_string(&report)? } else { report.to_string() };
     output::print(&format!("{text}\n"))
@@ -118,7 +117,7 @@ fn attach(options: &Options, sockets: &[PathBuf]) -> anyhow::Result<Vec<Device>>
 }
 
 /// Keeps this thread on one core, if there is such a core.
-fn pin(cpu: u16) {
+pub(super) fn pin(cpu: u16) {
     let mut set = CpuSet::new();
     set.set(usize::from(cpu));
     if let Err(error) = sched_setaffinity(None, &set) {

@@ -59,7 +59,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let node = EmbeddedNode::start(&Shape {
         ports: &CNFS.map(|(name, _)| name),
         queues: 1,
-        crossconnect: false,
+        wires: &[],
         poll: PollMode::Adaptive,
         cpu: None,
     })?;

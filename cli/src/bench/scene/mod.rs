@@ -1,0 +1,315 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A scene: two CNFs that send and two that receive, on one node, with or without aggregates.
+//!
+//! Every flow is opened by an exchange of packets before anything is measured, and every packet that arrives is compared with
+//! what was sent, byte by byte, and counted in its flow: a run proves that all arrived, once and in order.
+//!
+//! | module | job |
+//! |---|---|
+//! | `traffic` | flows, frames, the account of what arrives |
+//! | `source` | a CNF that sends |
+//! | `sink` | a CNF that receives |
+//! | `report` | what is printed |
+
+mod report;
+mod sink;
+mod source;
+mod traffic;
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use backend::sys::{Clock, cycles};
+use cnf::{Device, Endpoint, Port};
+
+use self::report::Report;
+use self::sink::Sink;
+use self::source::{Item, Source};
+use self::traffic::{Account, Flow, SINKS, SOURCES};
+use super::node::Node;
+use super::options::{Options, Percent};
+use super::pace::Pace;
+use super::pvp::{as_float, pin};
+use crate::output;
+
+/// Before anything is measured; and how long to look for what goes, before a share of it is measured.
+const WARM_UP: Duration = Duration::from_millis(300);
+const SURVEY: Duration = Duration::from_millis(500);
+
+/// How long opening all flows may take, and how long one that was not answered waits before it is asked again.
+const OPENING: Duration = Duration::from_secs(10);
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
+/// When nothing has moved for so long after sending stopped, what is missing is lost.
+const QUIET: Duration = Duration::from_millis(300);
+
+/// Flows that are opened at once: fewer than receive buffers.
+const AT_ONCE: usize = 64;
+
+/// The state that every CNF's port has in front of the bridge.
+pub(super) const PORTS: [&str; SOURCES + SINKS] = ["a", "b", "c", "d"];
+
+/// Policy of a bridged scene: one stateful layer at every port.
+pub(super) fn policy() -> String {
+    let mut text = "controller = \"scene\"\n".to_owned();
+    for port in PORTS {
+        text += &format!("[[layer]]\nport = \"{port}\"\nname = \"acl\"\norder = 0\ndefault = \"block\"\n");
+        text += "[[layer.group]]\nname = \"all\"\norder = 0\n";
+        for direction in ["out", "in"] {
+            text += &format!("[[layer.group.rule]]\nname = \"{direction}\"\npriority = 1\ndir = \"{direction}\"\n");
+            text += "action = { type = \"allow\", stateful = true, idle_s = 240 }\n";
+        }
+    }
+    text
+}
+
+/// Runs what the options say, and prints what it found.
+pub(super) fn run(options: &Options) -> anyhow::Result<()> {
+    let report = measure(options)?;
+    let text = if options.json { serde_json::to_string(&report)? } else { report.to_string() };
+    output::print(&format!("{text}\n"))
+}
+
+fn measure(options: &Options) -> anyhow::Result<Report> {
+    let node = Node::new(options)?;
+    pin(options.cpu);
+    let sockets = node.sockets().context("a scene is on a node of our own")?;
+    let endpoints: Vec<Endpoint> =
+        sockets.iter().map(|socket| Endpoint::open(options.device(socket.clone()))).collect::<Result<_, _>>()?;
+    let devices: Vec<Device> = endpoints.iter().map(Endpoint::attach).collect::<Result<_, _>>()?;
+    node.wait_until_up()?;
+    let mut scene = Scene::new(devices, options)?;
+    scene.open()?;
+    scene.load(options);
+
+    let mut rate = options.rate;
+    let mut capacity = None;
+    scene.run(rate, WARM_UP)?;
+    if let Some(Percent(share)) = options.load {
+        let all = scene.run(None, SURVEY)?.per_second();
+        (rate, capacity) = (Some(all * share), Some(all));
+        scene.drain()?;
+        scene.run(rate, WARM_UP)?;
+    }
+    scene.drain()?;
+    let before = node.work()?;
+    scene.account.restart();
+    let count = scene.run(rate, options.duration())?;
+    let after = node.work()?;
+    scene.drain()?;
+    scene.check()?;
+
+    let cycles = before.zip(after).and_then(|(before, after)| after.cycles_per_packet_since(before));
+    Ok(Report {
+        scene: options.scene.unwrap_or_default().name(),
+        aggregate: options.aggregate,
+        run_length: options.run_length,
+        size: options.size,
+        flows: options.flows,
+        seconds: count.seconds,
+        rx_pps: count.per_second().round(),
+        verified: scene.account.received,
+        lost: 0,
+        cycles_per_packet: cycles,
+        sent_frames_per_packet: as_float(count.sent_frames) / as_float(count.sent.max(1)),
+        received_frames_per_packet: as_float(count.received_frames) / as_float(count.received.max(1)),
+        latency_ns: scene.account.latency(),
+        rate,
+        capacity_pps: capacity,
+        generator_idle: as_float(count.idle_cycles) / as_float(count.cycles.max(1)),
+        tsc_hz: Clock::get().hertz(),
+    })
+}
+
+/// What was counted in a stretch of time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Count {
+    seconds: f64,
+    sent: u64,
+    sent_frames: u64,
+    received: u64,
+    received_frames: u64,
+    cycles: u64,
+    idle_cycles: u64,
+}
+
+impl Count {
+    fn per_second(&self) -> f64 {
+        as_float(self.received) / self.seconds
+    }
+}
+
+/// All CNFs.
+struct Scene {
+    flows: Vec<Flow>,
+    sources: Vec<Source>,
+    sinks: Vec<Sink>,
+    account: Account,
+    /// Packets of each source that may be on their way.
+    window: u64,
+}
+
+impl Scene {
+    fn new(devices: Vec<Device>, options: &Options) -> anyhow::Result<Self> {
+        ensure!(devices.len() == PORTS.len(), "{} devices instead of {}", devices.len(), PORTS.len());
+        let flows = traffic::flows(options.flows, options.size, !options.is_bridged_scene());
+        let (mut sources, mut sinks) = (Vec::new(), Vec::new());
+        for (number, mut device) in devices.into_iter().enumerate() {
+            let pair = device.take_pairs().into_iter().next().context("a device without queues")?;
+            let port = Port::new(pair)?;
+            if number < SOURCES {
+                sources.push(Source::new(device, port, flows.len()));
+            } else {
+                sinks.push(Sink::new(number - SOURCES, device, port));
+            }
+        }
+        let account = Account::new(&flows)?;
+        // All may be for one sink.
+        let window = u64::from(options.queue_size) / SOURCES as u64;
+        Ok(Self { flows, sources, sinks, account, window })
+    }
+
+    /// Sends the first packet of every flow until it is answered and its answer arrives.
+    fn open(&mut self) -> anyhow::Result<()> {
+        let clock = Clock::get();
+        let (end, again) = (cycles() + clock.to_ticks(OPENING), clock.to_ticks(ASK_AGAIN));
+        let mut open = vec![false; self.flows.len()];
+        let mut buffer = vec![0; self.flows.first().map_or(0, |flow| flow.frame.len()) + 16];
+        for from in (0..self.flows.len()).step_by(AT_ONCE) {
+            let to = (from + AT_ONCE).min(self.flows.len());
+            let mut asked = None;
+            while open.iter().take(to).skip(from).any(|open| !open) {
+                let now = cycles();
+                ensure!(now < end, "of {} flows {} open", open.len(), open.iter().filter(|open| **open).count());
+                if asked.is_none_or(|asked| now - asked > again) {
+                    asked = Some(now);
+                    for flow in self.flows.iter().zip(&open).take(to).skip(from).filter(|(_, open)| !**open) {
+                        let source = self.sources.get_mut(flow.0.source).context("a source")?;
+                        source.port.send_burst(&[&flow.0.frame])?;
+                    }
+                }
+                for sink in &mut self.sinks {
+                    let mut heard = Vec::new();
+                    sink.port.receive_burst(AT_ONCE, |received| {
+                        let len = received.read(&mut buffer);
+                        heard.push(traffic::opened(buffer.get(..len).unwrap_or_default(), open.len()));
+                    })?;
+                    for flow in heard {
+                        let flow = self.flows.get(flow?).context("a flow")?;
+                        sink.port.send_burst(&[&flow.answer])?;
+                    }
+                }
+                for source in &mut self.sources {
+                    let mut heard = Vec::new();
+                    source.port.receive_burst(AT_ONCE, |received| {
+                        let len = received.read(&mut buffer);
+                        heard.push(traffic::opened(buffer.get(..len).unwrap_or_default(), open.len()));
+                    })?;
+                    for flow in heard {
+                        if let Some(open) = open.get_mut(flow?) {
+                            *open = true;
+                        }
+                    }
+                }
+            }
+        }
+        // What was asked twice, or flooded, is still to come.
+        let (mut quiet, limit) = (cycles(), clock.to_ticks(ASK_AGAIN));
+        while cycles() - quiet < limit {
+            let sinks = self.sinks.iter_mut().map(|sink| &mut sink.port);
+            for port in self.sources.iter_mut().map(|source| &mut source.port).chain(sinks) {
+                if port.receive_burst(AT_ONCE, |_| {})? > 0 {
+                    quiet = cycles();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts together what every source sends: runs of packets of a flow, one flow after the other.
+    fn load(&mut self, options: &Options) {
+        for (number, source) in self.sources.iter_mut().enumerate() {
+            let own = self.flows.iter().enumerate().filter(|(_, flow)| flow.source == number);
+            let packets = own.flat_map(|(at, flow)| (0..options.run_length).map(move |_| (at, &flow.frame)));
+            let items = packets.map(|(at, frame)| Item { bytes: frame.clone(), packets: [(0, at)].into() });
+            source.load(items.collect());
+        }
+    }
+
+    /// Sends and receives for so long.
+    fn run(&mut self, rate: Option<f64>, length: Duration) -> anyhow::Result<Count> {
+        let clock = Clock::get();
+        let length = clock.to_ticks(length);
+        let mut pace = Pace::new(rate.map(|pps| pps / as_float(clock.hertz())));
+        let totals = |scene: &Self| {
+            let sent = scene.sources.iter().fold((0, 0), |all, one| (all.0 + one.sent, all.1 + one.frames));
+            (sent, (scene.account.received, scene.sinks.iter().map(|sink| sink.frames).sum::<u64>()))
+        };
+        let before = totals(self);
+        let mut count = Count::default();
+        let start = cycles();
+        let mut now = start;
+        while now - start < length {
+            let mut moved = 0;
+            for sink in &mut self.sinks {
+                moved += sink.step(&mut self.account)?;
+            }
+            moved += self.send(&mut pace, now)?;
+            let then = cycles();
+            if moved == 0 {
+                count.idle_cycles += then - now;
+            }
+            now = then;
+        }
+        let after = totals(self);
+        count.sent = after.0.0 - before.0.0;
+        count.sent_frames = after.0.1 - before.0.1;
+        count.received = after.1.0 - before.1.0;
+        count.received_frames = after.1.1 - before.1.1;
+        count.cycles = now - start;
+        count.seconds = as_float(count.cycles) / as_float(clock.hertz());
+        Ok(count)
+    }
+
+    #[inline]
+    fn send(&mut self, pace: &mut Pace, now: u64) -> anyhow::Result<usize> {
+        let mut moved = 0;
+        for at in 0..self.sources.len() {
+            let room = usize::try_from((self.window * SOURCES as u64).saturating_sub(self.on_their_way()))?;
+            let most = if pace.is_limited() { pace.allow(1, now) } else { room };
+            let Some(source) = self.sources.get_mut(at) else { break };
+            let sent = source.step(most.min(room))?;
+            pace.spend(sent);
+            moved += sent;
+        }
+        Ok(moved)
+    }
+
+    /// Packets that were sent and have not arrived.
+    fn on_their_way(&self) -> u64 {
+        let sent: u64 = self.sources.iter().map(|source| source.sent).sum();
+        sent.saturating_sub(self.account.received)
+    }
+
+    /// Receives until everything has arrived.
+    fn drain(&mut self) -> anyhow::Result<()> {
+        let quiet = Clock::get().to_ticks(QUIET);
+        let mut since = cycles();
+        while self.on_their_way() > 0 {
+            let mut moved = 0;
+            for sink in &mut self.sinks {
+                moved += sink.step(&mut self.account)?;
+            }
+            if moved > 0 {
+                since = cycles();
+            } else if cycles() - since > quiet {
+                bail!("{} packets did not arrive, though none was sent without room for it", self.on_their_way());
+            }
+        }
+        Ok(())
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        self.account.check()
+    }
+}

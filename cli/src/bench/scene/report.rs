@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! What a scene found, for people and for programs.
+
+use std::fmt::{self, Display, Formatter};
+
+use serde::Serialize;
+
+use super::super::latency::Percentiles;
+
+/// One measured run. The field names are a contract.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Report {
+    /// `bridge` or `crossconnect`.
+    pub(super) scene: &'static str,
+    /// Whether CNFs and node speak aggregates.
+    pub(super) aggregate: bool,
+    /// Packets of a flow that are sent one behind the other.
+    pub(super) run_length: u32,
+    /// Bytes of a packet.
+    pub(super) size: u32,
+    /// Five-tuples, all sources together.
+    pub(super) flows: u32,
+    /// Seconds measured.
+    pub(super) seconds: f64,
+    /// Packets per second that arrived.
+    pub(super) rx_pps: f64,
+    /// Packets that were compared whole, since the beginning: all that arrived.
+    pub(super) verified: u64,
+    /// Always 0: a packet that is lost fails the run.
+    pub(super) lost: u64,
+    /// Busy TSC cycles of the node for each packet that it forwarded.
+    pub(super) cycles_per_packet: Option<f64>,
+    /// Frames that crossed the rings for each packet: transmit rings of the sources, receive rings of the sinks.
+    pub(super) sent_frames_per_packet: f64,
+    pub(super) received_frames_per_packet: f64,
+    pub(super) latency_ns: Percentiles,
+    /// Packets per second offered: `null` when as many as go.
+    pub(super) rate: Option<f64>,
+    /// What went before the rate was reduced to a share of it.
+    pub(super) capacity_pps: Option<f64>,
+    /// The share of time in which the generator had nothing to do: near zero, it is the bottleneck.
+    pub(super) generator_idle: f64,
+    /// TSC cycles in a second.
+    pub(super) tsc_hz: u64,
+}
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Percentiles { p50, p99, p999 } = self.latency_ns;
+        writeln!(
+            f,
+            "{}, {}, {} flow(s) in runs of {}, {} B, {:.1} s",
+            self.scene,
+            if self.aggregate { "aggregates" } else { "plain frames" },
+            self.flows,
+            self.run_length,
+            self.size,
+            self.seconds
+        )?;
+        writeln!(f, "  received    {:>9.3} Mpps, {} compared, none lost", self.rx_pps / 1e6, self.verified)?;
+        if let Some(capacity) = self.capacity_pps {
+            writeln!(f, "  unthrottled {:>9.3} Mpps", capacity / 1e6)?;
+        }
+        if let Some(cycles) = self.cycles_per_packet {
+            writeln!(f, "  node        {cycles:>9.1} cycles per packet")?;
+        }
+        writeln!(
+            f,
+            "  frames      {:>9.3} sent and {:.3} received for each packet",
+            self.sent_frames_per_packet, self.received_frames_per_packet
+        )?;
+        writeln!(f, "  generator   idle {:.0} % of the time", self.generator_idle * 100.0)?;
+        write!(f, "  latency     p50 {p50} ns, p99 {p99} ns, p99.9 {p999} ns")
+    }
+}
