@@ -29,18 +29,22 @@
 
 pub mod cause;
 mod crc;
+pub mod flush;
 pub mod header;
 pub mod meta;
 pub mod reader;
 pub mod source;
+pub mod splice;
 pub mod tlv;
 pub mod wire;
 pub mod writer;
 
 pub use cause::Cause;
+pub use flush::{Knobs, Queue, Trigger};
 pub use header::{GroupHeader, Header};
 pub use meta::{Checksum, Gso, GsoKind, Meta};
 pub use reader::{Damage, Group, Item, Limits, Packet, Reader, Run};
 pub use source::{Scattered, Source};
+pub use splice::{Piece, Splice};
 pub use tlv::TlvSet;
 pub use writer::{Format, GroupKey, Writer};

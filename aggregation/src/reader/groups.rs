@@ -21,6 +21,18 @@ pub struct Group {
     pub at: usize,
 }
 
+impl Group {
+    /// Writes who put the group together, and who is to take it apart. The group's CRC does not cover that.
+    pub fn readdress(&mut self, origin: u16, destination: u16) {
+        (self.header.origin, self.header.destination) = (origin, destination);
+        if let Some(to) = self.bytes.get_mut(4..8) {
+            let [from0, from1] = origin.to_be_bytes();
+            let [to0, to1] = destination.to_be_bytes();
+            to.copy_from_slice(&[from0, from1, to0, to1]);
+        }
+    }
+}
+
 impl Reader {
     /// The next group as a whole: nothing behind its header is looked at, nor is its CRC compared. What was left of the current group
     /// is skipped. `None` at the frame's end.

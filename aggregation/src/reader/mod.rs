@@ -182,7 +182,8 @@ impl Reader {
     /// Goes to the frame that starts at offset `at` of the source and reads its common header. What an earlier frame had left is
     /// forgotten. The frame may end before the source does: Ethernet pads.
     ///
-    /// A control frame is not read further: [`Header::control`] says so, and there is nothing to be asked for.
+    /// A control frame is not read further: [`Header::control`] says so, there is nothing to be asked for, and its check word, which
+    /// covers all of it, is left to [`negotiation`](crate::negotiation).
     ///
     /// # Errors
     /// Why the whole frame is not taken; then there is nothing to be asked for, either.
@@ -204,7 +205,7 @@ impl Reader {
         self.next_group = at.saturating_add(header.header_len);
         self.group_index = 0;
         self.packet_budget = limits.packets;
-        if header.checked && limits.verify {
+        if header.checked && limits.verify && !header.control {
             self.verify_headers(source)?;
         }
         if !header.control {
