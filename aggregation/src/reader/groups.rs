@@ -103,11 +103,12 @@ impl Reader {
         if at.saturating_add(GROUP_HEADER) > self.end {
             return None;
         }
-        if let Some(held) = self.ahead.held(at, GROUP_HEADER) {
-            return held.first_chunk().copied();
-        }
         let mut bytes = [0; GROUP_HEADER];
-        (source.read(at, &mut bytes) == GROUP_HEADER).then_some(bytes)
+        let held = self.ahead.held(at, GROUP_HEADER);
+        let (here, there) = bytes.split_at_mut_checked(held.len())?;
+        here.copy_from_slice(held);
+        let whole = there.is_empty() || source.read(at.saturating_add(held.len()), there) == there.len();
+        whole.then_some(bytes)
     }
 
     /// Judges a group by its header, and goes to where the next one begins.

@@ -51,6 +51,8 @@ pub struct Limits {
     pub foreign_tlvs: bool,
     /// Whether check words are compared where there are any. Only for a source that nobody else can write.
     pub verify: bool,
+    /// Whether frames without a check word are refused, as on a link where every frame was agreed to have one.
+    pub check_required: bool,
 }
 
 impl Limits {
@@ -63,6 +65,7 @@ impl Limits {
         tlvs: TlvSet::NONE,
         foreign_tlvs: false,
         verify: false,
+        check_required: false,
     };
 }
 
@@ -198,6 +201,9 @@ impl Reader {
         let header = Header::parse(bytes.first_chunk::<HEADER>().ok_or(Cause::FrameLength)?)?;
         if header.len > room || header.len > limits.frame {
             return Err(Cause::FrameLength);
+        }
+        if self.limits.check_required && !header.checked {
+            return Err(Cause::HeaderCheck);
         }
         self.header = header;
         self.end = at.saturating_add(header.len);
