@@ -26,7 +26,7 @@ use crate::wire::{self, GROUP_HEADER, HEADER, HEADER_CHECKED, frame_flag, group_
 /// What the common header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// A control frame: it has no groups, and [`negotiation`](crate) reads it.
+    /// A control frame: it has no groups, and [`negotiation`](crate::negotiation) reads it.
     pub control: bool,
     /// Whether there is a check word over all headers.
     pub checked: bool,

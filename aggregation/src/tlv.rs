@@ -27,6 +27,9 @@ pub const TAG: u8 = CRITICAL | 6;
 /// Reserved: a fragment of a packet.
 pub const FRAGMENT: u8 = CRITICAL | 7;
 
+/// The bits of a type that are its number; the others belong to it and say what to do with it if it is not known.
+const NUMBER: u8 = 0x3f;
+
 /// Types of TLVs, as a set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TlvSet([u64; 4]);
@@ -70,6 +73,9 @@ pub(crate) fn check(mut area: &[u8], known: TlvSet) -> Result<(), Cause> {
             if !first || data.len() != 4 {
                 return Err(Cause::TlvMalformed);
             }
+        } else if kind & NUMBER == GROUP_CRC & NUMBER {
+            // Damage in its type must not switch the CRC off.
+            return Err(Cause::TlvMalformed);
         } else if kind & CRITICAL != 0 && !known.contains(kind) {
             return Err(Cause::TlvCritical);
         }
@@ -106,5 +112,6 @@ mod tests {
         assert_eq!(check(&[&note[..4]], TlvSet::NONE), Err(Cause::TlvMalformed), "data beyond the area");
         assert_eq!(check(&[&note[..3]], TlvSet::NONE), Err(Cause::TlvMalformed));
         assert_eq!(check(&[&[GROUP_CRC, 0, 0, 3, 0, 0, 0, 0]], TlvSet::NONE), Err(Cause::TlvMalformed));
+        assert_eq!(check(&[&[1, 0, 0, 4, 0, 0, 0, 0]], TlvSet::NONE), Err(Cause::TlvMalformed));
     }
 }

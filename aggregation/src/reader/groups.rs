@@ -21,6 +21,18 @@ pub struct Group {
     pub at: usize,
 }
 
+impl Group {
+    /// Writes who put the group together, and who is to take it apart. The group's CRC does not cover that.
+    pub fn readdress(&mut self, origin: u16, destination: u16) {
+        (self.header.origin, self.header.destination) = (origin, destination);
+        if let Some(to) = self.bytes.get_mut(4..8) {
+            let [from0, from1] = origin.to_be_bytes();
+            let [to0, to1] = destination.to_be_bytes();
+            to.copy_from_slice(&[from0, from1, to0, to1]);
+        }
+    }
+}
+
 impl Reader {
     /// The next group as a whole: nothing behind its header is looked at, nor is its CRC compared. What was left of the current group
     /// is skipped. `None` at the frame's end.
@@ -91,11 +103,12 @@ impl Reader {
         if at.saturating_add(GROUP_HEADER) > self.end {
             return None;
         }
-        if let Some(held) = self.ahead.held(at, GROUP_HEADER) {
-            return held.first_chunk().copied();
-        }
         let mut bytes = [0; GROUP_HEADER];
-        (source.read(at, &mut bytes) == GROUP_HEADER).then_some(bytes)
+        let held = self.ahead.held(at, GROUP_HEADER);
+        let (here, there) = bytes.split_at_mut_checked(held.len())?;
+        here.copy_from_slice(held);
+        let whole = there.is_empty() || source.read(at.saturating_add(held.len()), there) == there.len();
+        whole.then_some(bytes)
     }
 
     /// Judges a group by its header, and goes to where the next one begins.

@@ -68,11 +68,13 @@ impl LookAhead {
         at.saturating_sub(self.start).saturating_add(ROOM)
     }
 
-    /// Bytes of the source from `at` on that are here.
-    pub(crate) fn held(&self, at: usize, len: usize) -> Option<&[u8]> {
-        let from = if at < self.start { return None } else { self.index_of(at) };
-        let to = from.saturating_add(len);
-        if to > self.end { None } else { self.buf.get(from..to) }
+    /// Bytes of the source from `at` on that are here, `most` at most.
+    pub(crate) fn held(&self, at: usize, most: usize) -> &[u8] {
+        if at < self.start {
+            return &[];
+        }
+        let from = self.index_of(at);
+        self.bytes(from, from.saturating_add(most).min(self.end))
     }
 
     /// Goes on at an offset that is not before the current one.

@@ -51,6 +51,8 @@ pub struct Limits {
     pub foreign_tlvs: bool,
     /// Whether check words are compared where there are any. Only for a source that nobody else can write.
     pub verify: bool,
+    /// Whether frames without a check word are refused, as on a link where every frame was agreed to have one.
+    pub check_required: bool,
 }
 
 impl Limits {
@@ -63,6 +65,7 @@ impl Limits {
         tlvs: TlvSet::NONE,
         foreign_tlvs: false,
         verify: false,
+        check_required: false,
     };
 }
 
@@ -182,7 +185,8 @@ impl Reader {
     /// Goes to the frame that starts at offset `at` of the source and reads its common header. What an earlier frame had left is
     /// forgotten. The frame may end before the source does: Ethernet pads.
     ///
-    /// A control frame is not read further: [`Header::control`] says so, and there is nothing to be asked for.
+    /// A control frame is not read further: [`Header::control`] says so, there is nothing to be asked for, and its check word, which
+    /// covers all of it, is left to [`negotiation`](crate::negotiation).
     ///
     /// # Errors
     /// Why the whole frame is not taken; then there is nothing to be asked for, either.
@@ -198,13 +202,16 @@ impl Reader {
         if header.len > room || header.len > limits.frame {
             return Err(Cause::FrameLength);
         }
+        if self.limits.check_required && !header.checked {
+            return Err(Cause::HeaderCheck);
+        }
         self.header = header;
         self.end = at.saturating_add(header.len);
         self.ahead.set_limit(self.end);
         self.next_group = at.saturating_add(header.header_len);
         self.group_index = 0;
         self.packet_budget = limits.packets;
-        if header.checked && limits.verify {
+        if header.checked && limits.verify && !header.control {
             self.verify_headers(source)?;
         }
         if !header.control {
