@@ -54,6 +54,13 @@ pub(crate) struct PortCounters {
     pub(crate) oversized: Counter,
     /// What the latter were cut into.
     pub(crate) segments: Counter,
+    /// Aggregates received and transmitted, and the packets in them.
+    pub(crate) rx_aggregates: Counter,
+    pub(crate) rx_aggregated: Counter,
+    pub(crate) tx_aggregates: Counter,
+    pub(crate) tx_aggregated: Counter,
+    /// Aggregates, or parts of them, that were not taken, by cause.
+    damages: [Counter; aggregation::Cause::COUNT],
     drops: [Counter; DropCause::COUNT],
     errors: [Counter; RingError::CAUSES.len()],
 }
@@ -69,6 +76,11 @@ impl Default for PortCounters {
             unfinished: Counter::default(),
             oversized: Counter::default(),
             segments: Counter::default(),
+            rx_aggregates: Counter::default(),
+            rx_aggregated: Counter::default(),
+            tx_aggregates: Counter::default(),
+            tx_aggregated: Counter::default(),
+            damages: std::array::from_fn(|_| Counter::default()),
             drops: std::array::from_fn(|_| Counter::default()),
             errors: std::array::from_fn(|_| Counter::default()),
         }
@@ -83,6 +95,12 @@ impl PortCounters {
         }
     }
 
+    pub(crate) fn damage(&self, cause: aggregation::Cause) {
+        if let Some(counter) = self.damages.get(cause.index()) {
+            counter.add(1);
+        }
+    }
+
     pub(crate) fn ring_error(&self, error: &RingError) {
         let position = RingError::CAUSES.iter().position(|&c| c == error.cause());
         if let Some(counter) = position.and_then(|i| self.errors.get(i)) {
@@ -93,6 +111,11 @@ impl PortCounters {
     /// Drops by cause, all causes, in the order of [`DropCause::ALL`].
     pub(crate) fn drops(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         DropCause::ALL.iter().zip(&self.drops).map(|(cause, counter)| (cause.label(), counter.get()))
+    }
+
+    /// What of aggregates was not taken, by cause, all causes.
+    pub(crate) fn damages(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        aggregation::Cause::ALL.iter().zip(&self.damages).map(|(cause, counter)| (cause.label(), counter.get()))
     }
 
     /// Broken queues by cause, all causes.

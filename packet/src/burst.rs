@@ -122,6 +122,12 @@ impl Burst {
         Some(slot.window_mut(span))
     }
 
+    /// Takes the last packet back.
+    #[inline]
+    pub const fn pop(&mut self) {
+        self.len = self.len.saturating_sub(1);
+    }
+
     /// Replaces all packets by up to [`MAX_BURST`] new ones of one port, as [`clear`](Self::clear) and
     /// [`push`](Self::push) would, column by column: of each frame its length in bytes and who fills
     /// its window, entirely. Nothing is left undone in any; the handles are 0, 1, 2 and so on.

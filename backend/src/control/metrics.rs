@@ -66,19 +66,24 @@ fn write_workers(out: &mut Writer<'_>, workers: &[WorkerStats]) -> fmt::Result {
 
 fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
     type Column = (&'static str, &'static str, fn(&PortStatus) -> u64);
-    let columns: [Column; 5] = [
+    let columns: [Column; 9] = [
         ("port_rx_packets", "Frames received from the guest", |p| p.rx_packets),
         ("port_rx_bytes", "Bytes received from the guest", |p| p.rx_bytes),
         ("port_tx_packets", "Frames delivered to the guest", |p| p.tx_packets),
         ("port_tx_bytes", "Bytes delivered to the guest", |p| p.tx_bytes),
         ("port_notifications", "Times that the guest was told of used buffers", |p| p.notifications),
+        ("port_rx_aggregates", "Aggregates received", |p| p.aggregation.rx_aggregates),
+        ("port_rx_aggregated", "Packets received in aggregates", |p| p.aggregation.rx_packets),
+        ("port_tx_aggregates", "Aggregates sent", |p| p.aggregation.tx_aggregates),
+        ("port_tx_aggregated", "Packets sent in aggregates", |p| p.aggregation.tx_packets),
     ];
     for (name, help, value) in columns {
         out.counter(name, help, ports.iter().map(|p| ([("port", p.name.as_str())], value(p))))?;
     }
     type Causes = (&'static str, &'static str, fn(&PortStatus) -> &BTreeMap<String, u64>);
-    let columns: [Causes; 2] = [
+    let columns: [Causes; 3] = [
         ("port_drops", "Frames dropped, by cause", |p| &p.drops),
+        ("port_aggregation_damages", "What was not taken of aggregates, by cause", |p| &p.aggregation.damages),
         ("port_errors", "Broken queues and refused connections, by cause", |p| &p.errors),
     ];
     for (name, help, causes) in columns {

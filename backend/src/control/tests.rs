@@ -127,7 +127,8 @@ fn ports_come_and_go() {
     let expected = json!({
         "name": "vm0", "kind": "vhost-user", "role": "server", "socket": "/tmp/vm0.sock", "state": "listening",
         "ring": null, "features": [], "queue_pairs": 0, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
-        "drops": {}, "errors": {}, "notifications": 0
+        "drops": {}, "errors": {}, "notifications": 0,
+        "aggregation": {"rx_aggregates": 0, "rx_packets": 0, "tx_aggregates": 0, "tx_packets": 0, "damages": {}}
     });
     assert_eq!((status, &port), (201, &expected));
     assert_eq!(parsed(&served.ask("GET", "/ports/vm0", "")), (200, expected.clone()));

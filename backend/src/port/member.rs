@@ -158,6 +158,11 @@ impl Port {
             status.tx_packets += counters.tx_packets.get();
             status.tx_bytes += counters.tx_bytes.get();
             status.notifications += counters.notifications.get();
+            status.aggregation.rx_aggregates += counters.rx_aggregates.get();
+            status.aggregation.rx_packets += counters.rx_aggregated.get();
+            status.aggregation.tx_aggregates += counters.tx_aggregates.get();
+            status.aggregation.tx_packets += counters.tx_aggregated.get();
+            add_all(&mut status.aggregation.damages, counters.damages());
             if let Some(uplink) = &mut status.uplink {
                 uplink.rx_unfinished += counters.unfinished.get();
                 uplink.rx_oversized += counters.oversized.get();

@@ -101,6 +101,24 @@ pub struct PortStatus {
     /// Times the guest was told of used buffers by an eventfd write.
     #[serde(default)]
     pub notifications: u64,
+    /// What came and went in aggregates. Packets in them are counted above, too.
+    #[serde(default)]
+    pub aggregation: AggregationStatus,
+}
+
+/// What a port received and sent in aggregates.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct AggregationStatus {
+    /// Aggregates received.
+    pub rx_aggregates: u64,
+    /// Packets in them.
+    pub rx_packets: u64,
+    /// Aggregates sent.
+    pub tx_aggregates: u64,
+    /// Packets in them.
+    pub tx_packets: u64,
+    /// What was not taken of frames received, by cause: whole frames, groups, or packets, as the cause says.
+    pub damages: BTreeMap<String, u64>,
 }
 
 impl PortStatus {
@@ -130,6 +148,7 @@ impl PortStatus {
             drops: BTreeMap::new(),
             errors: BTreeMap::new(),
             notifications: 0,
+            aggregation: AggregationStatus::default(),
         }
     }
 }

@@ -64,12 +64,19 @@ impl Worker {
     #[inline]
     pub(super) fn bridge(&mut self, index: usize, now: u64) -> usize {
         let Some(source) = self.txs.get_mut(index) else { return 0 };
+        if source.linked {
+            return self.bridge_linked(index, now);
+        }
         let held = source.harvest();
         if held == 0 {
             return 0;
         }
         self.path.burst.refill(source.common.port(), source.queue.frames(held));
-        aggregate::refuse(&mut self.path.burst);
+        if aggregate::refuse(&mut self.path.burst) && self.link(index, now) {
+            // Once more, now that somebody takes them.
+            return self.bridge_linked(index, now);
+        }
+        let Some(source) = self.txs.get_mut(index) else { return 0 };
         let bytes = self.path.burst.bytes();
         let ingress = Ingress {
             port: source.common.port(),

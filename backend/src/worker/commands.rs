@@ -119,12 +119,12 @@ impl Worker {
             Queue::Transmit(mut queue) => {
                 self.sleeper.watch_ring(common.kick.as_deref());
                 queue.set_kicks(false);
-                self.txs.push(TxSlot { queue, common, stalled_since: 0 });
+                self.txs.push(TxSlot { queue, common, linked: false, stalled_since: 0 });
             }
             Queue::Receive(mut queue) => {
                 // Buffers are looked for when there are packets; the driver need not tell of new ones.
                 queue.set_kicks(false);
-                self.path.rxs.push(RxSlot { queue, common });
+                self.path.rxs.push(RxSlot { queue, common, link: None });
             }
         }
         self.compile_routes();
@@ -140,7 +140,7 @@ impl Worker {
             }
             Side::Receive => {
                 let at = self.path.rxs.iter().position(|slot| slot.common.id == id)?;
-                let RxSlot { queue, common } = self.path.rxs.remove(at);
+                let RxSlot { queue, common, .. } = self.path.rxs.remove(at);
                 common.into_attachment(Queue::Receive(queue))
             }
         };

@@ -4,6 +4,7 @@
 use packet::{Burst, DropCause, Offload, PortId, Verdict};
 use virtqueue::{Delivered, Frame, MAX_BURST, NetHeader, Tail};
 
+use super::aggregate;
 use super::bridge::{Ingress, segment_of};
 use super::finish::{Cutter, gather, header_of};
 use super::handover::{Ports, Sender, Stage};
@@ -94,6 +95,7 @@ impl Egress<'_> {
     fn deliver_whole(&mut self, port: PortId, at: usize, run: usize) {
         match self.routes.to(port, self.ingress.pair) {
             Route::Local(receiver) => match self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
+                Some(slot) if slot.link.is_some() => self.deliver_linked(receiver, at, run),
                 Some(slot) => deliver_local(slot, self.burst, self.ingress.payload, at, run),
                 None => self.count_drop(DropCause::NotReady, run),
             },
@@ -116,6 +118,19 @@ impl Egress<'_> {
             },
             Route::Remote(worker) => self.hand_over(worker, Stage::Deliver, port, at, run),
             Route::None => self.count_drop(DropCause::NotReady, run),
+        }
+    }
+
+    /// Delivers packets to a guest that takes aggregates. Those that go plain go behind what was put together before them.
+    fn deliver_linked(&mut self, receiver: usize, at: usize, run: usize) {
+        let Some(slot) = self.rxs.get_mut(receiver) else { return };
+        let mut next = at;
+        while next < at + run {
+            next += aggregate::put_together(slot, self.burst, self.ingress.payload, next, at + run - next);
+            if next < at + run {
+                deliver_local(slot, self.burst, self.ingress.payload, next, 1);
+                next += 1;
+            }
         }
     }
 
@@ -225,7 +240,7 @@ fn deliver_local(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, at: usi
     let frame = |i: usize| {
         let i = at + i;
         let (head, payload_len) = burst.pieces(i);
-        let tail = if payload_len > 0 { payload.tail(burst.handle(i)) } else { Tail::None };
+        let tail = if payload_len > 0 { payload.tail(burst.handle(i), payload_len) } else { Tail::None };
         Frame { header: NetHeader::default(), head, tail }
     };
     // Said apart, so that the inner loop of short frames has few variables and keeps them in registers.

@@ -42,6 +42,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
+use aggregation::Reader;
 use packet::{Burst, PortId};
 use switch::engine::{Engine, EngineConfig, Event};
 use switch::{Bridge, BridgeConfig};
@@ -112,6 +113,9 @@ pub(crate) struct Worker {
     uplinks: Vec<UplinkRx>,
     path: Path,
     events: SyncSender<Event>,
+    reader: Reader,
+    /// The node's id.
+    node: u16,
     sleeper: Sleeper,
     shares: Shares,
     longest: Longest,
@@ -156,6 +160,8 @@ impl Worker {
             uplinks: Vec::new(),
             path,
             events,
+            reader: Reader::default(),
+            node: 1,
             sleeper,
             shares: Shares::new(clock.to_ticks(QUANTUM)),
             longest: Longest::new(clock.to_ticks(LATELY)),
@@ -215,6 +221,9 @@ impl Worker {
             self.release(port);
         }
         if packets > 0 {
+            for slot in &mut self.path.rxs {
+                aggregate::flush(slot);
+            }
             self.notify();
             if self.path.police.engine.has_events() {
                 self.tell_events();
@@ -338,6 +347,7 @@ impl Worker {
             uplink.flush();
         }
         self.path.give_up(now_ns);
+        self.tick_links(now_ns);
     }
 
     /// Looks after a share of the flows, so that all have been seen once in [`FLOW_SWEEP`].
@@ -385,7 +395,7 @@ impl Worker {
         if uplinks.iter().any(|uplink| uplink.ring.has_unsent()) {
             return Some(Duration::from_millis(1));
         }
-        if uplinks.iter().any(UplinkTx::has_timers) {
+        if uplinks.iter().any(UplinkTx::has_timers) || self.path.rxs.iter().any(|slot| slot.link.is_some()) {
             return Some(SWEEP_INTERVAL);
         }
         let police = &self.path.police;

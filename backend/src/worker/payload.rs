@@ -13,16 +13,19 @@ const PAYLOAD_AT: u32 = WINDOW as u32;
 pub(super) enum Payload<'a> {
     /// Frames held by a guest's transmit queue; the handle is the place among them.
     Queue(&'a TxQueue),
+    /// Packets within one frame of such a queue; the handle is where in the frame what lies beyond the window begins.
+    Within { queue: &'a TxQueue, frame: usize },
     /// What lies beyond each window, by handle.
     Slices(&'a [&'a [u8]]),
 }
 
 impl<'a> Payload<'a> {
-    /// The payload of the packet with this handle, to be delivered to a guest.
+    /// The payload of the packet with this handle, `len` bytes, to be delivered to a guest.
     #[inline(always)]
-    pub(super) fn tail(self, handle: u32) -> Tail<'a> {
+    pub(super) fn tail(self, handle: u32, len: u32) -> Tail<'a> {
         match self {
             Self::Queue(queue) => Tail::Frame { queue, index: handle as usize, offset: PAYLOAD_AT },
+            Self::Within { queue, frame } => Tail::Part { queue, index: frame, offset: handle, len },
             Self::Slices(slices) => slices.get(handle as usize).map_or(Tail::None, |bytes| Tail::Bytes(bytes)),
         }
     }
@@ -31,6 +34,7 @@ impl<'a> Payload<'a> {
     pub(super) fn read(self, handle: u32, at: u32, to: &mut [u8]) -> usize {
         match self {
             Self::Queue(queue) => queue.read(handle as usize, PAYLOAD_AT + at, to),
+            Self::Within { queue, frame } => queue.read(frame, handle.saturating_add(at), to),
             Self::Slices(slices) => {
                 let bytes = slices.get(handle as usize).and_then(|bytes| bytes.get(at as usize..)).unwrap_or_default();
                 let count = bytes.len().min(to.len());

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use packet::{DropCause, PortId};
 use virtqueue::{MAX_BURST, MemoryMap, QueueError, RingAddresses, RingBase, RingError, RxQueue, TxQueue};
 
+use super::aggregate::Link;
 use super::mailbox::{Attachment, Bell, QueueId, Side};
 use crate::counters::PortCounters;
 
@@ -51,6 +52,8 @@ pub(crate) struct Common {
 pub(crate) struct TxSlot {
     pub(crate) queue: TxQueue,
     pub(crate) common: Common,
+    /// Whether its guest has negotiated aggregates.
+    pub(crate) linked: bool,
     /// When the wired peer stopped taking packets (counter ticks); 0: it takes them.
     pub(crate) stalled_since: u64,
 }
@@ -60,6 +63,8 @@ pub(crate) struct TxSlot {
 pub(crate) struct RxSlot {
     pub(crate) queue: RxQueue,
     pub(crate) common: Common,
+    /// What is put together for its guest, if that takes aggregates.
+    pub(crate) link: Option<Box<Link>>,
 }
 
 impl Common {

@@ -102,6 +102,9 @@ pub(crate) struct Options {
     /// Packets of a flow that are sent one behind the other; in a scene
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub(super) run_length: u32,
+    /// Bytes of a frame that a CNF puts together; in a scene
+    #[arg(long, default_value_t = 4096, value_name = "B")]
+    pub(super) bundle: u32,
     /// How our own node waits for packets
     #[arg(long, value_enum, default_value_t = Poll::Busy, conflicts_with = "sockets")]
     pub(super) poll: Poll,
@@ -178,6 +181,7 @@ impl Options {
             !self.is_scene() || self.sockets.is_empty() && !self.bridge && self.pairs == 1,
             "--aggregate: a scene is on a node of our own, each CNF has one queue pair"
         );
+        ensure!((512..=16_384).contains(&self.bundle), "--bundle: 512 to 16384 bytes are possible");
         ensure!((1..=4096).contains(&self.run_length), "--run-length: 1 to 4096 are possible");
         ensure!(self.seconds > 0.0 && self.seconds <= 86_400.0, "--seconds: not between 0 and a day");
         ensure!((1..=64).contains(&self.pairs), "--pairs: 1 to 64 are possible");
@@ -240,9 +244,15 @@ impl Options {
             event_idx: self.event_idx,
             queue_pairs: self.pairs,
             queue_size: self.queue_size,
-            tx_buffers: Some(self.frame_buffers()),
-            tx_buffer: self.tx_buffer(),
-            rx_buffer: if self.mergeable { 2048 } else { (self.size + HEADER).max(FULL_BUFFER) },
+            tx_buffers: Some(if self.is_scene() { u32::from(self.queue_size) } else { self.frame_buffers() }),
+            tx_buffer: if self.aggregate { self.bundle + 14 + HEADER } else { self.tx_buffer() },
+            rx_buffer: if self.aggregate {
+                16_384 + 14 + HEADER
+            } else if self.mergeable {
+                2048
+            } else {
+                (self.size + HEADER).max(FULL_BUFFER)
+            },
             huge_pages: self.huge_pages,
             ..DeviceConfig::new(socket)
         }

@@ -150,6 +150,10 @@ fn copy_one(held: &Held, at: usize, frame: &Frame<'_>) -> Option<usize> {
             let (ptr, len) = queue.contiguous(index, offset)?;
             (ptr.as_ptr().cast_const(), len)
         }
+        Tail::Part { queue, index, offset, len } => {
+            let (ptr, there) = queue.contiguous(index, offset)?;
+            (ptr.as_ptr().cast_const(), there.min(len as usize))
+        }
     };
     let len = frame.head.len() + tail_len;
     if NetHeader::MAX_LEN + len > held.len.get(at) as usize {

@@ -55,6 +55,17 @@ pub enum Tail<'a> {
         /// Where in the frame the tail begins, not counting the virtio-net header.
         offset: u32,
     },
+    /// Some bytes of such a frame, in which there are many packets.
+    Part {
+        /// The queue that holds it.
+        queue: &'a TxQueue,
+        /// Which of the held frames; one that is not held has no bytes.
+        index: usize,
+        /// Where in the frame the tail begins, not counting the virtio-net header.
+        offset: u32,
+        /// How many bytes it has; fewer where the frame ends.
+        len: u32,
+    },
 }
 
 impl Tail<'_> {
@@ -64,6 +75,9 @@ impl Tail<'_> {
             Self::None => 0,
             Self::Bytes(bytes) => bytes.len(),
             Self::Frame { queue, index, offset } => queue.frame_len(*index).saturating_sub(*offset) as usize,
+            Self::Part { queue, index, offset, len } => {
+                queue.frame_len(*index).saturating_sub(*offset).min(*len) as usize
+            }
         }
     }
 }
@@ -149,6 +163,18 @@ impl RxQueue {
                 let start = queue.header_len() + offset as usize;
                 for piece in queue.pieces(index, start) {
                     scatter.put_piece(piece);
+                }
+            }
+            Tail::Part { queue, index, offset, len } => {
+                let start = queue.header_len() + offset as usize;
+                let mut left = len;
+                for mut piece in queue.pieces(index, start) {
+                    piece.len = piece.len.min(left);
+                    left -= piece.len;
+                    scatter.put_piece(piece);
+                    if left == 0 {
+                        break;
+                    }
                 }
             }
         }

@@ -11,22 +11,23 @@ pub(in crate::worker) const ETHER_TYPE: EtherType = EtherType(0x88b5);
 /// Tags that are looked behind: more have no meaning to the parser either.
 const MAX_TAGS: usize = 2;
 
-/// Drops them. The packets of the burst are as they came.
+/// Drops them. The packets of the burst are as they came. Returns whether there were any.
 #[inline]
-pub(in crate::worker) fn refuse(burst: &mut Burst) {
-    if burst.may_hold_type_88() {
-        look_closely(burst);
-    }
+pub(in crate::worker) fn refuse(burst: &mut Burst) -> bool {
+    burst.may_hold_type_88() && look_closely(burst)
 }
 
 #[cold]
 #[inline(never)]
-fn look_closely(burst: &mut Burst) {
+fn look_closely(burst: &mut Burst) -> bool {
+    let mut any = false;
     for packet in burst.judge().filter(|packet| *packet.verdict == Verdict::Pending) {
         if is_aggregate(packet.window) {
             *packet.verdict = Verdict::Drop(DropCause::Aggregate);
+            any = true;
         }
     }
+    any
 }
 
 /// Whether a frame that begins so is an aggregate, or negotiates.
@@ -51,7 +52,8 @@ mod tests {
         let mut burst = Burst::new();
         let len = u32::try_from(frame.len()).unwrap();
         burst.push(PortId(1), len, Offload::NONE, 0).unwrap().copy_from_slice(frame);
-        refuse(&mut burst);
+        let any = refuse(&mut burst);
+        assert_eq!(any, burst.verdict(0) != Verdict::Pending);
         burst.verdict(0)
     }
 

@@ -4,7 +4,13 @@
 //! | file | job |
 //! |---|---|
 //! | `guard.rs` | frames that only who has negotiated may send |
+//! | `split.rs` | what a guest sends, taken apart |
+//! | `link.rs` | what goes to a guest, put together |
 
 mod guard;
+mod link;
+mod split;
 
 pub(super) use guard::refuse;
+pub(crate) use link::Link;
+pub(super) use link::{flush, put_together};

@@ -7,24 +7,29 @@
 //! | module | job |
 //! |---|---|
 //! | `traffic` | flows, frames, the account of what arrives |
+//! | `bundle` | packets put together |
+//! | `member` | a CNF's end of its rings |
+//! | `talk` | what it agrees on with the node |
 //! | `source` | a CNF that sends |
-//! | `sink` | a CNF that receives |
 //! | `report` | what is printed |
 
+mod bundle;
+mod member;
 mod report;
-mod sink;
 mod source;
+mod talk;
 mod traffic;
 
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use backend::sys::{Clock, cycles};
-use cnf::{Device, Endpoint, Port};
+use cnf::{Device, Endpoint};
 
+use self::member::Member;
 use self::report::Report;
-use self::sink::Sink;
 use self::source::{Item, Source};
+use self::talk::Talk;
 use self::traffic::{Account, Flow, SINKS, SOURCES};
 use super::node::Node;
 use super::options::{Options, Percent};
@@ -79,6 +84,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     let devices: Vec<Device> = endpoints.iter().map(Endpoint::attach).collect::<Result<_, _>>()?;
     node.wait_until_up()?;
     let mut scene = Scene::new(devices, options)?;
+    scene.agree()?;
     scene.open()?;
     scene.load(options);
 
@@ -143,7 +149,7 @@ impl Count {
 struct Scene {
     flows: Vec<Flow>,
     sources: Vec<Source>,
-    sinks: Vec<Sink>,
+    sinks: Vec<Member>,
     account: Account,
     /// Packets of each source that may be on their way.
     window: u64,
@@ -154,19 +160,37 @@ impl Scene {
         ensure!(devices.len() == PORTS.len(), "{} devices instead of {}", devices.len(), PORTS.len());
         let flows = traffic::flows(options.flows, options.size, !options.is_bridged_scene());
         let (mut sources, mut sinks) = (Vec::new(), Vec::new());
-        for (number, mut device) in devices.into_iter().enumerate() {
-            let pair = device.take_pairs().into_iter().next().context("a device without queues")?;
-            let port = Port::new(pair)?;
-            if number < SOURCES {
-                sources.push(Source::new(device, port, flows.len()));
+        for (number, device) in (0..).zip(devices) {
+            let member = Member::new(device, options.aggregate.then(|| Talk::new(number)))?;
+            if usize::from(number) < SOURCES {
+                sources.push(Source::new(member, flows.len()));
             } else {
-                sinks.push(Sink::new(number - SOURCES, device, port));
+                sinks.push(member);
             }
         }
         let account = Account::new(&flows)?;
-        // All may be for one sink.
-        let window = u64::from(options.queue_size) / SOURCES as u64;
+        // All may be for one sink, and an aggregate may become two.
+        let frames = u64::from(options.queue_size) / SOURCES as u64;
+        let window =
+            if options.aggregate { frames / 2 * bundle::packets_in(options.bundle, options.size) } else { frames };
         Ok(Self { flows, sources, sinks, account, window })
+    }
+
+    /// Agrees on aggregates with the node, where that is asked for.
+    fn agree(&mut self) -> anyhow::Result<()> {
+        let end = cycles() + Clock::get().to_ticks(OPENING);
+        while !self.members().all(|member| member.is_ready()) {
+            ensure!(cycles() < end, "the node does not agree to aggregates");
+            for member in self.members() {
+                member.hear(|_| {})?;
+                member.glance()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn members(&mut self) -> impl Iterator<Item = &mut Member> {
+        self.sources.iter_mut().map(|source| &mut source.member).chain(&mut self.sinks)
     }
 
     /// Sends the first packet of every flow until it is answered and its answer arrives.
@@ -174,7 +198,6 @@ impl Scene {
         let clock = Clock::get();
         let (end, again) = (cycles() + clock.to_ticks(OPENING), clock.to_ticks(ASK_AGAIN));
         let mut open = vec![false; self.flows.len()];
-        let mut buffer = vec![0; self.flows.first().map_or(0, |flow| flow.frame.len()) + 16];
         for from in (0..self.flows.len()).step_by(AT_ONCE) {
             let to = (from + AT_ONCE).min(self.flows.len());
             let mut asked = None;
@@ -185,26 +208,23 @@ impl Scene {
                     asked = Some(now);
                     for flow in self.flows.iter().zip(&open).take(to).skip(from).filter(|(_, open)| !**open) {
                         let source = self.sources.get_mut(flow.0.source).context("a source")?;
-                        source.port.send_burst(&[&flow.0.frame])?;
+                        source.member.port.send_burst(&[&flow.0.frame])?;
                     }
                 }
-                for sink in &mut self.sinks {
+                for (number, sink) in self.sinks.iter_mut().enumerate() {
                     let mut heard = Vec::new();
-                    sink.port.receive_burst(AT_ONCE, |received| {
-                        let len = received.read(&mut buffer);
-                        heard.push(traffic::opened(buffer.get(..len).unwrap_or_default(), open.len()));
-                    })?;
+                    sink.hear(|packet| heard.push(traffic::opened(packet, open.len())))?;
                     for flow in heard {
                         let flow = self.flows.get(flow?).context("a flow")?;
-                        sink.port.send_burst(&[&flow.answer])?;
+                        // What is flooded reaches others, too.
+                        if flow.sink == number {
+                            sink.port.send_burst(&[&flow.answer])?;
+                        }
                     }
                 }
                 for source in &mut self.sources {
                     let mut heard = Vec::new();
-                    source.port.receive_burst(AT_ONCE, |received| {
-                        let len = received.read(&mut buffer);
-                        heard.push(traffic::opened(buffer.get(..len).unwrap_or_default(), open.len()));
-                    })?;
+                    source.member.hear(|packet| heard.push(traffic::opened(packet, open.len())))?;
                     for flow in heard {
                         if let Some(open) = open.get_mut(flow?) {
                             *open = true;
@@ -216,9 +236,8 @@ impl Scene {
         // What was asked twice, or flooded, is still to come.
         let (mut quiet, limit) = (cycles(), clock.to_ticks(ASK_AGAIN));
         while cycles() - quiet < limit {
-            let sinks = self.sinks.iter_mut().map(|sink| &mut sink.port);
-            for port in self.sources.iter_mut().map(|source| &mut source.port).chain(sinks) {
-                if port.receive_burst(AT_ONCE, |_| {})? > 0 {
+            for member in self.sources.iter_mut().map(|source| &mut source.member).chain(&mut self.sinks) {
+                if member.hear(|_| {})? > 0 {
                     quiet = cycles();
                 }
             }
@@ -231,15 +250,17 @@ impl Scene {
         for (number, source) in self.sources.iter_mut().enumerate() {
             let own = self.flows.iter().enumerate().filter(|(_, flow)| flow.source == number);
             let packets = own.flat_map(|(at, flow)| (0..options.run_length).map(move |_| (at, &flow.frame)));
-            let items = packets.map(|(at, frame)| Item { bytes: frame.clone(), packets: [(0, at)].into() });
-            source.load(items.collect());
+            source.load(match options.aggregate {
+                true => bundle::bundles(packets, options.bundle as usize),
+                false => packets.map(|(at, frame)| Item { bytes: frame.clone(), packets: [(0, at)].into() }).collect(),
+            });
         }
     }
 
     /// Sends and receives for so long.
     fn run(&mut self, rate: Option<f64>, length: Duration) -> anyhow::Result<Count> {
         let clock = Clock::get();
-        let length = clock.to_ticks(length);
+        let (length, glance) = (clock.to_ticks(length), clock.to_ticks(talk::GLANCE));
         let mut pace = Pace::new(rate.map(|pps| pps / as_float(clock.hertz())));
         let totals = |scene: &Self| {
             let sent = scene.sources.iter().fold((0, 0), |all, one| (all.0 + one.sent, all.1 + one.frames));
@@ -248,13 +269,13 @@ impl Scene {
         let before = totals(self);
         let mut count = Count::default();
         let start = cycles();
-        let mut now = start;
+        let (mut now, mut look) = (start, start);
         while now - start < length {
-            let mut moved = 0;
-            for sink in &mut self.sinks {
-                moved += sink.step(&mut self.account)?;
+            if now >= look {
+                self.glance()?;
+                look = now + glance;
             }
-            moved += self.send(&mut pace, now)?;
+            let moved = self.receive()? + self.send(&mut pace, now)?;
             let then = cycles();
             if moved == 0 {
                 count.idle_cycles += then - now;
@@ -269,6 +290,25 @@ impl Scene {
         count.cycles = now - start;
         count.seconds = as_float(count.cycles) / as_float(clock.hertz());
         Ok(count)
+    }
+
+    /// Takes what has arrived. Returns how many packets.
+    #[inline]
+    fn receive(&mut self) -> anyhow::Result<usize> {
+        let before = self.account.received;
+        for (number, sink) in self.sinks.iter_mut().enumerate() {
+            sink.hear(|packet| self.account.enter(number, packet))?;
+        }
+        Ok(usize::try_from(self.account.received - before)?)
+    }
+
+    /// Looks after what is agreed on.
+    fn glance(&mut self) -> anyhow::Result<()> {
+        for source in &mut self.sources {
+            source.member.hear(|_| {})?;
+            source.member.glance()?;
+        }
+        self.sinks.iter_mut().try_for_each(Member::glance)
     }
 
     #[inline]
@@ -296,11 +336,7 @@ impl Scene {
         let quiet = Clock::get().to_ticks(QUIET);
         let mut since = cycles();
         while self.on_their_way() > 0 {
-            let mut moved = 0;
-            for sink in &mut self.sinks {
-                moved += sink.step(&mut self.account)?;
-            }
-            if moved > 0 {
+            if self.receive()? > 0 {
                 since = cycles();
             } else if cycles() - since > quiet {
                 bail!("{} packets did not arrive, though none was sent without room for it", self.on_their_way());

@@ -4,10 +4,9 @@
 //! What it sends was put together once and goes round and round; to send it again is to stamp its packets and to copy
 //! it into a transmit buffer.
 
-use backend::sys::cycles;
-use cnf::{Device, Port};
-
+use super::member::Member;
 use super::traffic;
+use backend::sys::cycles;
 
 /// Frames that are sent at once, at most.
 const BURST: usize = 32;
@@ -23,9 +22,7 @@ pub(super) struct Item {
 /// A CNF that sends.
 #[derive(Debug)]
 pub(super) struct Source {
-    // Dropping it closes its connection.
-    _device: Device,
-    pub(super) port: Port,
+    pub(super) member: Member,
     /// In the order in which they are sent, round and round.
     items: Vec<Item>,
     next: usize,
@@ -39,9 +36,9 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(device: Device, port: Port, flows: usize) -> Self {
+    pub(super) fn new(member: Member, flows: usize) -> Self {
         let sequences = vec![0; flows];
-        Self { _device: device, port, items: Vec::new(), next: 0, stamped: 0, sequences, sent: 0, frames: 0 }
+        Self { member, items: Vec::new(), next: 0, stamped: 0, sequences, sent: 0, frames: 0 }
     }
 
     /// From now on it sends these.
@@ -80,7 +77,7 @@ impl Source {
         for (offset, slot) in burst.iter_mut().enumerate().take(wanted) {
             *slot = self.items.get((self.next + offset) % self.items.len()).map_or(&[], |item| &item.bytes);
         }
-        let posted = self.port.send_burst(burst.get(..wanted).unwrap_or(&[]))?;
+        let posted = self.member.port.send_burst(burst.get(..wanted).unwrap_or(&[]))?;
         let left: usize = (0..posted)
             .filter_map(|offset| self.items.get((self.next + offset) % self.items.len()))
             .map(|item| item.packets.len())

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! A guest that speaks aggregates: what was agreed with it, and what is put together for it.
+//!
+//! # Theory of operation
+//!
+//! A link belongs to one queue pair, and stands at its receive queue. It comes to be with the first frame that negotiates and
+//! goes when nothing is agreed any more, or with the queue: then all is as if nobody had ever spoken.
+//!
+//! Packets are copied behind each other into the link's own buffer, first in, first out, in groups of one class each. The
+//! frame goes to the guest when it is full, when a packet comes that is to go plain, and at the latest when the worker's
+//! turn ends: what is there together goes together, and nothing waits for what is not. A frame of one packet goes as that
+//! packet.
+
+use aggregation::negotiation::{self, Announce, Config, Event, Features, Grant, MAX_CONTROL, Offer};
+use aggregation::{Cause, Format, GroupKey, Limits, Meta, Sequence, TlvSet, Writer};
+use packet::{Burst, DropCause, EthernetHeader, WINDOW};
+use virtqueue::{Delivered, NetHeader, Tail};
+
+use super::super::payload::Payload;
+use super::super::slots::RxSlot;
+use super::guard::ETHER_TYPE;
+
+/// Addresses on a link that has two ends: the node's and the guest's.
+const NODE: [u8; 6] = [0x02, 0x53, 0x48, 0x55, 0x4e, 0x54];
+const GUEST: [u8; 6] = [0x02, 0x53, 0x48, 0x55, 0x4e, 0x43];
+
+/// What a node takes from a guest at once. It bounds how long one frame keeps a worker.
+const MAX_BYTES: u16 = 16_384;
+const MAX_PACKETS: u16 = 1024;
+const KEEPALIVE_MS: u16 = 1000;
+
+/// A guest that speaks aggregates.
+#[derive(Debug)]
+pub(crate) struct Link {
+    talk: negotiation::Link<()>,
+    /// The node's id.
+    node: u16,
+    /// What is taken from the guest; `None`: nothing was agreed yet.
+    pub(in crate::worker) takes: Option<Limits>,
+    /// Numbers of the guest's frames.
+    heard: Sequence,
+    out: Option<Box<Bundle>>,
+}
+
+/// What is put together for a guest that takes it.
+#[derive(Debug)]
+struct Bundle {
+    format: Format,
+    writer: Writer,
+    origin: u16,
+    sequence: u16,
+    /// Bytes of the packets in the open frame.
+    bytes: u64,
+}
+
+impl Link {
+    /// Of a guest that nothing is agreed with yet.
+    pub(in crate::worker) fn new(node: u16, session: u32, now_ns: u64) -> Self {
+        let offer = Offer {
+            versions: (1, 1),
+            encapsulations: 1,
+            align_log2: 2,
+            max_bytes: MAX_BYTES.into(),
+            max_packets: MAX_PACKETS,
+            features: Features::TEMPLATE,
+            keepalive_ms: KEEPALIVE_MS,
+        };
+        let announce = Announce::Never;
+        let config = Config { node, session, offer, name: Vec::new(), announce, max_peers: 1 };
+        let talk = negotiation::Link::new(config, now_ns);
+        Self { talk, node, takes: None, heard: Sequence::new(), out: None }
+    }
+
+    /// Whether nothing is agreed, and nothing is left to say.
+    pub(in crate::worker) fn is_idle(&self) -> bool {
+        self.talk.timeout().is_none()
+    }
+
+    /// A valid aggregate came from the guest.
+    pub(in crate::worker) fn heard(&mut self, sequence: u16, now_ns: u64) {
+        self.talk.heard((), now_ns);
+        self.heard.take(sequence);
+    }
+}
+
+impl Bundle {
+    fn new(grant: &Grant, origin: u16) -> Self {
+        let format = Format {
+            max_bytes: grant.max_bytes,
+            max_packets: grant.max_packets.into(),
+            stage: 2,
+            check: false,
+            group_crc: false,
+            template: false,
+        };
+        let mut writer = Writer::new(format.max_bytes, EthernetHeader::LEN);
+        writer.begin(&format);
+        Self { format, writer, origin, sequence: 0, bytes: 0 }
+    }
+
+    #[inline]
+    fn is_open(&self) -> bool {
+        !self.writer.is_empty()
+    }
+
+    /// Appends packet `i`. `false`: there is no room.
+    #[inline]
+    fn push(&mut self, burst: &Burst, payload: Payload<'_>, i: usize) -> bool {
+        let (head, rest) = burst.pieces(i);
+        let key = GroupKey { origin: self.origin, destination: 0, class: class_of(head) };
+        let tail = |room: &mut [u8]| {
+            let read = payload.read(burst.handle(i), 0, room);
+            // What a guest has cut short must not show what was there before.
+            room.iter_mut().skip(read).for_each(|byte| *byte = 0);
+        };
+        let pushed = self.writer.push(key, head, rest as usize, tail, &Meta::NONE);
+        if pushed {
+            self.bytes += head.len() as u64 + u64::from(rest);
+        }
+        pushed
+    }
+
+    /// Ends the open frame: its bytes as the guest is to get them, how many packets are in it, and their bytes.
+    fn finish(&mut self) -> (&[u8], u32, u64) {
+        let (packets, bytes) = (self.writer.packets(), std::mem::take(&mut self.bytes));
+        if packets == 1 && self.writer.single().is_some() {
+            return (self.writer.single().unwrap_or_default(), 1, bytes);
+        }
+        self.sequence = self.sequence.wrapping_add(1);
+        let frame = self.writer.finish_with_room(self.sequence);
+        if let Some(header) = frame.first_chunk_mut() {
+            *header = ethernet();
+        }
+        (frame, packets, bytes)
+    }
+}
+
+/// The header of frames to a guest.
+fn ethernet() -> [u8; EthernetHeader::LEN] {
+    let ([g0, g1, g2, g3, g4, g5], [n0, n1, n2, n3, n4, n5]) = (GUEST, NODE);
+    let [high, low] = ETHER_TYPE.0.to_be_bytes();
+    [g0, g1, g2, g3, g4, g5, n0, n1, n2, n3, n4, n5, high, low]
+}
+
+/// Takes a control frame of a guest, and answers.
+///
+/// # Errors
+/// Why it was not understood.
+pub(in crate::worker) fn negotiate(slot: &mut RxSlot, bytes: &[u8], now_ns: u64) -> Result<(), Cause> {
+    let Some(link) = &mut slot.link else { return Ok(()) };
+    let mut events = Vec::new();
+    let understood = link.talk.handle((), bytes, now_ns, |event| events.push(event));
+    events.into_iter().for_each(|event| follow(slot, event));
+    speak(slot, now_ns);
+    understood.map(drop)
+}
+
+/// Lets time pass at a guest's link; one at which nothing is agreed goes.
+pub(in crate::worker) fn tick(slot: &mut RxSlot, now_ns: u64) {
+    let Some(link) = &mut slot.link else { return };
+    let mut events = Vec::new();
+    link.talk.tick(now_ns, |event| events.push(event));
+    events.into_iter().for_each(|event| follow(slot, event));
+    speak(slot, now_ns);
+    if slot.link.as_ref().is_some_and(|link| link.is_idle()) {
+        slot.link = None;
+    }
+}
+
+fn follow(slot: &mut RxSlot, event: Event<()>) {
+    let id = slot.common.id;
+    // What was put together under an agreement is sent under it.
+    flush(slot);
+    let Some(link) = &mut slot.link else { return };
+    match event {
+        Event::Accept { node, .. } => {
+            log::info!("{id:?}: aggregates are taken from CNF {node}");
+            link.takes = Some(Limits {
+                frame: MAX_BYTES.into(),
+                groups: u8::MAX,
+                packets: MAX_PACKETS.into(),
+                tlv_bytes: 0,
+                tlvs: TlvSet::NONE,
+                foreign_tlvs: false,
+                verify: false,
+                check_required: false,
+            });
+            link.heard.restart();
+        }
+        Event::Up { node, grant, .. } => {
+            log::info!("{id:?}: CNF {node} takes aggregates of {} bytes", grant.max_bytes);
+            link.out = Some(Box::new(Bundle::new(&grant, link.node)));
+        }
+        Event::Down { node, why, .. } => {
+            log::info!("{id:?}: no more aggregates with CNF {node}: {why:?}");
+            (link.takes, link.out) = (None, None);
+        }
+        Event::Refused { node, reason, .. } => log::warn!("{id:?}: CNF {node} is refused: {reason:?}"),
+        Event::RefusedBy { node, reason, .. } => log::warn!("{id:?}: CNF {node} refuses: {reason:?}"),
+    }
+}
+
+/// Sends the control frames that are due.
+fn speak(slot: &mut RxSlot, now_ns: u64) {
+    let mut frame = [0; EthernetHeader::LEN + MAX_CONTROL];
+    let (header, body) = frame.split_at_mut(EthernetHeader::LEN);
+    header.copy_from_slice(&ethernet());
+    while let Some(((), len)) = slot.link.as_mut().and_then(|link| link.talk.poll_transmit(now_ns, body)) {
+        let body = body.get(..len).unwrap_or_default();
+        deliver(slot, header, Tail::Bytes(body), 0, 0);
+    }
+}
+
+/// Puts packets `at..at + run` together for a guest. Returns how many: the next one has to go plain, behind them.
+#[inline]
+pub(in crate::worker) fn put_together(
+    slot: &mut RxSlot,
+    burst: &Burst,
+    payload: Payload<'_>,
+    at: usize,
+    run: usize,
+) -> usize {
+    let mut next = at;
+    while next < at + run {
+        let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { break };
+        if bundle.push(burst, payload, next) {
+            next += 1;
+            continue;
+        }
+        let fits_none = !bundle.is_open();
+        flush(slot);
+        if fits_none {
+            break;
+        }
+    }
+    next - at
+}
+
+/// Gives the guest what was put together.
+#[inline]
+pub(in crate::worker) fn flush(slot: &mut RxSlot) {
+    if slot.link.as_ref().and_then(|link| link.out.as_ref()).is_some_and(|bundle| bundle.is_open()) {
+        send(slot);
+    }
+}
+
+fn send(slot: &mut RxSlot) {
+    let Some(mut bundle) = slot.link.as_mut().and_then(|link| link.out.take()) else { return };
+    let (frame, packets, bytes) = bundle.finish();
+    let (head, rest) = frame.split_at(frame.len().min(WINDOW));
+    let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
+    let is_aggregate = packets > 1 || head.get(12..14) == Some(&ETHER_TYPE.0.to_be_bytes());
+    if deliver(slot, head, tail, packets as usize, bytes)
+        && is_aggregate
+        && let Some(counters) = slot.common.counters()
+    {
+        counters.tx_aggregates.add(1);
+        counters.tx_aggregated.add(packets.into());
+    }
+    let format = bundle.format;
+    bundle.writer.begin(&format);
+    if let Some(link) = &mut slot.link {
+        link.out = Some(bundle);
+    }
+}
+
+/// Gives the guest a frame with so many packets in it. `false`: it did not take it.
+fn deliver(slot: &mut RxSlot, head: &[u8], tail: Tail<'_>, packets: usize, bytes: u64) -> bool {
+    match slot.queue.deliver(&NetHeader::default(), head, tail) {
+        Ok(Delivered::Ok) => {
+            slot.queue.publish();
+            slot.common.dirty = true;
+            slot.count_transmitted(packets, bytes);
+            return true;
+        }
+        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, packets),
+        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, packets),
+        Err(error) => {
+            slot.common.fail(error);
+            slot.common.drop_packets(DropCause::QueueBroken, packets);
+        }
+    }
+    false
+}
+
+/// The class of a packet: the top three bits of its DSCP (decision 24).
+#[inline]
+fn class_of(head: &[u8]) -> u8 {
+    match head {
+        [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, _, tos, ..] => tos >> 5,
+        [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, first, _, ..] => first >> 1 & 7,
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_class_is_the_top_of_the_code_point() {
+        let frame = |kind: u16, first: u16| [&[2; 12][..], &kind.to_be_bytes(), &first.to_be_bytes()].concat();
+        for class in 0..8_u8 {
+            assert_eq!(class_of(&frame(0x0800, 0x451f | u16::from(class) << 5)), class);
+            assert_eq!(class_of(&frame(0x86dd, 0x6000 | u16::from(class) << 9 | 0x1ff)), class);
+        }
+        assert_eq!(class_of(&frame(0x0806, 0xffff)), 0);
+        assert_eq!(class_of(&[0; 15]), 0);
+    }
+}

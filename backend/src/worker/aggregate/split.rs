@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Taking apart what a guest sends that has negotiated.
+//!
+//! # Theory of operation
+//!
+//! Frames are dealt with in the order in which they were sent, so plain ones and the packets of aggregates keep theirs. The
+//! headers and first bytes of an aggregate's packets are copied out once, in order; what lies beyond stays in the frame,
+//! whose descriptor is returned when its last packet has left. A turn ends behind the frame with which enough packets
+//! were seen; how many one frame can hold is bounded by the bytes that were granted.
+
+use std::hash::{BuildHasher, RandomState};
+
+use aggregation::negotiation::MAX_CONTROL;
+use aggregation::{Item, Packet, Reader, Source};
+use packet::{Burst, DropCause, EthernetHeader, Offload, PortId};
+use switch::model::Direction;
+use virtqueue::{MAX_BURST, TxQueue};
+
+use super::super::Worker;
+use super::super::bridge::Ingress;
+use super::super::payload::Payload;
+use super::super::slots::RxSlot;
+use super::guard::is_aggregate;
+use super::link::{self, Link};
+use crate::counters::PortCounters;
+use crate::topology::Route;
+
+/// Packets after which a queue's turn ends, though there may be more: as many as four bursts of plain frames.
+const ENOUGH: usize = 256;
+
+/// A held frame of a guest, as the reader sees it.
+#[derive(Clone, Copy, Debug)]
+struct Held<'a> {
+    queue: &'a TxQueue,
+    at: usize,
+}
+
+impl Source for Held<'_> {
+    #[inline]
+    fn len(&self) -> usize {
+        self.queue.frame_len(self.at) as usize
+    }
+
+    #[inline]
+    fn read(&self, at: usize, to: &mut [u8]) -> usize {
+        u32::try_from(at).map_or(0, |at| self.queue.read(self.at, at, to))
+    }
+}
+
+impl Worker {
+    /// Prepares for a guest at transmit slot `index` that negotiates, or tries to. `false`: its receive queue is not here. What
+    /// the slot holds is found again by the next harvest.
+    #[cold]
+    pub(in crate::worker) fn link(&mut self, index: usize, now: u64) -> bool {
+        let (now_ns, node) = (self.clock.nanos_at(now), self.node);
+        let Some(receiver) = self.receiver(index) else { return false };
+        let Some(slot) = self.path.rxs.get_mut(receiver) else { return false };
+        let Some(source) = self.txs.get_mut(index) else { return false };
+        source.queue.forget();
+        source.linked = true;
+        if slot.link.is_none() {
+            #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+            let session = RandomState::new().hash_one(now) as u32 | 1;
+            slot.link = Some(Box::new(Link::new(node, session, now_ns)));
+        }
+        true
+    }
+
+    /// Lets time pass at all links.
+    pub(in crate::worker) fn tick_links(&mut self, now_ns: u64) {
+        for slot in &mut self.path.rxs {
+            if slot.link.is_none() {
+                continue;
+            }
+            link::tick(slot, now_ns);
+            if slot.link.is_none() {
+                let (port, pair) = (slot.common.port(), slot.common.id.pair);
+                let of_pair = |common: &super::super::slots::Common| common.port() == port && common.id.pair == pair;
+                self.txs.iter_mut().filter(|slot| of_pair(&slot.common)).for_each(|slot| slot.linked = false);
+            }
+        }
+        self.notify();
+    }
+
+    /// Switches what transmit slot `index` holds, in which there may be aggregates. Returns the packets that left the source.
+    pub(in crate::worker) fn bridge_linked(&mut self, index: usize, now: u64) -> usize {
+        let receiver = self.receiver(index);
+        let Some(source) = self.txs.get_mut(index) else { return 0 };
+        let held = source.harvest();
+        if held == 0 {
+            return 0;
+        }
+        let now_ns = self.clock.nanos_at(now);
+        let (port, pair) = (source.common.port(), source.common.id.pair);
+        let (mut at, mut packets, mut bytes) = (0, 0, 0);
+        while at < held && packets < ENOUGH {
+            let mut first = [0; EthernetHeader::LEN];
+            source.queue.read(at, 0, &mut first);
+            if is_aggregate(&first) {
+                let frame = Held { queue: &source.queue, at };
+                let payload = Payload::Within { queue: &source.queue, frame: at };
+                let ingress = Ingress { port, pair, payload, offloads: false, waits_since: None };
+                let slot = receiver.and_then(|receiver| self.path.rxs.get_mut(receiver));
+                at += 1;
+                let counters = source.common.counters();
+                if !begin(&mut self.reader, &frame, slot, counters, now_ns) {
+                    continue;
+                }
+                let before = packets;
+                while fill(&mut self.reader, &frame, &mut self.path.burst, port, counters) > 0 {
+                    packets += self.path.burst.len();
+                    bytes += self.path.burst.bytes();
+                    self.path.run(&ingress, Direction::Out, now_ns);
+                }
+                if let Some(counters) = counters {
+                    counters.rx_aggregates.add(1);
+                    counters.rx_aggregated.add((packets - before) as u64);
+                }
+                continue;
+            }
+            let burst = &mut self.path.burst;
+            burst.clear();
+            while at < held && !burst.is_full() {
+                let handle = u32::try_from(at).unwrap_or(u32::MAX);
+                let Some(window) = burst.push(port, source.queue.frame_len(at), Offload::NONE, handle) else { break };
+                let read = source.queue.read(at, 0, window);
+                window.iter_mut().skip(read).for_each(|byte| *byte = 0);
+                if is_aggregate(window.get(..EthernetHeader::LEN).unwrap_or_default()) {
+                    burst.pop();
+                    break;
+                }
+                at += 1;
+            }
+            packets += burst.len();
+            bytes += burst.bytes();
+            super::refuse(burst);
+            let payload = Payload::Queue(&source.queue);
+            let ingress = Ingress { port, pair, payload, offloads: false, waits_since: None };
+            self.path.run(&ingress, Direction::Out, now_ns);
+        }
+        source.count_received(packets, bytes);
+        source.finish(at);
+        if at < held {
+            source.queue.forget();
+        }
+        // Descriptors went back, packets or not.
+        packets.max(1)
+    }
+
+    /// The receive queue of the pair of transmit slot `index`, if it takes packets here.
+    fn receiver(&self, index: usize) -> Option<usize> {
+        let id = self.txs.get(index)?.common.id;
+        let Route::Local(receiver) = self.path.routes.to(id.port, id.pair) else { return None };
+        let slot = self.path.rxs.get(receiver)?;
+        (slot.common.id.pair == id.pair && slot.common.port() == id.port).then_some(receiver)
+    }
+}
+
+/// Begins to read a frame of a guest. `false`: there is nothing in it for a burst; it negotiated, or may not be sent.
+fn begin(
+    reader: &mut Reader,
+    frame: &Held<'_>,
+    slot: Option<&mut RxSlot>,
+    counters: Option<&PortCounters>,
+    now_ns: u64,
+) -> bool {
+    let damage = |cause| counters.into_iter().for_each(|counters| counters.damage(cause));
+    let refused = || counters.into_iter().for_each(|counters| counters.drop_packets(DropCause::Aggregate, 1));
+    let takes = slot.as_ref().and_then(|slot| slot.link.as_ref()?.takes);
+    let limits = takes.unwrap_or(aggregation::Limits::NONE);
+    let header = match reader.begin(frame, EthernetHeader::LEN, &limits) {
+        Ok(header) => header,
+        Err(cause) => {
+            damage(cause);
+            refused();
+            return false;
+        }
+    };
+    let Some(slot) = slot else {
+        refused();
+        return false;
+    };
+    if header.control {
+        let mut bytes = [0; MAX_CONTROL];
+        let read = frame.read(EthernetHeader::LEN, &mut bytes);
+        if let Err(cause) = link::negotiate(slot, bytes.get(..read).unwrap_or_default(), now_ns) {
+            damage(cause);
+            refused();
+        }
+        return false;
+    }
+    match (takes, &mut slot.link) {
+        (Some(_), Some(link)) => {
+            link.heard(header.sequence, now_ns);
+            true
+        }
+        _ => {
+            refused();
+            false
+        }
+    }
+}
+
+/// Fills the burst with the next packets of the frame. Returns how many: none at its end.
+fn fill(
+    reader: &mut Reader,
+    frame: &Held<'_>,
+    burst: &mut Burst,
+    port: PortId,
+    counters: Option<&PortCounters>,
+) -> usize {
+    burst.clear();
+    loop {
+        if burst.is_empty()
+            && let Some(run) = reader.run(MAX_BURST)
+        {
+            let frames = run.iter().map(|bytes| {
+                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+                (len, move |window: &mut [u8]| copy(window, bytes))
+            });
+            burst.refill(port, frames);
+            break;
+        }
+        if burst.is_full() {
+            break;
+        }
+        match reader.next(frame) {
+            Some(Item::Packet(packet)) => push(burst, port, &packet),
+            Some(Item::Damaged(damage)) => counters.into_iter().for_each(|counters| counters.damage(damage.cause)),
+            // Whose the group is says the port; TLVs are taken from none.
+            Some(Item::Group(_) | Item::Tlv { .. }) => {}
+            None => break,
+        }
+    }
+    burst.set_runs(true);
+    burst.len()
+}
+
+fn push(burst: &mut Burst, port: PortId, packet: &Packet<'_>) {
+    let handle = u32::try_from(packet.rest_at).unwrap_or(u32::MAX);
+    if let Some(window) = burst.push(port, packet.len, Offload::NONE, handle) {
+        copy(window, packet.head);
+    }
+}
+
+/// Fills a window. Short frames are copied without a call.
+#[inline]
+fn copy(window: &mut [u8], bytes: &[u8]) {
+    match (window.first_chunk_mut::<64>(), bytes.first_chunk::<64>()) {
+        (Some(to), Some(from)) if bytes.len() == 64 => *to = *from,
+        _ => window.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from),
+    }
+}
