@@ -43,6 +43,10 @@ pub struct Burst {
     has_payload: bool,
     /// Whether packets of one flow are likely to stand together.
     has_runs: bool,
+    /// Places that stand for several packets, a bit each.
+    many: u64,
+    /// How many, and the bytes of all.
+    run: [Run; MAX_BURST],
     /// Where the window starts in its slot, and its length: start + length <= SLOT.
     span: [Span; MAX_BURST],
     frame_len: [u32; MAX_BURST],
@@ -51,6 +55,15 @@ pub struct Burst {
     offload: [Offload; MAX_BURST],
     handle: [u32; MAX_BURST],
     slots: [Slot; MAX_BURST],
+}
+
+/// Packets of one flow that nobody has changed, and that are dealt with as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// How many there are.
+    pub packets: u32,
+    /// Bytes of all of them.
+    pub bytes: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -83,6 +96,8 @@ impl Burst {
             len: 0,
             has_payload: false,
             has_runs: false,
+            many: 0,
+            run: [Run { packets: 0, bytes: 0 }; MAX_BURST],
             span: [Span { start: 0, len: 0 }; MAX_BURST],
             frame_len: [0; MAX_BURST],
             ingress: [PortId(0); MAX_BURST],
@@ -99,6 +114,7 @@ impl Burst {
         self.len = 0;
         self.has_payload = false;
         self.has_runs = false;
+        self.many = 0;
     }
 
     /// Adds a packet and returns its window, `min(frame_len, WINDOW)` bytes, which the caller must
@@ -145,6 +161,7 @@ impl Burst {
         self.len = len;
         self.has_payload = longest > u32::from(FRESH_MAX);
         self.has_runs = false;
+        self.many = 0;
         self.ingress.iter_mut().take(len).for_each(|slot| *slot = ingress);
         self.verdict.iter_mut().take(len).for_each(|slot| *slot = Verdict::Pending);
         self.offload.iter_mut().take(len).for_each(|slot| *slot = Offload::NONE);
@@ -169,10 +186,42 @@ impl Burst {
         true
     }
 
+    /// Packet `i` stands for a run of which it is the first. The others have its headers, but for what no flow depends on; they are
+    /// neither matched nor edited, and whoever decides on the first has decided on all, or says [`Verdict::Expand`].
+    #[inline]
+    pub fn set_run(&mut self, i: usize, run: Run) {
+        if let Some(slot) = self.live(i).and_then(|i| self.run.get_mut(i)) {
+            *slot = run;
+            self.many |= 1 << i;
+        }
+    }
+
+    /// The run that packet `i` stands for; `None`: only itself.
+    #[inline]
+    #[must_use]
+    pub fn run(&self, i: usize) -> Option<Run> {
+        if self.many == 0 || i >= self.len || self.many >> i & 1 == 0 { None } else { self.run.get(i).copied() }
+    }
+
+    /// Whether any packet stands for a run.
+    #[inline]
+    #[must_use]
+    pub const fn has_many(&self) -> bool {
+        self.many != 0
+    }
+
+    /// How many packets packet `i` stands for.
+    #[inline]
+    #[must_use]
+    pub fn packets(&self, i: usize) -> u64 {
+        self.run(i).map_or(1, |run| run.packets.into())
+    }
+
     /// Bytes of all frames together.
     #[inline]
     #[must_use]
     pub fn bytes(&self) -> u64 {
+        debug_assert!(!self.has_many(), "whoever makes runs knows their bytes");
         self.frame_len.iter().take(self.len).map(|len| u64::from(*len)).sum()
     }
 

@@ -49,7 +49,7 @@ pub mod transpose;
 pub mod ufid;
 pub mod verdict;
 
-pub use burst::{Burst, HEADROOM, MAX_BURST, WINDOW};
+pub use burst::{Burst, HEADROOM, MAX_BURST, Run, WINDOW};
 pub use ethernet::{EtherType, EthernetHeader, MacAddr};
 pub use offload::{Checksum, GsoKind, Offload, OffloadError, Segmentation};
 pub use parse::{Layout, OuterLayout, ParseError, Parsed, Quick, QuickTcp, Transient};

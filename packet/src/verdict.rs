@@ -25,6 +25,10 @@ pub enum Verdict {
     Parked,
     /// It was for the node itself.
     Taken,
+    /// Nothing was done: the packets of its run are to be looked at one by one, as if they had just come.
+    Expand,
+    /// Likewise, but they have left the port that they came from, and are for this one.
+    ExpandTo(PortId),
 }
 
 /// Declares the causes once, so that the enum, the labels and the list cannot drift apart.

@@ -70,6 +70,14 @@ impl Reader {
         (packets > 0).then_some(Run { bytes, packets })
     }
 
+    /// Whether a plain packet comes next, without a template, that [`run`](Self::run) would take.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        let header = self.ahead.bytes(self.ahead.pos, self.stop).first_chunk::<SUBFRAME_HEADER>();
+        let word = header.map_or(u32::MAX, |header| u32::from_be_bytes(*header));
+        self.left > 0 && self.prefix == 0 && word & NOT_PLAIN == 0 && word >> 16 <= HEAD as u32
+    }
+
     /// The next packet of the group, whatever it is like; `None` behind the last.
     pub(super) fn packet<S: Source + ?Sized>(&mut self, source: &S) -> Option<Found> {
         let mut runts = 0_u32;

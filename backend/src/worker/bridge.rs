@@ -41,10 +41,14 @@ pub(super) struct Path {
     pub(super) burst: Box<Burst>,
     /// Copies of packets for all, for ports that have policy.
     pub(super) copies: Box<Burst>,
+    /// Packets of runs that are looked at one by one.
+    pub(super) spare: Box<Burst>,
     pub(super) rxs: Vec<RxSlot>,
     pub(super) uplinks: Vec<UplinkTx>,
     pub(super) outbound: Vec<Option<Sender>>,
     pub(super) cutter: Cutter,
+    /// Whether of the last burst with runs some were looked at one by one.
+    pub(super) expanded: bool,
 }
 
 /// Where a burst came from.
@@ -134,6 +138,10 @@ impl Path {
         }
         if any_policy {
             self.police.inbound(&mut self.burst, &self.routes, self.index, now_ns, &waiting);
+        }
+        if matches!(ingress.payload, Payload::Runs { .. }) {
+            self.expanded = self.deliver_runs(ingress, now_ns);
+            return self.tell_learned();
         }
         if ingress.offloads {
             self.complete_checksums(ingress);
@@ -238,7 +246,13 @@ impl Path {
             let due = match self.burst.verdict(i) {
                 Verdict::Forward(port) | Verdict::Deliver(port) => self.routes.uplink(port).is_none(),
                 Verdict::Flood => true,
-                Verdict::Pending | Verdict::Drop(_) | Verdict::Park(_) | Verdict::Parked | Verdict::Taken => false,
+                Verdict::Pending
+                | Verdict::Drop(_)
+                | Verdict::Park(_)
+                | Verdict::Parked
+                | Verdict::Taken
+                | Verdict::Expand
+                | Verdict::ExpandTo(_) => false,
             };
             let offload = self.burst.offload(i);
             if !due || offload.is_finished() || offload.segmentation.is_some() {

@@ -47,6 +47,8 @@ impl Egress<'_> {
                 Verdict::Drop(cause) => self.count_drop(cause, run),
                 Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
                 Verdict::Park(_) => self.count_drop(DropCause::ParkFull, run),
+                // Only bursts with runs have these.
+                Verdict::Expand | Verdict::ExpandTo(_) => self.count_drop(DropCause::NoDestination, run),
                 Verdict::Parked | Verdict::Taken => {}
             }
             at += run;
@@ -268,6 +270,9 @@ fn deliver_local(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, at: usi
 
 /// Writes one frame that is in one piece into a guest's receive queue and publishes it.
 pub(super) fn deliver_bytes(slot: &mut RxSlot, bytes: &[u8]) {
+    if slot.link.is_some() {
+        return aggregate::put_bytes(slot, bytes);
+    }
     let (head, rest) = bytes.split_at(bytes.len().min(packet::WINDOW));
     let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
     match slot.queue.deliver(&NetHeader::default(), head, tail) {

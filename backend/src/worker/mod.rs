@@ -48,6 +48,7 @@ use switch::engine::{Engine, EngineConfig, Event};
 use switch::{Bridge, BridgeConfig};
 use virtqueue::full_fence;
 
+use self::aggregate::{Hope, Ranges};
 use self::bridge::Path;
 use self::finish::Cutter;
 use self::longest::Longest;
@@ -114,6 +115,8 @@ pub(crate) struct Worker {
     path: Path,
     events: SyncSender<Event>,
     reader: Reader,
+    ranges: Box<Ranges>,
+    hope: Hope,
     /// The node's id.
     node: u16,
     sleeper: Sleeper,
@@ -147,10 +150,12 @@ impl Worker {
             police: Police::new(Engine::new(engine)),
             burst: Burst::new(),
             copies: Burst::new(),
+            spare: Burst::new(),
             rxs: Vec::new(),
             uplinks: Vec::new(),
             outbound,
             cutter: Cutter::new(),
+            expanded: false,
         };
         Ok(Self {
             inbox,
@@ -161,6 +166,8 @@ impl Worker {
             path,
             events,
             reader: Reader::default(),
+            ranges: Box::new([(0, 0); packet::MAX_BURST]),
+            hope: Hope::default(),
             node: 1,
             sleeper,
             shares: Shares::new(clock.to_ticks(QUANTUM)),

@@ -4,6 +4,8 @@
 use packet::WINDOW;
 use virtqueue::{Tail, TxQueue};
 
+use super::aggregate::Ranges;
+
 /// Where the payload beyond a window begins in its frame.
 #[expect(clippy::cast_possible_truncation, reason = "256")]
 const PAYLOAD_AT: u32 = WINDOW as u32;
@@ -15,6 +17,8 @@ pub(super) enum Payload<'a> {
     Queue(&'a TxQueue),
     /// Packets within one frame of such a queue; the handle is where in the frame what lies beyond the window begins.
     Within { queue: &'a TxQueue, frame: usize },
+    /// Packets without any, some of which stand for runs: the sub-frames of all, and where those of each handle are.
+    Runs { bytes: &'a [u8], ranges: &'a Ranges },
     /// What lies beyond each window, by handle.
     Slices(&'a [&'a [u8]]),
 }
@@ -26,6 +30,7 @@ impl<'a> Payload<'a> {
         match self {
             Self::Queue(queue) => Tail::Frame { queue, index: handle as usize, offset: PAYLOAD_AT },
             Self::Within { queue, frame } => Tail::Part { queue, index: frame, offset: handle, len },
+            Self::Runs { .. } => Tail::None,
             Self::Slices(slices) => slices.get(handle as usize).map_or(Tail::None, |bytes| Tail::Bytes(bytes)),
         }
     }
@@ -35,6 +40,7 @@ impl<'a> Payload<'a> {
         match self {
             Self::Queue(queue) => queue.read(handle as usize, PAYLOAD_AT + at, to),
             Self::Within { queue, frame } => queue.read(frame, handle.saturating_add(at), to),
+            Self::Runs { .. } => 0,
             Self::Slices(slices) => {
                 let bytes = slices.get(handle as usize).and_then(|bytes| bytes.get(at as usize..)).unwrap_or_default();
                 let count = bytes.len().min(to.len());

@@ -93,7 +93,8 @@ fn tables_are_for_people_and_json_for_scripts() {
     let expected = json!({
         "name": "vm0", "kind": "vhost-user", "role": "server", "socket": vm0, "state": "listening",
         "ring": null, "features": [], "queue_pairs": 0, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
-        "drops": null, "errors": null, "notifications": 0
+        "drops": null, "errors": null, "notifications": 0,
+            "aggregation": { "rx_aggregates": 0, "rx_packets": 0, "tx_aggregates": 0, "tx_packets": 0, "damages": {} }
     });
     assert_eq!(port, expected);
 

@@ -10,17 +10,20 @@ use super::shard::{Now, Shard};
 use crate::flow::Handle;
 use crate::model::Direction;
 
-/// Some packets of a batch with one identity.
+/// Some packets with one identity.
 #[derive(Clone, Copy, Debug)]
 struct Run {
-    /// The first, in the burst; the others stand behind it.
+    /// The place of the first in the burst.
     at: usize,
+    /// How many places they have there, one behind the other.
+    places: usize,
     packets: u32,
     bytes: u64,
 }
 
 impl Shard {
-    /// Deals with the packets run by run, as [`hit_each`](Self::hit_each) would with each.
+    /// Deals with the packets run by run, as [`hit_each`](Self::hit_each) would with each. A run that has one place, and has to be
+    /// looked at packet by packet, is left for the caller, with all that stands behind it, so that all keep their order.
     #[inline(never)]
     pub(super) fn hit_runs(
         &mut self,
@@ -32,31 +35,50 @@ impl Shard {
     ) -> u64 {
         let (mut hits, mut i) = (0, 0);
         while i < batch.len() {
-            let (packets, bytes) = batch.run(i);
-            let leads_on = through >> i & 1 != 0;
             let Some(first) = batch.member(i) else { break };
-            let run = Run { at: first.at, packets: u32::try_from(packets).unwrap_or(1), bytes };
-            if packets > 1
+            let leads_on = through >> i & 1 != 0;
+            let run = match burst.run(first.at) {
+                Some(packet::Run { packets, bytes }) => Run { at: first.at, places: 1, packets, bytes },
+                None => {
+                    let (places, bytes) = batch.run(i);
+                    Run { at: first.at, places, packets: u32::try_from(places).unwrap_or(1), bytes }
+                }
+            };
+            if run.packets > 1
                 && first.is_plain()
                 && let Some(handle) = first.handle
                 && self.hit_run(burst, run, handle, now, leads_on, outside)
             {
                 hits += u64::from(run.packets);
-                i += packets;
-                continue;
-            }
-            // At least one, whatever the batch says.
-            for i in i..i + packets.max(1) {
-                let Some(member) = batch.member(i) else { break };
-                if member.is_plain() && self.hit_calm(burst, &member, now, leads_on, outside) {
-                    hits += 1;
-                } else {
-                    self.slow(burst, batch, i, &member, now, outside);
+            } else if burst.run(first.at).is_some() {
+                self.leave(burst, batch, i, now);
+                break;
+            } else {
+                for i in i..i + run.places {
+                    let Some(member) = batch.member(i) else { break };
+                    if member.is_plain() && self.hit_calm(burst, &member, now, leads_on, outside) {
+                        hits += 1;
+                    } else {
+                        self.slow(burst, batch, i, &member, now, outside);
+                    }
                 }
             }
-            i += packets.max(1);
+            // At least one, whatever the batch says.
+            i += run.places.max(1);
         }
         hits
+    }
+
+    /// Leaves packets from `i` on to be looked at one by one.
+    #[cold]
+    fn leave(&self, burst: &mut Burst, batch: &Batch, i: usize, now: &Now<'_>) {
+        let verdict = match now.direction {
+            Direction::Out => Verdict::Expand,
+            Direction::In => Verdict::ExpandTo(self.port),
+        };
+        for member in (i..batch.len()).filter_map(|i| batch.member(i)) {
+            burst.set_verdict(member.at, verdict);
+        }
     }
 
     /// Deals with a run at once. `false`: each of its packets is to be looked at, and nothing was done.
@@ -82,7 +104,7 @@ impl Shard {
         }
         flow.count_run(run.packets, run.bytes, now.ms);
         if next.is_none() {
-            for at in run.at..run.at + run.packets as usize {
+            for at in run.at..run.at + run.places {
                 if now.direction == Direction::Out {
                     outside.trail.note(at, handle);
                 } else {
@@ -107,7 +129,7 @@ impl Shard {
         flow.count_run(run.packets, run.bytes, now.ms);
         shard.stats.hits += u64::from(run.packets);
         shard.stats.through += u64::from(run.packets);
-        (run.at..run.at + run.packets as usize).for_each(|at| burst.set_verdict(at, Verdict::Deliver(port)));
+        (run.at..run.at + run.places).for_each(|at| burst.set_verdict(at, Verdict::Deliver(port)));
         true
     }
 }

@@ -183,7 +183,7 @@ impl Shard {
             let flows = batch.plain_flows().flatten().filter_map(|at| self.flows.get(at));
             black_box(flows.filter(|flow| self.is_followed(flow)).count());
         }
-        let hits = if batch.has_runs() {
+        let hits = if batch.has_runs() || burst.has_many() {
             self.hit_runs(burst, &batch, &now, through, outside)
         } else {
             self.hit_each(burst, &batch, &now, through, outside)

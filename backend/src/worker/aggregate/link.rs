@@ -13,7 +13,7 @@
 
 use aggregation::negotiation::{self, Announce, Config, Event, Features, Grant, MAX_CONTROL, Offer};
 use aggregation::{Cause, Format, GroupKey, Limits, Meta, Sequence, TlvSet, Writer};
-use packet::{Burst, DropCause, EthernetHeader, WINDOW};
+use packet::{Burst, DropCause, EthernetHeader, Run, WINDOW};
 use virtqueue::{Delivered, NetHeader, Tail};
 
 use super::super::payload::Payload;
@@ -74,6 +74,12 @@ impl Link {
     /// Whether nothing is agreed, and nothing is left to say.
     pub(in crate::worker) fn is_idle(&self) -> bool {
         self.talk.timeout().is_none()
+    }
+
+    /// Whether the guest takes aggregates.
+    #[inline]
+    pub(in crate::worker) fn sends(&self) -> bool {
+        self.out.is_some()
     }
 
     /// A valid aggregate came from the guest.
@@ -234,6 +240,42 @@ pub(in crate::worker) fn put_together(
         }
     }
     next - at
+}
+
+/// Puts a run together for a guest: `bytes` are its sub-frames, `first` begins its first packet.
+#[inline]
+pub(in crate::worker) fn put_run(slot: &mut RxSlot, first: &[u8], bytes: &[u8], run: Run) {
+    let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { return };
+    let key = GroupKey { origin: bundle.origin, destination: 0, class: class_of(first) };
+    if u16::try_from(run.packets).is_ok_and(|packets| bundle.writer.push_run(key, bytes, packets)) {
+        bundle.bytes += run.bytes;
+        return;
+    }
+    // What fits goes into this frame, the rest into the next.
+    let mut rest = bytes;
+    while let Some((packet, behind)) = super::runs::first_of(rest) {
+        put_bytes(slot, packet);
+        rest = behind;
+    }
+}
+
+/// Puts a packet together for a guest, or sends it, if it does not fit.
+pub(in crate::worker) fn put_bytes(slot: &mut RxSlot, packet: &[u8]) {
+    let (head, rest) = packet.split_at(packet.len().min(WINDOW));
+    loop {
+        let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { break };
+        let key = GroupKey { origin: bundle.origin, destination: 0, class: class_of(head) };
+        if bundle.writer.push(key, head, rest.len(), |room| room.copy_from_slice(rest), &Meta::NONE) {
+            bundle.bytes += packet.len() as u64;
+            return;
+        }
+        if !bundle.is_open() {
+            break;
+        }
+        flush(slot);
+    }
+    let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
+    deliver(slot, head, tail, 1, packet.len() as u64);
 }
 
 /// Gives the guest what was put together.

@@ -5,12 +5,15 @@
 //! |---|---|
 //! | `guard.rs` | frames that only who has negotiated may send |
 //! | `split.rs` | what a guest sends, taken apart |
+//! | `runs.rs` | packets of one flow that stand together |
 //! | `link.rs` | what goes to a guest, put together |
 
 mod guard;
 mod link;
+mod runs;
 mod split;
 
 pub(super) use guard::refuse;
 pub(crate) use link::Link;
-pub(super) use link::{flush, put_together};
+pub(super) use link::{flush, put_bytes, put_together};
+pub(super) use runs::{Hope, Ranges};

@@ -22,6 +22,7 @@ use super::super::payload::Payload;
 use super::super::slots::RxSlot;
 use super::guard::is_aggregate;
 use super::link::{self, Link};
+use super::runs;
 use crate::counters::PortCounters;
 use crate::topology::Route;
 
@@ -107,7 +108,22 @@ impl Worker {
                     continue;
                 }
                 let before = packets;
-                while fill(&mut self.reader, &frame, &mut self.path.burst, port, counters) > 0 {
+                let in_runs = self.path.takes_runs(port);
+                loop {
+                    if in_runs && let Some(run) = self.reader.run(MAX_BURST) {
+                        bytes += runs::fill(&mut self.path.burst, &mut self.ranges, port, &run, &mut self.hope);
+                        packets += usize::from(run.packets());
+                        let places = self.path.burst.len();
+                        let payload = Payload::Runs { bytes: run.bytes(), ranges: &self.ranges };
+                        self.path.run(&Ingress { payload, ..ingress }, Direction::Out, now_ns);
+                        runs::learn(&mut self.hope, places, run.packets().into(), self.path.expanded);
+                        continue;
+                    }
+                    match fill(&mut self.reader, &frame, &mut self.path.burst, port, counters) {
+                        Filled::Packets => {}
+                        Filled::Nothing => continue,
+                        Filled::Done => break,
+                    }
                     packets += self.path.burst.len();
                     bytes += self.path.burst.bytes();
                     self.path.run(&ingress, Direction::Out, now_ns);
@@ -201,53 +217,48 @@ fn begin(
     }
 }
 
-/// Fills the burst with the next packets of the frame. Returns how many: none at its end.
+/// What came of filling a burst.
+enum Filled {
+    Packets,
+    /// A group has begun.
+    Nothing,
+    Done,
+}
+
+/// Fills the burst with the next packets of the frame, up to where there may be plain ones that lie together.
 fn fill(
     reader: &mut Reader,
     frame: &Held<'_>,
     burst: &mut Burst,
     port: PortId,
     counters: Option<&PortCounters>,
-) -> usize {
+) -> Filled {
     burst.clear();
-    loop {
-        if burst.is_empty()
-            && let Some(run) = reader.run(MAX_BURST)
-        {
-            let frames = run.iter().map(|bytes| {
-                let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-                (len, move |window: &mut [u8]| copy(window, bytes))
-            });
-            burst.refill(port, frames);
-            break;
-        }
-        if burst.is_full() {
-            break;
-        }
+    while !burst.is_full() {
         match reader.next(frame) {
-            Some(Item::Packet(packet)) => push(burst, port, &packet),
+            Some(Item::Packet(packet)) => {
+                push(burst, port, &packet);
+                if reader.may_run() {
+                    break;
+                }
+            }
             Some(Item::Damaged(damage)) => counters.into_iter().for_each(|counters| counters.damage(damage.cause)),
-            // Whose the group is says the port; TLVs are taken from none.
-            Some(Item::Group(_) | Item::Tlv { .. }) => {}
+            // TLVs are taken from none.
+            Some(Item::Tlv { .. }) => {}
+            // Whose it is says the port.
+            Some(Item::Group(_)) if burst.is_empty() => return Filled::Nothing,
+            Some(Item::Group(_)) => break,
+            None if burst.is_empty() => return Filled::Done,
             None => break,
         }
     }
     burst.set_runs(true);
-    burst.len()
+    Filled::Packets
 }
 
 fn push(burst: &mut Burst, port: PortId, packet: &Packet<'_>) {
     let handle = u32::try_from(packet.rest_at).unwrap_or(u32::MAX);
     if let Some(window) = burst.push(port, packet.len, Offload::NONE, handle) {
-        copy(window, packet.head);
-    }
-}
-
-/// Fills a window. Short frames are copied without a call.
-#[inline]
-fn copy(window: &mut [u8], bytes: &[u8]) {
-    match (window.first_chunk_mut::<64>(), bytes.first_chunk::<64>()) {
-        (Some(to), Some(from)) if bytes.len() == 64 => *to = *from,
-        _ => window.iter_mut().zip(bytes).for_each(|(to, from)| *to = *from),
+        runs::copy(window, packet.head);
     }
 }

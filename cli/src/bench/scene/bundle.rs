@@ -15,8 +15,8 @@ const SUBFRAME: usize = 4;
 
 /// How many packets of `size` bytes fit.
 pub(super) fn packets_in(bytes: u32, size: u32) -> u64 {
-    let each = SUBFRAME as u32 + size.next_multiple_of(4);
-    u64::from((bytes.saturating_sub(FRONT as u32) / each).max(1))
+    let each = SUBFRAME + size.next_multiple_of(4) as usize;
+    ((bytes as usize).saturating_sub(FRONT) / each).max(1) as u64
 }
 
 /// Puts packets together, each with its flow and its frame, in frames of at most so many bytes.
