@@ -14,7 +14,7 @@ use super::ring::{DeviceRing, on};
 use crate::config::{QueueConfig, RingBase};
 use crate::error::{QueueError, RingError};
 use crate::journal::QueueJournal;
-use crate::mem::{HostPtr, MemoryMap, copy_from_guest};
+use crate::mem::{HostPtr, LINE, MemoryMap, copy_from_guest, prefetch_read};
 
 /// A queue of frames that the guest sends.
 ///
@@ -127,6 +127,19 @@ impl TxQueue {
             return count;
         }
         self.gather(i, start, dst)
+    }
+
+    /// Asks the cache for the first `len` bytes of held frame `i`, if it is in one piece.
+    #[inline]
+    pub fn prefetch(&self, i: usize, len: usize) {
+        let at = self.queue.held.head + i;
+        if i >= self.held() || !self.queue.held.is_contiguous(at) {
+            return;
+        }
+        let end = (self.queue.held.len.get(at) as usize).min(self.header_len().saturating_add(len));
+        for offset in (0..end).step_by(LINE) {
+            prefetch_read(self.queue.held.ptr.get(at).offset(offset));
+        }
     }
 
     /// The first `n` held frames: of each its length, as [`frame_len`](Self::frame_len) says, and who

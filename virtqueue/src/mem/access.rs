@@ -279,6 +279,9 @@ pub(crate) fn prefetch_read(at: HostPtr) {
     let _ = at;
 }
 
+/// Bytes of a cache line.
+pub(crate) const LINE: usize = 64;
+
 /// Asks for a line to be owned soon, because it will be written. Any address will do.
 #[inline(always)]
 pub(crate) fn prefetch_write(at: HostPtr) {

@@ -18,7 +18,9 @@ mod shared;
 mod sigbus;
 
 pub use access::full_fence;
-pub(crate) use access::{HostPtr, copy_from_guest, copy_guest_to_guest, copy_to_guest, prefetch_read, prefetch_write};
+pub(crate) use access::{
+    HostPtr, LINE, copy_from_guest, copy_guest_to_guest, copy_to_guest, prefetch_read, prefetch_write,
+};
 pub use error::{MapError, MemError};
 pub use map::MemoryMap;
 pub(crate) use map::RingAreas;

@@ -229,7 +229,9 @@ pub(in crate::worker) fn put_together(
     let mut next = at;
     while next < at + run {
         let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { break };
+        let before = bundle.writer.len();
         if bundle.push(burst, payload, next) {
+            slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
             next += 1;
             continue;
         }
@@ -247,8 +249,10 @@ pub(in crate::worker) fn put_together(
 pub(in crate::worker) fn put_run(slot: &mut RxSlot, first: &[u8], bytes: &[u8], run: Run) {
     let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { return };
     let key = GroupKey { origin: bundle.origin, destination: 0, class: class_of(first) };
+    let before = bundle.writer.len();
     if u16::try_from(run.packets).is_ok_and(|packets| bundle.writer.push_run(key, bytes, packets)) {
         bundle.bytes += run.bytes;
+        slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
         return;
     }
     // What fits goes into this frame, the rest into the next.
@@ -301,6 +305,8 @@ fn send(slot: &mut RxSlot) {
     }
     let format = bundle.format;
     bundle.writer.begin(&format);
+    // The lines of the next buffer are asked for while it is filled. A ring that breaks is found when it is used.
+    let _ = slot.queue.prefetch(1);
     if let Some(link) = &mut slot.link {
         link.out = Some(bundle);
     }

@@ -29,6 +29,9 @@ use crate::topology::Route;
 /// Packets after which a queue's turn ends, though there may be more: as many as four bursts of plain frames.
 const ENOUGH: usize = 256;
 
+/// Bytes of the next frame that are asked for while one is dealt with: as many as the reader copies at once.
+const AHEAD: usize = 4096;
+
 /// A held frame of a guest, as the reader sees it.
 #[derive(Clone, Copy, Debug)]
 struct Held<'a> {
@@ -107,6 +110,8 @@ impl Worker {
                 if !begin(&mut self.reader, &frame, slot, counters, now_ns) {
                     continue;
                 }
+                // What was copied out so far is dealt with while the next frame comes.
+                source.queue.prefetch(at, AHEAD);
                 let before = packets;
                 let in_runs = self.path.takes_runs(port);
                 loop {
