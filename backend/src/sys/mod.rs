@@ -1,18 +1,23 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the machine offers below `std`: the cycle counter, thread affinity, listening sockets, sockets that carry file
-//! descriptors, network interfaces, packet sockets.
+//! descriptors, network interfaces, packet sockets, tap
+//! devices.
 
 mod affinity;
 mod cycles;
 mod fdsocket;
+mod frame;
 mod interface;
 mod listener;
 mod packet_socket;
+mod tap;
 
 pub(crate) use affinity::pin_current_thread;
 pub use cycles::{Clock, cycles};
 pub(crate) use fdsocket::{ReadOutcome, receive, send};
+pub(crate) use frame::{Flushed, MAX_MTU, Received};
 pub(crate) use interface::{Interface, InterfaceProbe};
 pub use listener::{DirectoryFault, SocketError};
 pub(crate) use listener::{SocketListener, SocketMode};
-pub(crate) use packet_socket::{Flushed, MAX_MTU, PacketSocket, Received, RxRing, TxRing};
+pub(crate) use packet_socket::{PacketSocket, RxRing, TxRing};
+pub(crate) use tap::{Tap, TapRx, TapTx};

@@ -180,8 +180,8 @@ impl Worker {
     }
 
     fn attach_uplink(&mut self, uplink: Uplink) {
-        if let Err(error) = self.sleeper.watch(&**uplink.socket()) {
-            log::error!("{:?}: its packet socket cannot be watched: {error}", uplink.port);
+        if let Err(error) = self.sleeper.watch(&uplink.rx) {
+            log::error!("{:?}: its socket cannot be watched: {error}", uplink.port);
         }
         let counters = self.counters_of(uplink.port);
         let (rx, tx) = uplink.split(counters, self.path.index);
@@ -195,7 +195,7 @@ impl Worker {
         let tx = self.path.uplinks.iter().position(|uplink| uplink.port == port)?;
         let uplink = Uplink::join(self.uplinks.remove(rx), self.path.uplinks.remove(tx));
         // One that could not be watched was told of then.
-        let _ = self.sleeper.unwatch(&**uplink.socket());
+        let _ = self.sleeper.unwatch(&uplink.rx);
         self.compile_routes();
         Some(uplink)
     }

@@ -31,7 +31,7 @@ fn every_frame_arrives_as_it_was_sent() {
     scenario::run(|work| {
         let link = Link::create()?;
         let work_of_b = WorkDir::create()?;
-        let far = UplinkConfig { name: "up".to_owned(), interface: "far0".to_owned(), extra: String::new() };
+        let far = UplinkConfig::new("up", "af-packet", "far0");
         let far = NodeConfig { uplinks: vec![far], more_workers: 1, ..config(&["vm"], "") };
         let near = NodeConfig { poll: "busy".to_owned(), ..config(&["vm"], "workers = [\"w0\"]") };
         let mut nodes = [Node::start_in(work, &near, &link.near)?, Node::start_in(&work_of_b, &far, &link.far)?];

@@ -27,8 +27,9 @@ use std::sync::atomic::AtomicU32;
 
 use libc::{c_void, packet_mreq, sockaddr_ll, socklen_t, tpacket_req, tpacket_stats, tpacket2_hdr};
 
-pub(crate) use rx::{Received, RxRing};
-pub(crate) use tx::{Flushed, TxRing};
+use super::frame::{LINK_HEADER, MAX_MTU, NET_HEADER};
+pub(crate) use rx::RxRing;
+pub(crate) use tx::TxRing;
 
 /// Most bytes of a slot. What is longer comes by the socket's queue, and cannot be sent.
 const MAX_SLOT: usize = 16 << 10;
@@ -41,23 +42,17 @@ const TX_BYTES: usize = 2 << 20;
 /// Bytes that the socket may hold: frames longer than a slot, and frames on their way out.
 const SOCKET_BUFFER: c_int = 4 << 20;
 
-/// Bytes of the virtio-net header before each frame.
-const NET_HEADER: usize = 10;
 /// Where the virtio-net header of a frame to be sent lies in its slot: `TPACKET_ALIGN` of the slot's header.
 const TX_DATA: usize = 32;
 const _: () = assert!(size_of::<tpacket2_hdr>() == TX_DATA && TX_DATA.is_multiple_of(libc::TPACKET_ALIGNMENT));
 /// More than the kernel ever puts before a received frame: slot header, its address, alignment, virtio-net header.
 const RX_OVERHEAD: usize = 128;
-/// An Ethernet header with one VLAN tag.
-const LINK_HEADER: usize = 18;
 
 /// AF_PACKET and ETH_P_ALL, in the types of `sockaddr_ll`.
 const FAMILY: u16 = 17;
 const EVERY_PROTOCOL: u16 = 3;
 const _: () = assert!(FAMILY as c_int == libc::AF_PACKET && EVERY_PROTOCOL as c_int == libc::ETH_P_ALL);
 
-/// Longest IP packet that can be sent through any interface.
-pub(crate) const MAX_MTU: u16 = 16_000;
 const _: () = assert!(TX_DATA + NET_HEADER + LINK_HEADER + MAX_MTU as usize <= MAX_SLOT);
 
 /// The socket and its mapping.

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Every kind of uplink carries the kernel's TCP and UDP. The guest is a kernel, too, behind a tap device that was moved
+//! into a namespace of its own.
+
+use std::net::UdpSocket;
+use std::sync::Barrier;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use harness::netns::NetNs;
+use harness::node::{Node, NodeConfig, UplinkConfig};
+use harness::scenario::{self, WorkDir};
+use harness::wait::wait_until;
+
+use crate::kernel::transfer;
+use crate::{Link, SOON};
+
+const GUEST_IP: &str = "10.9.0.100";
+const FAR_IP: &str = "10.9.0.1";
+const UDP_PORT: u16 = 6000;
+
+/// How the network is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    AfPacket,
+    Tap,
+}
+
+/// A node between two kernels: `guest` behind the uplink `vm`, a tap device, and `far` behind the uplink `up`.
+struct Scene {
+    link: Link,
+    guest: NetNs,
+    node: Node,
+}
+
+impl Scene {
+    fn start(work: &WorkDir, kind: Kind) -> Result<Self> {
+        let link = match kind {
+            Kind::AfPacket => Link::create()?,
+            Kind::Tap => Link::unwired()?,
+        };
+        let guest = NetNs::create("guest")?;
+        guest.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")?;
+        let up = match kind {
+            Kind::AfPacket => UplinkConfig::new("up", "af-packet", "up0"),
+            Kind::Tap => UplinkConfig::new("up", "tap", "far0"),
+        };
+        let config = NodeConfig { uplinks: vec![UplinkConfig::new("vm", "tap", "vm0"), up], ..NodeConfig::default() };
+        let node = Node::start_in(work, &config, &link.near)?;
+        let scene = Self { link, guest, node };
+        scene.move_tap("vm0", &scene.guest, GUEST_IP)?;
+        match kind {
+            Kind::Tap => scene.move_tap("far0", &scene.link.far, FAR_IP)?,
+            Kind::AfPacket => drop(scene.link.far.ip(&format!("addr add {FAR_IP}/24 dev far0"))?),
+        }
+        scene.node.wait_up(&["vm", "up"])?;
+        wait_until("an answer to the guest's ping", SOON, || {
+            Ok(scene.guest.sh(&format!("busybox ping -c 1 -W 1 {FAR_IP}")).is_ok())
+        })?;
+        Ok(scene)
+    }
+
+    /// Moves a tap device of the node's into a namespace, where it gets an address.
+    fn move_tap(&self, name: &str, to: &NetNs, ip: &str) -> Result<()> {
+        self.link.near.ip(&format!("link set {name} netns {}", to.name()))?;
+        to.ip(&format!("addr add {ip}/24 dev {name}"))?;
+        to.ip(&format!("link set {name} up"))?;
+        Ok(())
+    }
+}
+
+/// The bytes of datagram `number`: none is like another, and they are of all lengths up to more than a frame.
+fn datagram(number: u32) -> Vec<u8> {
+    let len = 4 + (number as usize * 37) % 4000;
+    let mut state = number | 1;
+    let mut bytes = number.to_be_bytes().to_vec();
+    bytes.resize_with(len, || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        state.to_be_bytes()[0]
+    });
+    bytes
+}
+
+/// Sends datagrams, eight at a time, which the other end sends back if they are what they should be.
+fn exchange_datagrams(scene: &Scene) -> Result<()> {
+    const ALL: u32 = 400;
+    const AT_ONCE: u32 = 8;
+    let ready = Barrier::new(2);
+    std::thread::scope(|scope| {
+        let echo = scope.spawn(|| {
+            scene.link.far.within(|| {
+                let socket = UdpSocket::bind((FAR_IP, UDP_PORT));
+                ready.wait();
+                let socket = socket?;
+                socket.set_read_timeout(Some(SOON))?;
+                let mut room = vec![0; 65_536];
+                for number in 0..ALL {
+                    let (len, from) = socket.recv_from(&mut room).with_context(|| format!("datagram {number}"))?;
+                    ensure!(room[..len] == datagram(number), "datagram {number} is not what was sent");
+                    socket.send_to(&room[..len], from)?;
+                }
+                Ok(())
+            })
+        });
+        let asked = scene.guest.within(|| {
+            ready.wait();
+            let socket = UdpSocket::bind((GUEST_IP, 0))?;
+            socket.connect((FAR_IP, UDP_PORT))?;
+            socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+            let mut room = vec![0; 65_536];
+            for first in (0..ALL).step_by(AT_ONCE as usize) {
+                for number in first..first + AT_ONCE {
+                    socket.send(&datagram(number))?;
+                }
+                for number in first..first + AT_ONCE {
+                    let len = socket.recv(&mut room).with_context(|| format!("the echo of {number}"))?;
+                    ensure!(room[..len] == datagram(number), "the echo of {number} is not what was sent");
+                }
+            }
+            Ok(())
+        });
+        let echoed = echo.join().unwrap_or_else(|_| anyhow::bail!("the other end panicked"));
+        asked.and(echoed)
+    })
+}
+
+fn kernels_talk(work: &WorkDir, kind: Kind) -> Result<()> {
+    let mut scene = Scene::start(work, kind)?;
+    exchange_datagrams(&scene).context("datagrams")?;
+    transfer(work, &scene.link.far, &scene.guest, GUEST_IP).context("from the far end")?;
+    transfer(work, &scene.guest, &scene.link.far, FAR_IP).context("to the far end")?;
+    // The guest's kernel leaves its checksums and long frames to the node.
+    let vm = scene.node.port("vm")?.uplink()?.clone();
+    ensure!(vm.rx_oversized > 100 && vm.segments > 8 * vm.rx_oversized, "the guest's frames came cut: {vm:?}");
+    for port in scene.node.stats()?.ports {
+        ensure!(port.errors.values().all(|&n| n == 0), "errors: {port:?}");
+        ensure!(port.drops.keys().all(|cause| cause == "uplink_full"), "drops: {port:?}");
+    }
+    scene.node.terminate()
+}
+
+#[test]
+fn kernels_talk_across_a_packet_socket() {
+    scenario::run(|work| kernels_talk(work, Kind::AfPacket));
+}
+
+#[test]
+fn kernels_talk_across_a_tap() {
+    scenario::run(|work| kernels_talk(work, Kind::Tap));
+}
