@@ -12,15 +12,17 @@ use std::sync::Arc;
 use packet::MacAddr;
 use virtqueue::NetHeader;
 
-use crate::config::LinkConfig;
+use crate::config::{self, AfXdp, LinkConfig};
 use crate::sys::{
-    Flushed, Interface, InterfaceProbe, MAX_MTU, PacketSocket, Received, RxRing, Tap, TapRx, TapTx, TxRing,
+    Flushed, Interface, InterfaceProbe, MAX_MTU, PacketSocket, Received, RxRing, Tap, TapRx, TapTx, TxRing, XdpMode,
+    XdpRequest, XdpRx, XdpSocket, XdpTx,
 };
 
 /// The kernel's part of a link.
 #[derive(Debug)]
 pub(crate) enum Link {
     Packet(Arc<PacketSocket>),
+    Xdp(Arc<XdpSocket>),
     Tap(Arc<Tap>),
 }
 
@@ -75,7 +77,22 @@ impl Link {
                     mtu: usize::from(MAX_MTU).min(found.mtu as usize),
                 }))
             }
-            LinkConfig::AfXdp(_) | LinkConfig::Udp { .. } => Err(io::ErrorKind::Unsupported.into()),
+            LinkConfig::AfXdp(wanted) => {
+                let Some(found) = probe.look(&wanted.interface)? else { return Ok(None) };
+                check_queues(wanted, probe)?;
+                let socket = Arc::new(XdpSocket::open(request(wanted, found))?);
+                let (rx, tx) = (XdpRx::new(Arc::clone(&socket)), XdpTx::new(Arc::clone(&socket)));
+                let mtu = socket.max_mtu().min(found.mtu as usize);
+                Ok(Some(Opened {
+                    link: Self::Xdp(socket),
+                    rx: LinkRx::Xdp(rx),
+                    tx: LinkTx::Xdp(tx),
+                    interface: found,
+                    mac: found.mac,
+                    mtu,
+                }))
+            }
+            LinkConfig::Udp { .. } => Err(io::ErrorKind::Unsupported.into()),
         }
     }
 
@@ -87,7 +104,7 @@ impl Link {
         last: Interface,
     ) -> io::Result<Option<Interface>> {
         match self {
-            Self::Packet(_) => config.interface().map_or(Ok(None), |interface| probe.look(interface)),
+            Self::Packet(_) | Self::Xdp(_) => config.interface().map_or(Ok(None), |interface| probe.look(interface)),
             Self::Tap(tap) => tap.look(probe, Some(last)),
         }
     }
@@ -102,8 +119,17 @@ impl Link {
     pub(crate) fn takes_unfinished(&self) -> bool {
         match self {
             Self::Packet(_) => true,
+            Self::Xdp(_) => false,
             // The stack at the other end would take them, but not all who listen there look at what is said about them.
             Self::Tap(_) => false,
+        }
+    }
+
+    /// How an AF_XDP socket exchanges frames; `None`: it is none.
+    pub(crate) fn xdp_mode(&self) -> Option<XdpMode> {
+        match self {
+            Self::Xdp(socket) => Some(socket.mode()),
+            Self::Packet(_) | Self::Tap(_) => None,
         }
     }
 
@@ -111,6 +137,7 @@ impl Link {
     pub(crate) fn take_kernel_drops(&self) -> u64 {
         match self {
             Self::Packet(socket) => socket.take_kernel_drops().unwrap_or(0),
+            Self::Xdp(socket) => socket.take_kernel_drops().unwrap_or(0),
             Self::Tap(tap) => tap.take_kernel_drops(),
         }
     }
@@ -121,6 +148,7 @@ impl Link {
 #[expect(clippy::large_enum_variant, reason = "there are few, and none moves while packets do")]
 pub(crate) enum LinkRx {
     Packet(RxRing),
+    Xdp(XdpRx),
     Tap(TapRx),
 }
 
@@ -130,6 +158,7 @@ impl LinkRx {
     pub(crate) fn has_frames(&self) -> bool {
         match self {
             Self::Packet(ring) => ring.has_frames(),
+            Self::Xdp(ring) => ring.has_frames(),
             Self::Tap(tap) => tap.has_frames(),
         }
     }
@@ -139,6 +168,7 @@ impl LinkRx {
     pub(crate) fn harvest(&mut self) -> usize {
         match self {
             Self::Packet(ring) => ring.harvest(),
+            Self::Xdp(ring) => ring.harvest(),
             Self::Tap(tap) => tap.harvest(),
         }
     }
@@ -148,6 +178,7 @@ impl LinkRx {
     pub(crate) fn frame(&self, i: usize) -> Received<'_> {
         match self {
             Self::Packet(ring) => ring.frame(i),
+            Self::Xdp(ring) => ring.frame(i),
             Self::Tap(tap) => tap.frame(i),
         }
     }
@@ -157,6 +188,7 @@ impl LinkRx {
     pub(crate) fn release(&mut self) {
         match self {
             Self::Packet(ring) => ring.release(),
+            Self::Xdp(ring) => ring.release(),
             Self::Tap(tap) => tap.release(),
         }
     }
@@ -167,6 +199,7 @@ impl AsRawFd for LinkRx {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Packet(ring) => ring.socket().as_raw_fd(),
+            Self::Xdp(ring) => ring.as_raw_fd(),
             Self::Tap(tap) => tap.as_raw_fd(),
         }
     }
@@ -176,6 +209,7 @@ impl AsRawFd for LinkRx {
 #[derive(Debug)]
 pub(crate) enum LinkTx {
     Packet(TxRing),
+    Xdp(XdpTx),
     Tap(TapTx),
 }
 
@@ -185,6 +219,7 @@ impl LinkTx {
     pub(crate) fn has_unsent(&self) -> bool {
         match self {
             Self::Packet(ring) => ring.has_unsent(),
+            Self::Xdp(ring) => ring.has_unsent(),
             Self::Tap(tap) => tap.has_unsent(),
         }
     }
@@ -194,6 +229,7 @@ impl LinkTx {
     pub(crate) fn has_room(&self) -> bool {
         match self {
             Self::Packet(ring) => ring.has_room(),
+            Self::Xdp(ring) => ring.has_room(),
             Self::Tap(tap) => tap.has_room(),
         }
     }
@@ -203,6 +239,8 @@ impl LinkTx {
     pub(crate) fn push(&mut self, len: usize, header: NetHeader, fill: impl FnOnce(&mut [u8])) -> bool {
         match self {
             Self::Packet(ring) => ring.push(len, header, fill),
+            // What its header says is finished: `Link::takes_unfinished`.
+            Self::Xdp(ring) => ring.push(len, fill),
             Self::Tap(tap) => tap.push(len, header, fill),
         }
     }
@@ -211,9 +249,39 @@ impl LinkTx {
     pub(crate) fn flush(&mut self) -> Flushed {
         match self {
             Self::Packet(ring) => ring.flush(),
+            Self::Xdp(ring) => ring.flush(),
             Self::Tap(tap) => tap.flush(),
         }
     }
+}
+
+/// What is asked for on an interface that was found.
+fn request(wanted: &AfXdp, found: Interface) -> XdpRequest {
+    XdpRequest {
+        index: found.index,
+        queue: wanted.queue,
+        mtu: found.mtu,
+        native: wanted.mode != config::XdpMode::Generic,
+        generic: wanted.mode != config::XdpMode::Native,
+        zero_copy: wanted.zero_copy,
+    }
+}
+
+/// Whether the interface has the queue; frames that arrive at others do not come here, which is worth a line.
+fn check_queues(AfXdp { interface, queue, .. }: &AfXdp, probe: &InterfaceProbe) -> io::Result<()> {
+    // Not all drivers say how many they have.
+    let Some(queues) = probe.receive_queues(interface) else { return Ok(()) };
+    if u32::from(*queue) >= queues {
+        let text = format!("there is no queue {queue}: it has {queues}");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    if queues > 1 {
+        log::warn!(
+            "interface {interface} has {queues} receive queues, and what arrives at others than {queue} goes to the kernel: \
+             ethtool -L {interface} combined 1"
+        );
+    }
+    Ok(())
 }
 
 /// The address of who is at the other end of a tap device whose own end has this one: made from it, so that it is the same

@@ -185,6 +185,19 @@ pub struct UplinkStats {
     pub neighbors_answered: u64,
     /// Packets that wait for a neighbour.
     pub parked: u64,
+    /// How an AF_XDP socket exchanges frames.
+    pub xdp: Option<XdpStats>,
+}
+
+/// How an AF_XDP socket exchanges frames.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct XdpStats {
+    /// `native` or `generic`.
+    pub mode: String,
+    /// The device has part in the memory.
+    pub zero_copy: bool,
+    /// Frames may be in several chunks.
+    pub multi_buffer: bool,
 }
 
 /// A neighbour of an uplink.

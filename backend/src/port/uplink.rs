@@ -15,10 +15,10 @@ use packet::{DropCause, PortId};
 use switch::neighbors::{Neighbors, NeighborsConfig, State};
 
 use super::member::PortError;
-use crate::config::UplinkConfig;
+use crate::config::{UplinkConfig, XdpMode};
 use crate::fleet::Fleet;
 use crate::link::{Link, Opened};
-use crate::stats::{NeighborStatus, PortState, PortStatus};
+use crate::stats::{NeighborStatus, PortState, PortStatus, XdpStatus};
 use crate::sys::{Interface, InterfaceProbe};
 use crate::topology::{Receiver, UplinkEntry};
 use crate::worker::{Command, LinkReport, Uplink, WorkerGone};
@@ -168,6 +168,11 @@ impl UplinkLink {
         let (Some(open), Some(uplink)) = (&self.open, &mut status.uplink) else { return Ok(()) };
         uplink.mac = Some(open.entry.mac.to_string());
         uplink.mtu = u16::try_from(open.mtu).ok();
+        uplink.xdp = open.link.xdp_mode().map(|mode| XdpStatus {
+            mode: if mode.native { XdpMode::Native } else { XdpMode::Generic },
+            zero_copy: mode.zero_copy,
+            multi_buffer: mode.multi_buffer,
+        });
         let port = self.id;
         let LinkReport { mut neighbors, stats, parked } =
             fleet.ask(self.worker, |reply| Command::LinkReport { port, reply })?;
@@ -273,7 +278,8 @@ impl UplinkLink {
 
 /// Whether an error is one that time may heal: somebody else has it, or an address of this machine is not there yet.
 fn may_pass(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EADDRINUSE | libc::EADDRNOTAVAIL))
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, ResourceBusy};
+    matches!(error.kind(), ResourceBusy | AddrInUse | AddrNotAvailable)
 }
 
 fn state_name(state: State) -> &'static str {

@@ -46,6 +46,29 @@ impl InterfaceProbe {
         }
     }
 
+    /// How many queues an interface receives in; `None`: its driver does not say.
+    pub(crate) fn receive_queues(&self, name: &str) -> Option<u32> {
+        /// ETHTOOL_GCHANNELS and `struct ethtool_channels` (`linux/ethtool.h`).
+        const GET_CHANNELS: u32 = 0x3c;
+        #[repr(C)]
+        #[derive(Default)]
+        struct Channels {
+            command: u32,
+            max: [u32; 4],
+            receive: u32,
+            transmit: u32,
+            other: u32,
+            combined: u32,
+        }
+        let mut channels = Channels { command: GET_CHANNELS, ..Channels::default() };
+        let mut question = request_for(name).ok()?;
+        question.ifr_ifru.ifru_data = (&raw mut channels).cast();
+        // SAFETY: the descriptor is open; the request reads a name and an address from the `ifreq`, and from the address the
+        // command, for which it writes a `struct ethtool_channels` there. Both live during the call.
+        let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SIOCETHTOOL, &raw mut question) };
+        (result >= 0).then(|| channels.receive + channels.combined).filter(|queues| *queues > 0)
+    }
+
     fn ask_all(&self, name: &str) -> io::Result<Interface> {
         let answer = self.ask(name, libc::SIOCGIFINDEX)?;
         // SAFETY: SIOCGIFINDEX succeeded, so that the kernel filled in this field.

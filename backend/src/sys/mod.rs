@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What the machine offers below `std`: the cycle counter, thread affinity, listening sockets, sockets that carry file
 //! descriptors, network interfaces, packet sockets, tap
-//! devices.
+//! devices, AF_XDP sockets.
 
 mod affinity;
 mod cycles;
@@ -10,7 +10,9 @@ mod frame;
 mod interface;
 mod listener;
 mod packet_socket;
+mod sockopt;
 mod tap;
+mod xdp_socket;
 
 pub(crate) use affinity::pin_current_thread;
 pub use cycles::{Clock, cycles};
@@ -21,3 +23,4 @@ pub use listener::{DirectoryFault, SocketError};
 pub(crate) use listener::{SocketListener, SocketMode};
 pub(crate) use packet_socket::{PacketSocket, RxRing, TxRing};
 pub(crate) use tap::{Tap, TapRx, TapTx};
+pub(crate) use xdp_socket::{XdpMode, XdpRequest, XdpRx, XdpSocket, XdpTx};

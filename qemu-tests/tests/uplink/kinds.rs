@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use harness::netns::NetNs;
-use harness::node::{Node, NodeConfig, UplinkConfig};
+use harness::node::{Node, NodeConfig, UplinkConfig, XdpStats};
 use harness::scenario::{self, WorkDir};
 use harness::wait::wait_until;
 
@@ -24,6 +24,7 @@ const UDP_PORT: u16 = 6000;
 enum Kind {
     AfPacket,
     Tap,
+    Xdp(&'static str),
 }
 
 /// A node between two kernels: `guest` behind the uplink `vm`, a tap device, and `far` behind the uplink `up`.
@@ -38,12 +39,16 @@ impl Scene {
         let link = match kind {
             Kind::AfPacket => Link::create()?,
             Kind::Tap => Link::unwired()?,
+            Kind::Xdp(_) => Link::for_xdp()?,
         };
         let guest = NetNs::create("guest")?;
         guest.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")?;
         let up = match kind {
             Kind::AfPacket => UplinkConfig::new("up", "af-packet", "up0"),
             Kind::Tap => UplinkConfig::new("up", "tap", "far0"),
+            Kind::Xdp(mode) => {
+                UplinkConfig { extra: format!("xdp_mode = {mode:?}\n"), ..UplinkConfig::new("up", "af-xdp", "up0") }
+            }
         };
         let config = NodeConfig { uplinks: vec![UplinkConfig::new("vm", "tap", "vm0"), up], ..NodeConfig::default() };
         let node = Node::start_in(work, &config, &link.near)?;
@@ -51,7 +56,7 @@ impl Scene {
         scene.move_tap("vm0", &scene.guest, GUEST_IP)?;
         match kind {
             Kind::Tap => scene.move_tap("far0", &scene.link.far, FAR_IP)?,
-            Kind::AfPacket => drop(scene.link.far.ip(&format!("addr add {FAR_IP}/24 dev far0"))?),
+            Kind::AfPacket | Kind::Xdp(_) => drop(scene.link.far.ip(&format!("addr add {FAR_IP}/24 dev far0"))?),
         }
         scene.node.wait_up(&["vm", "up"])?;
         wait_until("an answer to the guest's ping", SOON, || {
@@ -129,6 +134,16 @@ fn kernels_talk(work: &WorkDir, kind: Kind) -> Result<()> {
     exchange_datagrams(&scene).context("datagrams")?;
     transfer(work, &scene.link.far, &scene.guest, GUEST_IP).context("from the far end")?;
     transfer(work, &scene.guest, &scene.link.far, FAR_IP).context("to the far end")?;
+    let up = scene.node.port("up")?.uplink()?.clone();
+    match kind {
+        Kind::AfPacket => ensure!(up.rx_oversized > 100 && up.xdp.is_none(), "the far end's frames came cut: {up:?}"),
+        Kind::Tap => ensure!(up.rx_oversized > 100, "the far end's frames came cut: {up:?}"),
+        Kind::Xdp(mode) => {
+            let mode = if mode == "auto" { "native" } else { mode }.to_owned();
+            let expected = XdpStats { mode, zero_copy: false, multi_buffer: true };
+            ensure!(up.xdp == Some(expected) && up.rx_unfinished == 0, "{up:?}");
+        }
+    }
     // The guest's kernel leaves its checksums and long frames to the node.
     let vm = scene.node.port("vm")?.uplink()?.clone();
     ensure!(vm.rx_oversized > 100 && vm.segments > 8 * vm.rx_oversized, "the guest's frames came cut: {vm:?}");
@@ -147,4 +162,14 @@ fn kernels_talk_across_a_packet_socket() {
 #[test]
 fn kernels_talk_across_a_tap() {
     scenario::run(|work| kernels_talk(work, Kind::Tap));
+}
+
+#[test]
+fn kernels_talk_across_xdp_in_the_driver() {
+    scenario::run(|work| kernels_talk(work, Kind::Xdp("auto")));
+}
+
+#[test]
+fn kernels_talk_across_generic_xdp() {
+    scenario::run(|work| kernels_talk(work, Kind::Xdp("generic")));
 }

@@ -56,6 +56,17 @@ impl Link {
     fn wire(&self) -> Result<()> {
         self.near.wire("up0", &self.far, "far0")
     }
+
+    /// A link whose far end leaves nothing undone: what XDP does not see.
+    fn for_xdp() -> Result<Self> {
+        let link = Self::create()?;
+        link.finish_frames()?;
+        Ok(link)
+    }
+
+    fn finish_frames(&self) -> Result<()> {
+        self.far.sh("ethtool -K far0 tx off txvlan off").map(drop)
+    }
 }
 
 /// A node with the uplink `up`, and vhost-user ports of these names.
