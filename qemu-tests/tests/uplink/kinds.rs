@@ -15,27 +15,27 @@ use harness::wait::wait_until;
 use crate::kernel::transfer;
 use crate::{Link, SOON};
 
-const GUEST_IP: &str = "10.9.0.100";
-const FAR_IP: &str = "10.9.0.1";
+pub(crate) const GUEST_IP: &str = "10.9.0.100";
+pub(crate) const FAR_IP: &str = "10.9.0.1";
 const UDP_PORT: u16 = 6000;
 
 /// How the network is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
     AfPacket,
     Tap,
     Xdp(&'static str),
 }
 
 /// A node between two kernels: `guest` behind the uplink `vm`, a tap device, and `far` behind the uplink `up`.
-struct Scene {
-    link: Link,
-    guest: NetNs,
-    node: Node,
+pub(crate) struct Scene {
+    pub(crate) link: Link,
+    pub(crate) guest: NetNs,
+    pub(crate) node: Node,
 }
 
 impl Scene {
-    fn start(work: &WorkDir, kind: Kind) -> Result<Self> {
+    pub(crate) fn start(work: &WorkDir, kind: Kind) -> Result<Self> {
         let link = match kind {
             Kind::AfPacket => Link::create()?,
             Kind::Tap => Link::unwired()?,
@@ -59,10 +59,14 @@ impl Scene {
             Kind::AfPacket | Kind::Xdp(_) => drop(scene.link.far.ip(&format!("addr add {FAR_IP}/24 dev far0"))?),
         }
         scene.node.wait_up(&["vm", "up"])?;
-        wait_until("an answer to the guest's ping", SOON, || {
-            Ok(scene.guest.sh(&format!("busybox ping -c 1 -W 1 {FAR_IP}")).is_ok())
-        })?;
+        scene.ping()?;
         Ok(scene)
+    }
+
+    pub(crate) fn ping(&self) -> Result<()> {
+        wait_until("an answer to the guest's ping", SOON, || {
+            Ok(self.guest.sh(&format!("busybox ping -c 1 -W 1 {FAR_IP}")).is_ok())
+        })
     }
 
     /// Moves a tap device of the node's into a namespace, where it gets an address.

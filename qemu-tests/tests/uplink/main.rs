@@ -11,6 +11,7 @@
 //! | `tunnel.rs` | a kernel's VXLAN device and a guest that speaks VXLAN |
 //! | `policy.rs` | a kernel's VXLAN device and policy that speaks VXLAN |
 //! | `frames.rs` | two nodes, joined by their uplinks: every frame arrives as it was |
+//! | `xdp.rs` | AF_XDP sockets that are busy, lose their interface, or are full |
 //! | `station.rs` | a guest in this process |
 
 mod frames;
@@ -21,6 +22,7 @@ mod policy;
 mod station;
 mod tap;
 mod tunnel;
+mod xdp;
 
 use std::time::Duration;
 

@@ -16,8 +16,9 @@ const LONGEST: usize = LINK_HEADER + MAX_MTU as usize;
 const MOST_CHUNKS: usize = LONGEST.div_ceil(CHUNK);
 /// How often the kernel is called for what waits, without another reason to stop: it takes some ten frames each time.
 const CALLS: usize = 128;
-/// Options that no kernel knows: it skips such an entry.
-const NOT_TO_BE_SENT: u32 = u32::MAX;
+/// Options that no kernel knows: it skips such an entry. That more of the frame follows must stay as it was, for the rest
+/// is skipped, too.
+const NOT_TO_BE_SENT: u32 = !libc::XDP_PKT_CONTD;
 
 /// Puts frames into the transmit ring. They are sent together by [`XdpTx::flush`].
 #[derive(Debug)]
@@ -158,7 +159,7 @@ impl XdpTx {
         while n != self.written {
             let entry = ring.read(n);
             frames += usize::from(entry.options & libc::XDP_PKT_CONTD == 0);
-            ring.write(n, xdp_desc { options: NOT_TO_BE_SENT, ..entry });
+            ring.write(n, xdp_desc { options: entry.options | NOT_TO_BE_SENT, ..entry });
             self.free.push(entry.addr);
             n = n.wrapping_add(1);
         }
