@@ -174,8 +174,9 @@ impl UplinkLink {
             multi_buffer: mode.multi_buffer,
         });
         let port = self.id;
-        let LinkReport { mut neighbors, stats, parked } =
+        let LinkReport { mut neighbors, stats, parked, faults } =
             fleet.ask(self.worker, |reply| Command::LinkReport { port, reply })?;
+        self.count(faults);
         neighbors.sort_by_key(|neighbor| neighbor.ip);
         uplink.neighbors = neighbors
             .into_iter()
@@ -231,7 +232,9 @@ impl UplinkLink {
     fn take_back(&mut self, fleet: &Fleet) -> Result<Option<Link>, WorkerGone> {
         self.ready = None;
         let Some(open) = self.open.take() else { return Ok(None) };
-        drop(fleet.detach_uplink(self.worker, self.id)?);
+        if let Some(mut uplink) = fleet.detach_uplink(self.worker, self.id)? {
+            self.count(uplink.rx.take_faults());
+        }
         self.kernel_drops += open.link.take_kernel_drops();
         Ok(Some(open.link))
     }
@@ -266,6 +269,12 @@ impl UplinkLink {
         Ok(())
     }
 
+    fn count(&mut self, faults: BTreeMap<&'static str, u64>) {
+        for (cause, n) in faults {
+            *self.errors.entry(cause).or_default() += n;
+        }
+    }
+
     fn complain(&mut self, cause: &'static str, error: &io::Error) {
         let text = error.to_string();
         if self.last_error.as_ref() != Some(&text) {
@@ -278,8 +287,8 @@ impl UplinkLink {
 
 /// Whether an error is one that time may heal: somebody else has it, or an address of this machine is not there yet.
 fn may_pass(error: &io::Error) -> bool {
-    use io::ErrorKind::{AddrInUse, AddrNotAvailable, ResourceBusy};
-    matches!(error.kind(), ResourceBusy | AddrInUse | AddrNotAvailable)
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, HostUnreachable, NetworkUnreachable, ResourceBusy};
+    matches!(error.kind(), ResourceBusy | AddrInUse | AddrNotAvailable | HostUnreachable | NetworkUnreachable)
 }
 
 fn state_name(state: State) -> &'static str {

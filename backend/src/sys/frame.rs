@@ -7,11 +7,11 @@ use virtqueue::NetHeader;
 /// Most frames that a receiving end holds at once.
 pub(crate) const MAX_HELD: usize = 64;
 /// Longest frame that is received: what fits an IP packet, with room for headers around it.
-pub(super) const LONG_FRAME: usize = 68 << 10;
+pub(crate) const LONG_FRAME: usize = 68 << 10;
 /// Longest IP packet that can be sent through any link.
 pub(crate) const MAX_MTU: u16 = 16_000;
 /// An Ethernet header with one VLAN tag.
-pub(super) const LINK_HEADER: usize = 18;
+pub(crate) const LINK_HEADER: usize = 18;
 /// Bytes of the virtio-net header before each frame.
 pub(super) const NET_HEADER: usize = 10;
 

@@ -20,6 +20,8 @@ pub(super) unsafe trait Plain: Copy {}
 // SAFETY: a number.
 unsafe impl Plain for c_int {}
 // SAFETY: numbers.
+unsafe impl<const N: usize> Plain for [u32; N] {}
+// SAFETY: numbers.
 unsafe impl Plain for libc::tpacket_req {}
 // SAFETY: numbers.
 unsafe impl Plain for libc::tpacket_stats {}

@@ -11,7 +11,7 @@ use super::Worker;
 use super::bridge::Path;
 use super::mailbox::{Attachment, Bell, Command, Job, QueueId, Side};
 use super::slots::{Common, Queue, RxSlot, TxSlot};
-use super::uplink::{Uplink, UplinkTx};
+use super::uplink::{LinkReport, Uplink, UplinkTx};
 use crate::counters::PortCounters;
 use crate::sys::cycles;
 use crate::topology::{Route, Routes};
@@ -102,7 +102,10 @@ impl Worker {
             }
             Command::LinkReport { port, reply } => {
                 let uplink = self.path.uplinks.iter().find(|uplink| uplink.port == port);
-                let _ = reply.try_send(uplink.map(UplinkTx::report).unwrap_or_default());
+                let report = uplink.map(UplinkTx::report).unwrap_or_default();
+                let rx = self.uplinks.iter_mut().find(|uplink| uplink.port == port);
+                let faults = rx.map(|uplink| uplink.ring.take_faults()).unwrap_or_default();
+                let _ = reply.try_send(LinkReport { faults, ..report });
             }
             Command::BridgeStats { reply } => {
                 let _ = reply.try_send((*self.path.bridge.stats(), self.path.bridge.len()));

@@ -10,6 +10,7 @@
 //! it is not known, and the packet waits for the answer in the uplink's park. Only the owner of an uplink knows its
 //! neighbours, so whoever else has such a packet leaves its addresses as they are.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub(crate) struct LinkReport {
     pub(crate) stats: NeighborsStats,
     /// Packets that wait for a neighbour.
     pub(crate) parked: usize,
+    /// What was wrong with what came since the last report, by cause.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
 }
 
 /// The receiving end.
@@ -223,7 +226,12 @@ impl UplinkTx {
 
     pub(super) fn report(&self) -> LinkReport {
         let Some(neighbors) = &self.neighbors else { return LinkReport::default() };
-        LinkReport { neighbors: neighbors.entries().collect(), stats: neighbors.stats(), parked: self.park.len() }
+        LinkReport {
+            neighbors: neighbors.entries().collect(),
+            stats: neighbors.stats(),
+            parked: self.park.len(),
+            faults: BTreeMap::new(),
+        }
     }
 
     #[inline]

@@ -7,6 +7,7 @@ use harness::node::{Node, NodeConfig, UplinkConfig};
 use harness::scenario::{self, WorkDir};
 
 use crate::Link;
+use crate::kinds::{Ip, udp};
 use crate::station::Station;
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 0xa];
@@ -107,5 +108,21 @@ fn frames_pass_between_xdp_and_a_packet_socket() {
     scenario::run(|work| {
         let uplinks = [xdp("up0", "native"), UplinkConfig::new("up", "af-packet", "far0")];
         frames_arrive(work, &Link::create()?, uplinks, 1500)
+    });
+}
+
+#[test]
+fn every_frame_arrives_by_udp() {
+    scenario::run(|work| {
+        for ip in [Ip::V4, Ip::V6] {
+            let link = Link::create()?;
+            // Room for the longest frame and what is around it.
+            link.near.ip("link set up0 mtu 1700")?;
+            link.far.ip("link set far0 mtu 1700")?;
+            ip.assign(&link)?;
+            let [near, far] = ip.ends();
+            frames_arrive(work, &link, [udp([near, far]), udp([far, near])], 1500)?;
+        }
+        Ok(())
     });
 }

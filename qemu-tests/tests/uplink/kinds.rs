@@ -25,6 +25,46 @@ pub(crate) enum Kind {
     AfPacket,
     Tap,
     Xdp(&'static str),
+    /// Datagrams to another node, which has the far kernel behind a tap device.
+    Udp(Ip),
+}
+
+/// What the datagrams go over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ip {
+    V4,
+    V6,
+}
+
+impl Ip {
+    /// Both ends of a path.
+    pub(crate) fn ends(self) -> [&'static str; 2] {
+        match self {
+            Self::V4 => ["192.0.2.1:34997", "192.0.2.2:34997"],
+            Self::V6 => ["[2001:db8::1]:34997", "[2001:db8::2]:34997"],
+        }
+    }
+
+    /// Gives both ends of a link their addresses.
+    pub(crate) fn assign(self, link: &Link) -> Result<()> {
+        for (ns, device, v4, v6) in [
+            (&link.near, "up0", "192.0.2.1/24", "2001:db8::1/64"),
+            (&link.far, "far0", "192.0.2.2/24", "2001:db8::2/64"),
+        ] {
+            if self == Self::V4 {
+                ns.ip(&format!("addr add {v4} dev {device}"))?;
+            } else {
+                ns.sh(&format!("echo 0 > /proc/sys/net/ipv6/conf/{device}/disable_ipv6"))?;
+                ns.ip(&format!("addr add {v6} dev {device} nodad"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// An uplink of datagrams.
+pub(crate) fn udp([local, peer]: [&str; 2]) -> UplinkConfig {
+    UplinkConfig { extra: format!("local = {local:?}\npeer = {peer:?}\n"), ..UplinkConfig::new("up", "udp", "") }
 }
 
 /// A node between two kernels: `guest` behind the uplink `vm`, a tap device, and `far` behind the uplink `up`.
@@ -32,6 +72,8 @@ pub(crate) struct Scene {
     pub(crate) link: Link,
     pub(crate) guest: NetNs,
     pub(crate) node: Node,
+    /// The other node, where there is one.
+    pub(crate) other: Option<(WorkDir, Node)>,
 }
 
 impl Scene {
@@ -40,6 +82,11 @@ impl Scene {
             Kind::AfPacket => Link::create()?,
             Kind::Tap => Link::unwired()?,
             Kind::Xdp(_) => Link::for_xdp()?,
+            Kind::Udp(ip) => {
+                let link = Link::create()?;
+                ip.assign(&link)?;
+                link
+            }
         };
         let guest = NetNs::create("guest")?;
         guest.sh("echo 1 > /proc/sys/net/ipv6/conf/default/disable_ipv6")?;
@@ -49,13 +96,32 @@ impl Scene {
             Kind::Xdp(mode) => {
                 UplinkConfig { extra: format!("xdp_mode = {mode:?}\n"), ..UplinkConfig::new("up", "af-xdp", "up0") }
             }
+            Kind::Udp(ip) => udp(ip.ends()),
         };
         let config = NodeConfig { uplinks: vec![UplinkConfig::new("vm", "tap", "vm0"), up], ..NodeConfig::default() };
         let node = Node::start_in(work, &config, &link.near)?;
-        let scene = Self { link, guest, node };
+        let mut scene = Self { link, guest, node, other: None };
         scene.move_tap("vm0", &scene.guest, GUEST_IP)?;
         match kind {
             Kind::Tap => scene.move_tap("far0", &scene.link.far, FAR_IP)?,
+            Kind::Udp(ip) => {
+                let [near, far] = ip.ends();
+                let uplinks = vec![UplinkConfig::new("vm", "tap", "vm0"), udp([far, near])];
+                let work = WorkDir::create()?;
+                let other = Node::start_in(&work, &NodeConfig { uplinks, ..NodeConfig::default() }, &scene.link.far)?;
+                scene.link.far.ip(&format!("addr add {FAR_IP}/24 dev vm0"))?;
+                scene.link.far.ip("link set vm0 up")?;
+                other.wait_up(&["vm", "up"])?;
+                // Who is at the other end of a tunnel must know by itself how long its packets may be.
+                let mtu = other.port("up")?.uplink()?.mtu.context("an MTU")?;
+                ensure!((1380..1420).contains(&mtu), "{mtu} bytes fit a datagram");
+                for (ns, device) in [(&scene.link.far, "vm0"), (&scene.guest, "vm0")] {
+                    ns.ip(&format!("link set {device} mtu {mtu}"))?;
+                }
+                // What is on its way while a node takes in that an interface has changed may be lost.
+                wait_until("the new MTU", SOON, || Ok(other.port("vm")?.uplink()?.mtu == Some(mtu)))?;
+                scene.other = Some((work, other));
+            }
             Kind::AfPacket | Kind::Xdp(_) => drop(scene.link.far.ip(&format!("addr add {FAR_IP}/24 dev far0"))?),
         }
         scene.node.wait_up(&["vm", "up"])?;
@@ -147,12 +213,15 @@ fn kernels_talk(work: &WorkDir, kind: Kind) -> Result<()> {
             let expected = XdpStats { mode, zero_copy: false, multi_buffer: true };
             ensure!(up.xdp == Some(expected) && up.rx_unfinished == 0, "{up:?}");
         }
+        Kind::Udp(_) => ensure!(up.rx_unfinished == 0 && up.xdp.is_none(), "{up:?}"),
     }
     // The guest's kernel leaves its checksums and long frames to the node.
     let vm = scene.node.port("vm")?.uplink()?.clone();
     ensure!(vm.rx_oversized > 100 && vm.segments > 8 * vm.rx_oversized, "the guest's frames came cut: {vm:?}");
-    for port in scene.node.stats()?.ports {
-        ensure!(port.errors.values().all(|&n| n == 0), "errors: {port:?}");
+    let others =
+        scene.other.as_ref().map_or_else(|| Ok(Vec::new()), |(_, node)| Ok::<_, anyhow::Error>(node.stats()?.ports))?;
+    for port in scene.node.stats()?.ports.into_iter().chain(others) {
+        ensure!(port.errors.keys().all(|cause| cause == "interface_changed"), "errors: {port:?}");
         ensure!(port.drops.keys().all(|cause| cause == "uplink_full"), "drops: {port:?}");
     }
     scene.node.terminate()
@@ -176,4 +245,14 @@ fn kernels_talk_across_xdp_in_the_driver() {
 #[test]
 fn kernels_talk_across_generic_xdp() {
     scenario::run(|work| kernels_talk(work, Kind::Xdp("generic")));
+}
+
+#[test]
+fn kernels_talk_across_udp() {
+    scenario::run(|work| kernels_talk(work, Kind::Udp(Ip::V4)));
+}
+
+#[test]
+fn kernels_talk_across_udp_over_ipv6() {
+    scenario::run(|work| kernels_talk(work, Kind::Udp(Ip::V6)));
 }

@@ -8,6 +8,7 @@ use virtqueue::NetHeader;
 
 use super::Tap;
 use crate::sys::frame::{Flushed, LINK_HEADER, MAX_MTU, NET_HEADER, header_bytes};
+use crate::sys::outbox::Outbox;
 
 /// Most frames that wait, and the bytes that they have.
 const MAX_WAITING: usize = 256;
@@ -15,64 +16,52 @@ const ROOM: usize = 512 << 10;
 /// Longest frame with its header.
 const LONGEST: usize = NET_HEADER + LINK_HEADER + MAX_MTU as usize;
 
-/// Writes frames. They wait until [`TapTx::flush`], one behind the other.
+/// Writes frames. They wait until [`TapTx::flush`].
 #[derive(Debug)]
 pub(crate) struct TapTx {
     tap: Arc<Tap>,
-    room: Box<[u8]>,
-    used: usize,
-    /// Where each frame ends.
-    ends: Vec<usize>,
-    /// How many of them are written.
-    written: usize,
+    outbox: Outbox,
 }
 
 impl TapTx {
     pub(crate) fn new(tap: Arc<Tap>) -> Self {
-        let room = vec![0; ROOM].into_boxed_slice();
-        Self { tap, room, used: 0, ends: Vec::with_capacity(MAX_WAITING), written: 0 }
+        Self { tap, outbox: Outbox::new(MAX_WAITING, ROOM, LONGEST) }
     }
 
     /// Whether frames wait for [`TapTx::flush`].
     #[inline]
     pub(crate) fn has_unsent(&self) -> bool {
-        self.written < self.ends.len()
+        !self.outbox.is_empty()
     }
 
     /// Whether a frame of any length can be added now.
     #[inline]
     pub(crate) fn has_room(&self) -> bool {
-        self.ends.len() < MAX_WAITING && self.used + LONGEST <= ROOM
+        self.outbox.has_room()
     }
 
     /// Adds a frame of `len` bytes, which `fill` writes entirely. `false`: there is no room for it now.
     pub(crate) fn push(&mut self, len: usize, header: NetHeader, fill: impl FnOnce(&mut [u8])) -> bool {
-        let end = self.used + NET_HEADER + len;
-        let room = self.room.get_mut(self.used..end).filter(|_| self.ends.len() < MAX_WAITING);
-        let Some((head, frame)) = room.and_then(|room| room.split_at_mut_checked(NET_HEADER)) else { return false };
-        head.copy_from_slice(&header_bytes(header));
-        fill(frame);
-        self.used = end;
-        self.ends.push(end);
-        true
+        self.outbox.push(NET_HEADER + len, |room| {
+            let (head, frame) = room.split_at_mut(NET_HEADER);
+            head.copy_from_slice(&header_bytes(header));
+            fill(frame);
+        })
     }
 
     /// Hands what waits to the kernel, one system call for each frame.
     pub(crate) fn flush(&mut self) -> Flushed {
         let mut lost = 0;
-        while let Some(&end) = self.ends.get(self.written) {
-            let begin = self.written.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
-            match rustix::io::write(&self.tap.fd, self.room.get(begin..end).unwrap_or_default()) {
+        while let Some(frame) = self.outbox.first() {
+            match rustix::io::write(&self.tap.fd, frame) {
                 Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) if lost == 0 => return Flushed::Later,
                 Ok(_) => {}
                 // It is down or gone, or the frame is one that the kernel does not take.
                 Err(_) => lost += 1,
             }
-            self.written += 1;
+            self.outbox.forget(1);
         }
-        (self.used, self.written) = (0, 0);
-        self.ends.clear();
         if lost == 0 { Flushed::All } else { Flushed::Lost(lost) }
     }
 }

@@ -5,17 +5,22 @@
 //! send them together; a descriptor to sleep on. The kinds are an enumeration, so that nothing on a packet's way is called
 //! through a table.
 
+mod udp;
+
+use std::collections::BTreeMap;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use packet::MacAddr;
 use virtqueue::NetHeader;
 
+use self::udp::{UdpRx, UdpTx};
 use crate::config::{self, AfXdp, LinkConfig};
 use crate::sys::{
-    Flushed, Interface, InterfaceProbe, MAX_MTU, PacketSocket, Received, RxRing, Tap, TapRx, TapTx, TxRing, XdpMode,
-    XdpRequest, XdpRx, XdpSocket, XdpTx,
+    Datagrams, Flushed, Interface, InterfaceProbe, MAX_MTU, PacketSocket, Received, RxRing, Tap, TapRx, TapTx, TxRing,
+    XdpMode, XdpRequest, XdpRx, XdpSocket, XdpTx,
 };
 
 /// The kernel's part of a link.
@@ -24,6 +29,7 @@ pub(crate) enum Link {
     Packet(Arc<PacketSocket>),
     Xdp(Arc<XdpSocket>),
     Tap(Arc<Tap>),
+    Udp(Arc<Datagrams>),
 }
 
 /// A link that was opened, with both of its ends.
@@ -92,7 +98,22 @@ impl Link {
                     mtu,
                 }))
             }
-            LinkConfig::Udp { .. } => Err(io::ErrorKind::Unsupported.into()),
+            LinkConfig::Udp { local, peer } => {
+                let socket = match kept {
+                    Some(Self::Udp(socket)) => socket,
+                    _ => Arc::new(Datagrams::open(*local, *peer)?),
+                };
+                let interface = path_of(&socket, *local, *peer)?;
+                let (rx, tx) = (UdpRx::new(Arc::clone(&socket)), UdpTx::new(Arc::clone(&socket)));
+                Ok(Some(Opened {
+                    link: Self::Udp(socket),
+                    rx: LinkRx::Udp(rx),
+                    tx: LinkTx::Udp(tx),
+                    interface,
+                    mac: interface.mac,
+                    mtu: interface.mtu as usize,
+                }))
+            }
         }
     }
 
@@ -106,20 +127,25 @@ impl Link {
         match self {
             Self::Packet(_) | Self::Xdp(_) => config.interface().map_or(Ok(None), |interface| probe.look(interface)),
             Self::Tap(tap) => tap.look(probe, Some(last)),
+            Self::Udp(socket) => match config {
+                // The way there may be gone for a while; what was known of it is good enough until it is back.
+                LinkConfig::Udp { local, peer } => Ok(Some(path_of(socket, *local, *peer).unwrap_or(last))),
+                _ => Ok(None),
+            },
         }
     }
 
-    /// What is to be kept when the link is opened anew because the interface has changed: a tap device that is not
-    /// persistent goes with its file, and with all that was configured for it.
+    /// What is to be kept when the link is opened anew because the interface, or the path, has changed: a tap device that
+    /// is not persistent goes with its file, and with all that was configured for it; datagrams wait in their socket.
     pub(crate) fn keep(self) -> Option<Self> {
-        matches!(self, Self::Tap(_)).then_some(self)
+        matches!(self, Self::Tap(_) | Self::Udp(_)).then_some(self)
     }
 
     /// Whether frames may be sent there whose checksum is not finished.
     pub(crate) fn takes_unfinished(&self) -> bool {
         match self {
             Self::Packet(_) => true,
-            Self::Xdp(_) => false,
+            Self::Xdp(_) | Self::Udp(_) => false,
             // The stack at the other end would take them, but not all who listen there look at what is said about them.
             Self::Tap(_) => false,
         }
@@ -129,7 +155,7 @@ impl Link {
     pub(crate) fn xdp_mode(&self) -> Option<XdpMode> {
         match self {
             Self::Xdp(socket) => Some(socket.mode()),
-            Self::Packet(_) | Self::Tap(_) => None,
+            Self::Packet(_) | Self::Tap(_) | Self::Udp(_) => None,
         }
     }
 
@@ -139,6 +165,7 @@ impl Link {
             Self::Packet(socket) => socket.take_kernel_drops().unwrap_or(0),
             Self::Xdp(socket) => socket.take_kernel_drops().unwrap_or(0),
             Self::Tap(tap) => tap.take_kernel_drops(),
+            Self::Udp(socket) => socket.take_kernel_drops().unwrap_or(0),
         }
     }
 }
@@ -150,6 +177,7 @@ pub(crate) enum LinkRx {
     Packet(RxRing),
     Xdp(XdpRx),
     Tap(TapRx),
+    Udp(UdpRx),
 }
 
 impl LinkRx {
@@ -160,6 +188,7 @@ impl LinkRx {
             Self::Packet(ring) => ring.has_frames(),
             Self::Xdp(ring) => ring.has_frames(),
             Self::Tap(tap) => tap.has_frames(),
+            Self::Udp(udp) => udp.has_frames(),
         }
     }
 
@@ -170,6 +199,7 @@ impl LinkRx {
             Self::Packet(ring) => ring.harvest(),
             Self::Xdp(ring) => ring.harvest(),
             Self::Tap(tap) => tap.harvest(),
+            Self::Udp(udp) => udp.harvest(),
         }
     }
 
@@ -180,6 +210,7 @@ impl LinkRx {
             Self::Packet(ring) => ring.frame(i),
             Self::Xdp(ring) => ring.frame(i),
             Self::Tap(tap) => tap.frame(i),
+            Self::Udp(udp) => udp.frame(i),
         }
     }
 
@@ -190,6 +221,17 @@ impl LinkRx {
             Self::Packet(ring) => ring.release(),
             Self::Xdp(ring) => ring.release(),
             Self::Tap(tap) => tap.release(),
+            Self::Udp(udp) => udp.release(),
+        }
+    }
+}
+
+impl LinkRx {
+    /// What was wrong with what came since this was last asked, by cause.
+    pub(crate) fn take_faults(&mut self) -> BTreeMap<&'static str, u64> {
+        match self {
+            Self::Packet(_) | Self::Xdp(_) | Self::Tap(_) => BTreeMap::new(),
+            Self::Udp(udp) => udp.take_faults(),
         }
     }
 }
@@ -201,6 +243,7 @@ impl AsRawFd for LinkRx {
             Self::Packet(ring) => ring.socket().as_raw_fd(),
             Self::Xdp(ring) => ring.as_raw_fd(),
             Self::Tap(tap) => tap.as_raw_fd(),
+            Self::Udp(udp) => udp.as_raw_fd(),
         }
     }
 }
@@ -211,6 +254,7 @@ pub(crate) enum LinkTx {
     Packet(TxRing),
     Xdp(XdpTx),
     Tap(TapTx),
+    Udp(UdpTx),
 }
 
 impl LinkTx {
@@ -221,6 +265,7 @@ impl LinkTx {
             Self::Packet(ring) => ring.has_unsent(),
             Self::Xdp(ring) => ring.has_unsent(),
             Self::Tap(tap) => tap.has_unsent(),
+            Self::Udp(udp) => udp.has_unsent(),
         }
     }
 
@@ -231,6 +276,7 @@ impl LinkTx {
             Self::Packet(ring) => ring.has_room(),
             Self::Xdp(ring) => ring.has_room(),
             Self::Tap(tap) => tap.has_room(),
+            Self::Udp(udp) => udp.has_room(),
         }
     }
 
@@ -242,6 +288,7 @@ impl LinkTx {
             // What its header says is finished: `Link::takes_unfinished`.
             Self::Xdp(ring) => ring.push(len, fill),
             Self::Tap(tap) => tap.push(len, header, fill),
+            Self::Udp(udp) => udp.push(len, fill),
         }
     }
 
@@ -251,6 +298,7 @@ impl LinkTx {
             Self::Packet(ring) => ring.flush(),
             Self::Xdp(ring) => ring.flush(),
             Self::Tap(tap) => tap.flush(),
+            Self::Udp(udp) => udp.flush(),
         }
     }
 }
@@ -282,6 +330,14 @@ fn check_queues(AfXdp { interface, queue, .. }: &AfXdp, probe: &InterfaceProbe) 
         );
     }
     Ok(())
+}
+
+/// A path of datagrams, as if it were an interface.
+fn path_of(socket: &Datagrams, local: SocketAddr, peer: SocketAddr) -> io::Result<Interface> {
+    let mtu = udp::mtu_of(socket.path_payload()?);
+    // Both ends together: many paths may begin at the same end, and the other direction is another's.
+    let mac = made_from(&[b"udp", local.to_string().as_bytes(), b">", peer.to_string().as_bytes()]);
+    Ok(Interface { index: 0, mac, mtu: u32::try_from(mtu).unwrap_or(u32::MAX), up: true })
 }
 
 /// The address of who is at the other end of a tap device whose own end has this one: made from it, so that it is the same
