@@ -14,6 +14,7 @@
 //! | `port` | the ports thread: sockets, protocol, memory maps, rings on their way to workers |
 //! | `worker` | the poll loop: rings, cross-connect, bridge, hand-over, sleep |
 //! | `fleet` | all workers together |
+//! | `link` | the link layer of uplinks, of all kinds |
 //! | `topology` | the forwarding configuration as an immutable value |
 //! | `counters` | single-writer counters |
 //! | [`stats`] | what a node says about itself |
@@ -25,6 +26,7 @@ pub mod config;
 pub mod control;
 mod counters;
 mod fleet;
+mod link;
 mod node;
 pub mod policy;
 mod port;

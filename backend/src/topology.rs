@@ -12,7 +12,7 @@ use std::sync::Arc;
 use packet::{MacAddr, PortId};
 use switch::{CrossConnect, Forwarder};
 
-use crate::config::{AfPacket, Vni};
+use crate::config::{UplinkConfig, Vni};
 use crate::counters::PortCounters;
 
 /// An immutable snapshot.
@@ -49,9 +49,11 @@ pub(crate) struct UplinkEntry {
     /// The interface's own address.
     pub(crate) mac: MacAddr,
     /// What was asked for; its MTU is not yet that of the link.
-    pub(crate) config: AfPacket,
+    pub(crate) config: UplinkConfig,
     /// The longest IP packet that the link takes.
     pub(crate) mtu: usize,
+    /// Whether the link takes frames whose checksum is not finished.
+    pub(crate) takes_unfinished: bool,
 }
 
 /// A receive queue that takes packets: who serves it.
@@ -301,13 +303,13 @@ mod tests {
     }
 
     fn uplink(addresses: &[&str]) -> Option<Arc<UplinkEntry>> {
-        let config = AfPacket {
-            interface: crate::config::InterfaceName::new("eth0").expect("a name"),
+        let interface = crate::config::InterfaceName::new("eth0").expect("a name");
+        let config = UplinkConfig {
             address: addresses.iter().map(|text| text.parse().expect("an address")).collect(),
-            gateway: Vec::new(),
-            mtu: None,
+            ..UplinkConfig::new(crate::config::LinkConfig::AfPacket { interface })
         };
-        Some(Arc::new(UplinkEntry { mac: MacAddr([2, 0, 0, 0, 0, 1]), config, mtu: 1500 }))
+        let mac = MacAddr([2, 0, 0, 0, 0, 1]);
+        Some(Arc::new(UplinkEntry { mac, config, mtu: 1500, takes_unfinished: true }))
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use backend::config::{FlowLimits, MAX_QUEUE_PAIRS, Name, PortConfig, PortKind, Role};
+use backend::config::{FlowLimits, MAX_QUEUE_PAIRS, Name, PortConfig, PortKind, Role, XdpMode};
 use backend::stats::PortStatus;
 use clap::builder::{PossibleValuesParser, RangedI64ValueParser};
 use serde_json::{Value, json};
@@ -46,11 +46,11 @@ enum What {
 struct Add {
     /// The new port
     name: Name,
-    /// What is at the other end [default: af-packet with --interface, else vhost-user]
+    /// What is at the other end [default: af-packet with --interface, udp with --peer, else vhost-user]
     #[arg(long)]
     kind: Option<String>,
     /// Socket on which front end and node meet
-    #[arg(long, value_name = "PATH", required_unless_present = "interface")]
+    #[arg(long, value_name = "PATH", required_unless_present_any = ["interface", "peer"])]
     socket: Option<PathBuf>,
     /// Whether the node listens on it (server) or connects to it (client)
     #[arg(long, value_parser = PossibleValuesParser::new(Role::NAMES))]
@@ -61,13 +61,28 @@ struct Add {
     /// Network interface of an uplink
     #[arg(long, value_name = "NAME", conflicts_with = "socket")]
     interface: Option<String>,
+    /// Which of the interface's queues (af-xdp)
+    #[arg(long, value_name = "N")]
+    xdp_queue: Option<u16>,
+    /// Where the XDP program runs [default: auto]
+    #[arg(long, value_name = "MODE", value_parser = PossibleValuesParser::new(XdpMode::NAMES))]
+    xdp_mode: Option<String>,
+    /// Whether to share memory with the device if its driver can [default: true]
+    #[arg(long, value_name = "BOOL")]
+    xdp_zero_copy: Option<bool>,
+    /// Where the datagrams of an uplink arrive
+    #[arg(long, value_name = "IP:PORT", conflicts_with_all = ["socket", "interface"])]
+    local: Option<String>,
+    /// Where they go to, and from where alone they are taken
+    #[arg(long, value_name = "IP:PORT", requires = "local", conflicts_with_all = ["socket", "interface"])]
+    peer: Option<String>,
     /// The node's own addresses there
     #[arg(long, value_delimiter = ',', value_name = "IP/PREFIX,..")]
     address: Vec<String>,
     /// The routers there
     #[arg(long, value_delimiter = ',', value_name = "IP,..")]
     gateway: Vec<String>,
-    /// Longest IP packet that is sent there [default: the interface's MTU]
+    /// Longest IP packet that is sent there [default: the link's MTU]
     #[arg(long, value_name = "BYTES")]
     mtu: Option<u16>,
     /// The one MAC address that is at the port
@@ -116,7 +131,7 @@ fn list(client: &Client) -> anyhow::Result<()> {
     }
     let mut table = Columns::new(&["PORT", "KIND", "STATE", "RING", "PAIRS", "ROLE", "PLACE"]);
     for port in ports {
-        let place = port.place().to_owned();
+        let place = port.place();
         table.row([
             port.name,
             port.kind.to_string(),
@@ -141,7 +156,11 @@ fn add(what: &Add) -> anyhow::Result<()> {
 impl Add {
     /// The keys that were given, as the node takes them.
     fn body(&self) -> anyhow::Result<Value> {
-        let default = if self.interface.is_some() { PortKind::AfPacket } else { PortKind::VhostUser };
+        let default = match (&self.interface, &self.peer) {
+            (Some(_), _) => PortKind::AfPacket,
+            (None, Some(_)) => PortKind::Udp,
+            (None, None) => PortKind::VhostUser,
+        };
         let mut body = json!({ "name": self.name, "kind": self.kind.as_deref().unwrap_or_else(|| default.name()) });
         let mut set = |key: &str, value: Value| {
             if !(value.is_null() || value.as_array().is_some_and(Vec::is_empty)) {
@@ -157,6 +176,11 @@ impl Add {
         set("role", json!(self.role));
         set("queues", json!(self.queues));
         set("interface", json!(self.interface));
+        set("xdp_queue", json!(self.xdp_queue));
+        set("xdp_mode", json!(self.xdp_mode));
+        set("xdp_zero_copy", json!(self.xdp_zero_copy));
+        set("local", json!(self.local));
+        set("peer", json!(self.peer));
         set("address", json!(self.address));
         set("gateway", json!(self.gateway));
         set("mtu", json!(self.mtu));

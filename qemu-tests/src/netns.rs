@@ -2,9 +2,12 @@
 //! A network namespace of the host: a network stack of its own, so that the machine's own network is left alone.
 
 use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::{Process, run};
 use crate::scenario::WorkDir;
@@ -23,6 +26,11 @@ impl NetNs {
         let ns = Self { name };
         ns.ip("link set lo up")?;
         Ok(ns)
+    }
+
+    /// What the system calls it.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The file that stands for it.
@@ -47,6 +55,18 @@ impl NetNs {
     /// Runs a shell command inside, to its end.
     pub fn sh(&self, command: &str) -> Result<String> {
         run(&self.command(&["sh", "-c", command]))
+    }
+
+    /// Runs `body` in a thread inside.
+    pub fn within<T: Send>(&self, body: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let namespace = File::open(self.path())?;
+        std::thread::scope(|scope| {
+            let inside = scope.spawn(|| {
+                move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))?;
+                body()
+            });
+            inside.join().unwrap_or_else(|_| bail!("a thread in namespace {} panicked", self.name))
+        })
     }
 
     /// Starts a process inside.

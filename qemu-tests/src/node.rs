@@ -49,10 +49,19 @@ impl PortConfig {
 pub struct UplinkConfig {
     /// The port's name.
     pub name: String,
-    /// Its interface, in the node's namespace.
+    /// `af-packet`, `af-xdp`, `tap` or `udp`.
+    pub kind: String,
+    /// Its interface, in the node's namespace; empty: it has none.
     pub interface: String,
     /// Further lines of its table.
     pub extra: String,
+}
+
+impl UplinkConfig {
+    /// An uplink of this kind, on an interface.
+    pub fn new(name: &str, kind: &str, interface: &str) -> Self {
+        Self { name: name.to_owned(), kind: kind.to_owned(), interface: interface.to_owned(), extra: String::new() }
+    }
 }
 
 /// What a node is configured with.
@@ -107,8 +116,11 @@ impl NodeConfig {
             writeln!(text, "{}", port.extra)?;
         }
         for uplink in &self.uplinks {
-            let UplinkConfig { name, interface, extra } = uplink;
-            writeln!(text, "\n[[port]]\nname = {name:?}\nkind = \"af-packet\"\ninterface = {interface:?}\n{extra}")?;
+            let UplinkConfig { name, kind, interface, extra } = uplink;
+            writeln!(text, "\n[[port]]\nname = {name:?}\nkind = {kind:?}\n{extra}")?;
+            if !interface.is_empty() {
+                writeln!(text, "interface = {interface:?}")?;
+            }
         }
         for pair in &self.crossconnects {
             writeln!(text, "\n[[crossconnect]]\nports = {pair:?}")?;
@@ -173,6 +185,19 @@ pub struct UplinkStats {
     pub neighbors_answered: u64,
     /// Packets that wait for a neighbour.
     pub parked: u64,
+    /// How an AF_XDP socket exchanges frames.
+    pub xdp: Option<XdpStats>,
+}
+
+/// How an AF_XDP socket exchanges frames.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+pub struct XdpStats {
+    /// `native` or `generic`.
+    pub mode: String,
+    /// The device has part in the memory.
+    pub zero_copy: bool,
+    /// Frames may be in several chunks.
+    pub multi_buffer: bool,
 }
 
 /// A neighbour of an uplink.

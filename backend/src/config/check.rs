@@ -2,11 +2,11 @@
 //! What only shows when all sections are seen together, and on this machine.
 
 use std::collections::HashSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{
-    AfPacket, Config, Conflict, Endpoint, Fault, InterfaceAddress, MAX_PORTS, MAX_QUEUE_PAIRS, MAX_WORKERS, Machine,
-    Name, Place, PortConfig, Problem,
+    Config, Conflict, Endpoint, Fault, InterfaceAddress, LinkConfig, MAX_PORTS, MAX_QUEUE_PAIRS, MAX_WORKERS, Machine,
+    Name, Place, PortConfig, Problem, UplinkConfig,
 };
 
 impl Config {
@@ -101,8 +101,8 @@ impl PortConfig {
                 return Err(Place::in_port(0, "queues").fault(problem));
             }
             Endpoint::VhostUser(_) => {}
-            Endpoint::AfPacket(uplink) => {
-                uplink.check_addresses().map_err(|(key, problem)| Place::in_port(0, key).fault(problem))?;
+            Endpoint::Uplink(uplink) => {
+                uplink.check().map_err(|(key, problem)| Place::in_port(0, key).fault(problem))?;
             }
         }
         if self.vni.is_some() && self.mac.is_none() {
@@ -124,9 +124,16 @@ impl PortConfig {
     }
 }
 
-impl AfPacket {
-    /// Checks how its addresses fit together. An error names the key.
-    pub(super) fn check_addresses(&self) -> Result<(), (&'static str, Problem)> {
+impl UplinkConfig {
+    /// Checks how its parts fit together. An error names the key.
+    pub(super) fn check(&self) -> Result<(), (&'static str, Problem)> {
+        if let LinkConfig::Udp { local, peer } = self.link {
+            check_ends(local, peer)?;
+        }
+        self.check_addresses()
+    }
+
+    fn check_addresses(&self) -> Result<(), (&'static str, Problem)> {
         let (found, max) = (self.address.len(), Self::MAX_ADDRESSES);
         if found > max {
             return Err(("address", Problem::TooManyAddresses { found, max }));
@@ -149,6 +156,32 @@ impl AfPacket {
         }
         Ok(())
     }
+}
+
+/// Checks both ends of a path of UDP datagrams.
+fn check_ends(local: SocketAddr, peer: SocketAddr) -> Result<(), (&'static str, Problem)> {
+    let bad = |key, end: SocketAddr, what| Err((key, Problem::BadEnd { key, found: end.to_string(), what }));
+    // Where datagrams arrive is for the peer to know: a number of the system's choice would not do.
+    if local.port() == 0 {
+        return bad("local", local, "an address with a port other than 0");
+    }
+    if peer.port() == 0 {
+        return bad("peer", peer, "an address with a port other than 0");
+    }
+    let is_broadcast = |end: SocketAddr| matches!(end.ip(), IpAddr::V4(ip) if ip.is_broadcast());
+    if local.ip().is_multicast() || is_broadcast(local) {
+        return bad("local", local, "an address of this machine");
+    }
+    if peer.ip().is_unspecified() || peer.ip().is_multicast() || is_broadcast(peer) {
+        return bad("peer", peer, "the address of one station");
+    }
+    if local.is_ipv4() != peer.is_ipv4() {
+        return Err(("peer", Problem::EndsOfTwoVersions { local: local.ip(), peer: peer.ip() }));
+    }
+    if local == peer {
+        return Err(("peer", Problem::PeerIsLocal { peer }));
+    }
+    Ok(())
 }
 
 fn bounded(section: &'static str, found: usize, max: usize) -> Result<(), Fault> {

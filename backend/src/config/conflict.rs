@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use packet::MacAddr;
 
-use super::{Endpoint, InterfaceName, PortConfig, SocketPath, Vni};
+use super::{Endpoint, InterfaceName, LinkConfig, PortConfig, SocketPath, UplinkConfig, Vni};
 
 /// Something that two ports name and only one can have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Conflict {
     Socket(SocketPath),
     /// A network interface.
     Interface(InterfaceName),
+    /// A path of UDP datagrams, `LOCAL > PEER`.
+    Path(String),
     /// An own address: a tunnel ends at one uplink.
     Address(IpAddr),
     /// The address of what is there, in the virtual network that it is in.
@@ -27,6 +29,7 @@ impl Conflict {
         match self {
             Self::Socket(_) => "socket",
             Self::Interface(_) => "interface",
+            Self::Path(_) => "peer",
             Self::Address(_) => "address",
             Self::Mac(..) => "mac",
         }
@@ -38,6 +41,7 @@ impl fmt::Display for Conflict {
         match self {
             Self::Socket(socket) => write!(f, "socket {socket}"),
             Self::Interface(interface) => write!(f, "interface {interface}"),
+            Self::Path(path) => write!(f, "path {path}"),
             Self::Address(address) => write!(f, "address {address}"),
             Self::Mac(mac, None) => write!(f, "mac {mac}"),
             Self::Mac(mac, Some(vni)) => write!(f, "mac {mac} in VNI {vni}"),
@@ -53,15 +57,24 @@ impl PortConfig {
             (Endpoint::VhostUser(a), Endpoint::VhostUser(b)) => {
                 (a.socket == b.socket).then(|| Conflict::Socket(a.socket.clone()))
             }
-            (Endpoint::AfPacket(a), Endpoint::AfPacket(b)) if a.interface == b.interface => {
-                Some(Conflict::Interface(a.interface.clone()))
-            }
-            (Endpoint::AfPacket(a), Endpoint::AfPacket(b)) => {
-                let theirs = |address| b.address.iter().any(|own| own.address() == address);
-                a.address.iter().map(|own| own.address()).find(|own| theirs(*own)).map(Conflict::Address)
-            }
+            (Endpoint::Uplink(a), Endpoint::Uplink(b)) => a.conflict(b),
             _ => None,
         };
         endpoints.or_else(|| mac.map(|mac| Conflict::Mac(mac, self.vni)))
+    }
+}
+
+impl UplinkConfig {
+    fn conflict(&self, other: &Self) -> Option<Conflict> {
+        if let Some(interface) = self.link.interface().filter(|own| other.link.interface() == Some(*own)) {
+            return Some(Conflict::Interface(interface.clone()));
+        }
+        if let LinkConfig::Udp { local, peer } = self.link
+            && self.link == other.link
+        {
+            return Some(Conflict::Path(format!("{local} > {peer}")));
+        }
+        let theirs = |address| other.address.iter().any(|own| own.address() == address);
+        self.address.iter().map(|own| own.address()).find(|own| theirs(*own)).map(Conflict::Address)
     }
 }

@@ -2,23 +2,20 @@
 //! What is at the other end of a port, with all that only its kind has.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::sys::MAX_MTU;
-
-use super::{InterfaceAddress, InterfaceName, SocketPath};
+use super::{SocketPath, UplinkConfig};
 
 /// What is at the other end of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
     /// A VM, container or process with a vhost-user front end.
     VhostUser(VhostUser),
-    /// A network interface of the kernel: an uplink.
-    AfPacket(AfPacket),
+    /// A network: the port is an uplink.
+    Uplink(UplinkConfig),
 }
 
 /// A vhost-user front end and how it is met.
@@ -32,34 +29,14 @@ pub struct VhostUser {
     pub queues: u16,
 }
 
-/// A network interface of the kernel, reached through a packet socket.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AfPacket {
-    /// The interface.
-    pub interface: InterfaceName,
-    /// The node's own addresses there: tunnels end at them, and the node answers ARP and neighbour solicitations for them.
-    pub address: Vec<InterfaceAddress>,
-    /// The routers to all that is not on the link: at most one for each version of IP, on the link itself.
-    pub gateway: Vec<IpAddr>,
-    /// Longest IP packet that is sent there; `None`: the interface's.
-    pub mtu: Option<u16>,
-}
-
 impl Endpoint {
     /// What kind it is.
     pub fn kind(&self) -> PortKind {
         match self {
             Self::VhostUser(_) => PortKind::VhostUser,
-            Self::AfPacket(_) => PortKind::AfPacket,
+            Self::Uplink(uplink) => uplink.link.kind(),
         }
     }
-}
-
-impl AfPacket {
-    /// Most addresses of one uplink.
-    pub const MAX_ADDRESSES: usize = 16;
-    /// The least MTU that IPv4 allows (RFC 791), and the most that a slot of the transmit ring has room for.
-    pub const MTU: std::ops::RangeInclusive<u16> = 68..=MAX_MTU;
 }
 
 /// What kind of thing is at the other end of a port.
@@ -69,21 +46,29 @@ pub enum PortKind {
     /// A VM, container or process with a vhost-user front end.
     #[default]
     VhostUser,
-    /// A network interface of the kernel.
+    /// A network interface of the kernel, through a packet socket.
     AfPacket,
+    /// A network interface of the kernel, through an AF_XDP socket.
+    AfXdp,
+    /// A tap device of the kernel.
+    Tap,
+    /// A tunnel of UDP datagrams to one peer.
+    Udp,
 }
 
 impl PortKind {
     /// The kinds that this version serves, as they are spelled.
-    pub const NAMES: &[&str] = &["vhost-user", "af-packet"];
-    /// Kinds that are planned: asking for one is told apart from a misspelling.
-    pub(super) const PLANNED: &[&str] = &["tap", "af-xdp", "udp"];
+    pub const NAMES: &[&str] = &["vhost-user", "af-packet", "af-xdp", "tap", "udp"];
+    const ALL: [Self; 5] = [Self::VhostUser, Self::AfPacket, Self::AfXdp, Self::Tap, Self::Udp];
 
     /// As it is spelled in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::VhostUser => "vhost-user",
             Self::AfPacket => "af-packet",
+            Self::AfXdp => "af-xdp",
+            Self::Tap => "tap",
+            Self::Udp => "udp",
         }
     }
 }
@@ -98,7 +83,7 @@ impl FromStr for PortKind {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        [Self::VhostUser, Self::AfPacket].into_iter().find(|kind| kind.name() == text).ok_or(())
+        Self::ALL.into_iter().find(|kind| kind.name() == text).ok_or(())
     }
 }
 

@@ -105,6 +105,12 @@ pub enum Problem {
     BadGateway { found: String },
     #[error("[[port]] key \"interface\": {cause}")]
     BadInterface { cause: BadInterfaceName },
+    #[error("[[port]] key \"{key}\": \"{found}\" is not {what}, such as \"192.0.2.1:34997\"")]
+    BadEnd { key: &'static str, found: String, what: &'static str },
+    #[error("[[port]] key \"peer\": {peer} cannot be reached from \"local\" {local}: one is IPv4, the other IPv6")]
+    EndsOfTwoVersions { local: IpAddr, peer: IpAddr },
+    #[error("[[port]] key \"peer\" is {peer}, which is \"local\" itself")]
+    PeerIsLocal { peer: SocketAddr },
     #[error("[[port]] key \"mac\": \"{found}\" is not the address of one station, such as \"52:54:00:12:34:56\"")]
     BadMac { found: String },
     #[error("[[port]] key \"address\" has {address} twice")]
@@ -137,8 +143,6 @@ pub enum Problem {
     UnknownKey { section: Section, key: String, known: &'static [&'static str] },
     #[error("{section} key \"{key}\" is \"{found}\"; it can be {}", Choices(known))]
     UnknownValue { section: Section, key: &'static str, found: String, known: &'static [&'static str] },
-    #[error("kind \"{kind}\" is not served by this version; it serves {}", Choices(super::PortKind::NAMES))]
-    KindNotServed { kind: String },
     #[error("http address \"{found}\" is not an IP address and a port, such as \"127.0.0.1:9464\"")]
     HttpAddress { found: String },
     #[error(

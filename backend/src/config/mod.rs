@@ -13,6 +13,7 @@
 //! | `port.rs` | `[[port]]`: also the body of `POST /ports` |
 //! | `limits.rs` | how many flows a port may have |
 //! | `endpoint.rs` | what is at the other end of a port, by kind |
+//! | `uplink.rs` | a way to a network, by kind |
 //! | `address.rs`, `socket_path.rs` | checked strings and numbers |
 //! | `machine.rs` | what the machine offers (CPUs) |
 //! | `toml_text.rs` | TOML to generic values, and where each stood |
@@ -35,6 +36,7 @@ mod parse;
 mod port;
 mod socket_path;
 mod toml_text;
+mod uplink;
 mod worker;
 
 #[cfg(test)]
@@ -48,11 +50,12 @@ pub use self::address::{BadInterfaceAddress, BadInterfaceName, InterfaceAddress,
 pub use self::conflict::Conflict;
 pub use self::control::{ControlConfig, DEFAULT_RUN_DIR, DEFAULT_SOCKET};
 pub use self::controller::{ControllerConfig, ControllerProblem};
-pub use self::endpoint::{AfPacket, Endpoint, PortKind, Role, VhostUser};
+pub use self::endpoint::{Endpoint, PortKind, Role, VhostUser};
 pub use self::error::{ConfigError, Fault, Place, Problem};
 pub use self::machine::Machine;
 pub use self::port::{PortBody, PortConfig};
 pub use self::socket_path::{BadSocketPath, SocketPath};
+pub use self::uplink::{AfXdp, LinkConfig, UplinkConfig, XdpMode};
 pub use self::worker::{PollMode, WorkerConfig};
 pub use switch::engine::FlowLimits;
 pub use switch::{BadName, Name};

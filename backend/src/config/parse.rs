@@ -1,15 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Generic values to typed sections. What a section says is checked here; how sections fit together, in `check.rs`.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use super::address::is_host;
-use super::error::Section;
 use super::fields::{Fields, Table};
 use super::{
-    AfPacket, Config, ControlConfig, CrossConnect, Endpoint, Fault, InterfaceAddress, InterfaceName, MAX_QUEUE_PAIRS,
-    PollMode, PortConfig, PortKind, Problem, Role, VhostUser, Vni, WorkerConfig,
+    AfXdp, Config, ControlConfig, CrossConnect, Endpoint, Fault, InterfaceAddress, InterfaceName, LinkConfig,
+    MAX_QUEUE_PAIRS, PollMode, PortConfig, PortKind, Problem, Role, UplinkConfig, VhostUser, Vni, WorkerConfig,
+    XdpMode,
 };
 
 /// Largest CPU number that is worth comparing with the machine's.
@@ -32,13 +32,18 @@ pub(super) fn config(root: &Table) -> Result<Config, Fault> {
 }
 
 /// Keys of every port, and those that only one kind has.
-const PORT_KEYS: [&str; 15] = [
+const PORT_KEYS: [&str; 20] = [
     "name",
     "kind",
     "socket",
     "role",
     "queues",
     "interface",
+    "xdp_queue",
+    "xdp_mode",
+    "xdp_zero_copy",
+    "local",
+    "peer",
     "address",
     "gateway",
     "mtu",
@@ -49,29 +54,43 @@ const PORT_KEYS: [&str; 15] = [
     "max_unconfirmed_flows",
     "plans_per_second",
 ];
-const VHOST_USER_KEYS: [&str; 3] = ["socket", "role", "queues"];
-const AF_PACKET_KEYS: [&str; 4] = ["interface", "address", "gateway", "mtu"];
+const KIND_KEYS: [&str; 12] = [
+    "socket",
+    "role",
+    "queues",
+    "interface",
+    "xdp_queue",
+    "xdp_mode",
+    "xdp_zero_copy",
+    "local",
+    "peer",
+    "address",
+    "gateway",
+    "mtu",
+];
+
+/// Of the keys that not every kind has, those that `kind` does not have.
+fn others_keys(kind: PortKind) -> Vec<&'static str> {
+    let own: &[&str] = match kind {
+        PortKind::VhostUser => &["socket", "role", "queues"],
+        PortKind::AfPacket | PortKind::Tap => &["interface", "address", "gateway", "mtu"],
+        PortKind::AfXdp => &["interface", "xdp_queue", "xdp_mode", "xdp_zero_copy", "address", "gateway", "mtu"],
+        PortKind::Udp => &["local", "peer", "address", "gateway", "mtu"],
+    };
+    KIND_KEYS.into_iter().filter(|key| !own.contains(key)).collect()
+}
 
 /// Parses the `index`th `[[port]]`, or the only port of a request.
 pub(super) fn port(table: &Table, index: usize) -> Result<PortConfig, Fault> {
     let fields = Fields::new(table, "port", index, &PORT_KEYS)?;
-    let kind = fields.parsed("kind", |text| {
-        text.parse().map_err(|()| {
-            if PortKind::PLANNED.contains(&text) {
-                return Problem::KindNotServed { kind: text.to_owned() };
-            }
-            Problem::UnknownValue {
-                section: Section("port"),
-                key: "kind",
-                found: text.to_owned(),
-                known: PortKind::NAMES,
-            }
-        })
-    })?;
+    let kind = fields.choice::<PortKind>("kind", PortKind::NAMES)?.unwrap_or_default();
     let name = fields.required("name", fields.name("name")?)?;
-    let endpoint = match kind.unwrap_or_default() {
+    fields.refuse(&others_keys(kind), kind)?;
+    let endpoint = match kind {
         PortKind::VhostUser => Endpoint::VhostUser(vhost_user(&fields)?),
-        PortKind::AfPacket => Endpoint::AfPacket(af_packet(&fields)?),
+        PortKind::AfPacket | PortKind::AfXdp | PortKind::Tap | PortKind::Udp => {
+            Endpoint::Uplink(uplink(&fields, kind)?)
+        }
     };
     let mac = fields.parsed("mac", |text| {
         let mac = text.parse().ok().filter(|mac: &packet::MacAddr| mac.is_unicast());
@@ -90,7 +109,6 @@ pub(super) fn port(table: &Table, index: usize) -> Result<PortConfig, Fault> {
 }
 
 fn vhost_user(fields: &Fields<'_>) -> Result<VhostUser, Fault> {
-    fields.refuse(&AF_PACKET_KEYS, PortKind::VhostUser)?;
     Ok(VhostUser {
         socket: fields.required("socket", fields.socket("socket")?)?,
         role: fields.choice::<Role>("role", Role::NAMES)?.unwrap_or_default(),
@@ -98,20 +116,45 @@ fn vhost_user(fields: &Fields<'_>) -> Result<VhostUser, Fault> {
     })
 }
 
-fn af_packet(fields: &Fields<'_>) -> Result<AfPacket, Fault> {
-    fields.refuse(&VHOST_USER_KEYS, PortKind::AfPacket)?;
-    let interface =
-        fields.parsed("interface", |text| InterfaceName::new(text).map_err(|cause| Problem::BadInterface { cause }))?;
+fn uplink(fields: &Fields<'_>, kind: PortKind) -> Result<UplinkConfig, Fault> {
+    let link = match kind {
+        PortKind::Udp => {
+            let local = fields.required("local", end(fields, "local")?)?;
+            LinkConfig::Udp { local, peer: fields.required("peer", end(fields, "peer")?)? }
+        }
+        PortKind::Tap => LinkConfig::Tap { interface: interface(fields)? },
+        PortKind::AfXdp => LinkConfig::AfXdp(AfXdp {
+            interface: interface(fields)?,
+            queue: fields.integer("xdp_queue", 0, AfXdp::MAX_QUEUE.into())?.unwrap_or(0),
+            mode: fields.choice("xdp_mode", XdpMode::NAMES)?.unwrap_or_default(),
+            zero_copy: fields.boolean("xdp_zero_copy")?.unwrap_or(true),
+        }),
+        PortKind::AfPacket | PortKind::VhostUser => LinkConfig::AfPacket { interface: interface(fields)? },
+    };
     let address: Vec<InterfaceAddress> =
         fields.list("address", |text| text.parse().map_err(|cause| Problem::BadAddress { cause }))?;
     let gateway: Vec<IpAddr> = fields.list("gateway", |text| {
         let gateway = text.parse().ok().filter(|gateway| is_host(*gateway));
         gateway.ok_or_else(|| Problem::BadGateway { found: text.to_owned() })
     })?;
-    let mtu = fields.integer("mtu", (*AfPacket::MTU.start()).into(), (*AfPacket::MTU.end()).into())?;
-    let uplink = AfPacket { interface: fields.required("interface", interface)?, address, gateway, mtu };
-    uplink.check_addresses().map_err(|(key, problem)| fields.fault(key, |_| problem))?;
+    let mtu = fields.integer("mtu", (*UplinkConfig::MTU.start()).into(), (*UplinkConfig::MTU.end()).into())?;
+    let uplink = UplinkConfig { link, address, gateway, mtu };
+    uplink.check().map_err(|(key, problem)| fields.fault(key, |_| problem))?;
     Ok(uplink)
+}
+
+fn interface(fields: &Fields<'_>) -> Result<InterfaceName, Fault> {
+    let name =
+        fields.parsed("interface", |text| InterfaceName::new(text).map_err(|cause| Problem::BadInterface { cause }))?;
+    fields.required("interface", name)
+}
+
+/// One end of a path of UDP datagrams.
+fn end(fields: &Fields<'_>, key: &'static str) -> Result<Option<SocketAddr>, Fault> {
+    fields.parsed(key, |text| {
+        let what = "an IP address and a port";
+        text.parse().map_err(|_| Problem::BadEnd { key, found: text.to_owned(), what })
+    })
 }
 
 fn control(table: &Table) -> Result<ControlConfig, Fault> {

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::endpoint::{Endpoint, PortKind, Role, VhostUser};
-use super::{BadSocketPath, Fault, FlowLimits, Name, SocketPath, Vni, fields, parse};
+use super::{AfXdp, BadSocketPath, Fault, FlowLimits, LinkConfig, Name, SocketPath, Vni, XdpMode, fields, parse};
 
 /// One port: a table `[[port]]`, or the JSON body of `POST /ports` ([`PortBody`]).
 ///
@@ -71,7 +71,7 @@ impl PortConfig {
     pub fn guest(&self) -> Option<&VhostUser> {
         match &self.endpoint {
             Endpoint::VhostUser(guest) => Some(guest),
-            Endpoint::AfPacket(_) => None,
+            Endpoint::Uplink(_) => None,
         }
     }
 
@@ -79,7 +79,7 @@ impl PortConfig {
     pub fn guest_mut(&mut self) -> Option<&mut VhostUser> {
         match &mut self.endpoint {
             Endpoint::VhostUser(guest) => Some(guest),
-            Endpoint::AfPacket(_) => None,
+            Endpoint::Uplink(_) => None,
         }
     }
 
@@ -116,19 +116,37 @@ pub struct PortBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 128)]
     queues: Option<u16>,
-    /// The network interface; required for af-packet, and only there.
+    /// The network interface; required for af-packet, af-xdp and tap, and only there.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(example = "eth0")]
     interface: Option<String>,
-    /// The node's own addresses on the link, each with its prefix; one may be given without the array. Only af-packet.
+    /// Which of the interface's queues; 0 where it is not given. Only af-xdp.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 1023)]
+    xdp_queue: Option<u16>,
+    /// Where the XDP program runs: in the driver if it can (`auto`) where it is not given. Only af-xdp.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xdp_mode: Option<XdpMode>,
+    /// Whether to share memory with the device if its driver can; true where it is not given. Only af-xdp.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    xdp_zero_copy: Option<bool>,
+    /// Where datagrams arrive; required for udp, and only there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "192.0.2.1:34997")]
+    local: Option<String>,
+    /// Where datagrams go to, and from where they are taken; required for udp, and only there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(example = "192.0.2.2:34997")]
+    peer: Option<String>,
+    /// The node's own addresses on the link, each with its prefix; one may be given without the array. Only uplinks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false, example = json!(["192.0.2.1/24", "2001:db8::1/64"]))]
     address: Vec<String>,
-    /// The routers to all that is not on the link; one may be given without the array. Only af-packet.
+    /// The routers to all that is not on the link; one may be given without the array. Only uplinks.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false, example = json!(["192.0.2.254"]))]
     gateway: Vec<String>,
-    /// Longest IP packet that is sent there; the interface's MTU where it is not given. Only af-packet.
+    /// Longest IP packet that is sent there; what the link says where it is not given. Only uplinks.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 68, maximum = 16000)]
     mtu: Option<u16>,
@@ -181,13 +199,31 @@ impl From<&PortConfig> for PortBody {
                 queues: Some(*queues),
                 ..common
             },
-            Endpoint::AfPacket(uplink) => Self {
-                interface: Some(uplink.interface.to_string()),
+            Endpoint::Uplink(uplink) => Self {
                 address: uplink.address.iter().map(ToString::to_string).collect(),
                 gateway: uplink.gateway.iter().map(ToString::to_string).collect(),
                 mtu: uplink.mtu,
-                ..common
+                ..common.with_link(&uplink.link)
             },
+        }
+    }
+}
+
+impl PortBody {
+    /// With the keys that say what an uplink goes through; what has its default is left out.
+    fn with_link(self, link: &LinkConfig) -> Self {
+        let with = Self { interface: link.interface().map(ToString::to_string), ..self };
+        match link {
+            LinkConfig::AfPacket { .. } | LinkConfig::Tap { .. } => with,
+            LinkConfig::AfXdp(AfXdp { interface: _, queue, mode, zero_copy }) => Self {
+                xdp_queue: (*queue != 0).then_some(*queue),
+                xdp_mode: (*mode != XdpMode::default()).then_some(*mode),
+                xdp_zero_copy: (!zero_copy).then_some(false),
+                ..with
+            },
+            LinkConfig::Udp { local, peer } => {
+                Self { local: Some(local.to_string()), peer: Some(peer.to_string()), ..with }
+            }
         }
     }
 }

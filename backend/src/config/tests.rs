@@ -119,7 +119,7 @@ fn unknown_keys_are_named_with_their_line() {
     refused(&[
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
+            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
         ),
         (
             "[control]\n\nsockets = '/s'\n",
@@ -136,7 +136,7 @@ fn unknown_keys_are_named_with_their_line() {
         ),
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nmacs = '02:00:00:00:00:01'\n",
-            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
+            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
         ),
     ]);
 }
@@ -245,16 +245,9 @@ fn spelled_values_list_what_they_can_be() {
         ),
         (
             "[[port]]\nname = 'a'\nkind = 'vhost'\n",
-            "node.toml:3: [[port]] key \"kind\" is \"vhost\"; it can be \"vhost-user\" or \"af-packet\"",
+            "node.toml:3: [[port]] key \"kind\" is \"vhost\"; it can be \"vhost-user\", \"af-packet\", \"af-xdp\", \"tap\" or \"udp\"",
         ),
     ]);
-    for kind in PortKind::PLANNED {
-        let text = format!("[[port]]\nname = 'a'\nkind = '{kind}'\n");
-        let message = format!(
-            "node.toml:3: kind \"{kind}\" is not served by this version; it serves \"vhost-user\" or \"af-packet\""
-        );
-        refused(&[(&text, &message)]);
-    }
 }
 
 #[test]
@@ -399,19 +392,135 @@ vni = 0xffffff
 #[test]
 fn an_uplink_has_an_interface_and_addresses() {
     let config = parse(UPLINK).expect("accepted");
-    let uplink = AfPacket {
-        interface: InterfaceName::new("eth0").expect("a name"),
+    let uplink = UplinkConfig {
+        link: LinkConfig::AfPacket { interface: InterfaceName::new("eth0").expect("a name") },
         address: ["192.0.2.1/24", "2001:db8::1/64"].map(|text| text.parse().expect("an address")).to_vec(),
         gateway: ["192.0.2.254", "fe80::1"].map(|text| text.parse().expect("an address")).to_vec(),
         mtu: Some(9000),
     };
     let mac = Some(packet::MacAddr([0x52, 0x54, 0, 0, 0, 9]));
     let [up, vm0] = &config.ports[..] else { panic!("{config:?}") };
-    assert_eq!((&up.endpoint, up.mac, up.vni), (&Endpoint::AfPacket(uplink), mac, None));
+    assert_eq!((&up.endpoint, up.mac, up.vni), (&Endpoint::Uplink(uplink), mac, None));
     assert_eq!(vm0.overlay_key(), Vni::new(Vni::MAX).zip(mac));
     let bare = parse("[[port]]\nname = 'up'\nkind = 'af-packet'\ninterface = 'eth0'\naddress = '10.0.0.1/8'\n");
-    let Endpoint::AfPacket(uplink) = &bare.expect("accepted").ports[0].endpoint else { panic!("no uplink") };
+    let Endpoint::Uplink(uplink) = &bare.expect("accepted").ports[0].endpoint else { panic!("no uplink") };
     assert_eq!((uplink.address.len(), uplink.gateway.len(), uplink.mtu), (1, 0, None));
+}
+
+const LINKS: &str = r#"
+[[port]]
+name = "a"
+kind = "tap"
+interface = "tap0"
+mtu = 1400
+
+[[port]]
+name = "b"
+kind = "af-xdp"
+interface = "eth0"
+
+[[port]]
+name = "c"
+kind = "af-xdp"
+interface = "eth1"
+xdp_queue = 3
+xdp_mode = "generic"
+xdp_zero_copy = false
+
+[[port]]
+name = "d"
+kind = "udp"
+local = "[::]:34997"
+peer = "[2001:db8::2]:34997"
+address = "10.0.0.1/8"
+"#;
+
+#[test]
+fn each_kind_of_uplink_has_its_own_keys() {
+    let config = parse(LINKS).expect("accepted");
+    let interface = |name: &str| InterfaceName::new(name).expect("a name");
+    let links: Vec<LinkConfig> = config
+        .ports
+        .iter()
+        .map(|port| match &port.endpoint {
+            Endpoint::Uplink(uplink) => uplink.link.clone(),
+            Endpoint::VhostUser(_) => panic!("no uplink"),
+        })
+        .collect();
+    let xdp =
+        |name, queue, mode, zero_copy| LinkConfig::AfXdp(AfXdp { interface: interface(name), queue, mode, zero_copy });
+    let udp = LinkConfig::Udp {
+        local: "[::]:34997".parse().expect("an address"),
+        peer: "[2001:db8::2]:34997".parse().expect("an address"),
+    };
+    let expected = [
+        LinkConfig::Tap { interface: interface("tap0") },
+        xdp("eth0", 0, XdpMode::Auto, true),
+        xdp("eth1", 3, XdpMode::Generic, false),
+        udp,
+    ];
+    assert_eq!(links, expected);
+    let kinds: Vec<&str> = config.ports.iter().map(|port| port.kind().name()).collect();
+    assert_eq!(kinds, ["tap", "af-xdp", "af-xdp", "udp"]);
+}
+
+#[test]
+fn what_is_not_for_a_kind_is_named_with_its_line() {
+    let tap = "[[port]]\nname = 'a'\nkind = 'tap'\ninterface = 'tap0'\n";
+    let xdp = "[[port]]\nname = 'a'\nkind = 'af-xdp'\ninterface = 'eth0'\n";
+    let udp = "[[port]]\nname = 'a'\nkind = 'udp'\nlocal = '10.0.0.1:1'\npeer = '10.0.0.2:2'\n";
+    let ends =
+        |local: &str, peer: &str| format!("[[port]]\nname = 'a'\nkind = 'udp'\nlocal = '{local}'\npeer = '{peer}'\n");
+    let cases = [
+        (format!("{tap}xdp_queue = 1\n"), "5: [[port]] key \"xdp_queue\" is not for kind \"tap\""),
+        (format!("{tap}peer = '10.0.0.2:2'\n"), "5: [[port]] key \"peer\" is not for kind \"tap\""),
+        ("[[port]]\nname = 'a'\nkind = 'tap'\n".to_owned(), "1: [[port]] key \"interface\" is missing"),
+        (format!("{xdp}queues = 1\n"), "5: [[port]] key \"queues\" is not for kind \"af-xdp\""),
+        (format!("{xdp}xdp_queue = 1024\n"), "5: [[port]] key \"xdp_queue\" is 1024, which is outside 0..=1023"),
+        (
+            format!("{xdp}xdp_mode = 'skb'\n"),
+            "5: [[port]] key \"xdp_mode\" is \"skb\"; it can be \"auto\", \"native\" or \"generic\"",
+        ),
+        (
+            format!("{xdp}xdp_zero_copy = 1\n"),
+            "5: [[port]] key \"xdp_zero_copy\" must be true or false, not a whole number",
+        ),
+        (format!("{udp}interface = 'eth0'\n"), "6: [[port]] key \"interface\" is not for kind \"udp\""),
+        (
+            "[[port]]\nname = 'a'\nkind = 'udp'\nlocal = '10.0.0.1:1'\n".to_owned(),
+            "1: [[port]] key \"peer\" is missing",
+        ),
+        (
+            ends("10.0.0.1", "10.0.0.2:2"),
+            "4: [[port]] key \"local\": \"10.0.0.1\" is not an IP address and a port, such as \"192.0.2.1:34997\"",
+        ),
+        (
+            ends("10.0.0.1:0", "10.0.0.2:2"),
+            "4: [[port]] key \"local\": \"10.0.0.1:0\" is not an address with a port other than 0, \
+             such as \"192.0.2.1:34997\"",
+        ),
+        (
+            ends("10.0.0.1:1", "0.0.0.0:2"),
+            "5: [[port]] key \"peer\": \"0.0.0.0:2\" is not the address of one station, such as \"192.0.2.1:34997\"",
+        ),
+        (
+            ends("10.0.0.1:1", "[::1]:2"),
+            "5: [[port]] key \"peer\": ::1 cannot be reached from \"local\" 10.0.0.1: \
+             one is IPv4, the other IPv6",
+        ),
+        (ends("10.0.0.1:1", "10.0.0.1:1"), "5: [[port]] key \"peer\" is 10.0.0.1:1, which is \"local\" itself"),
+        (
+            format!("{tap}{}", xdp.replace("eth0", "tap0").replace("'a'", "'b'")),
+            "8: port \"b\" uses interface tap0, which port \"a\" uses already",
+        ),
+        (
+            format!("{udp}{}", udp.replace("'a'", "'b'")),
+            "10: port \"b\" uses path 10.0.0.1:1 > 10.0.0.2:2, which port \"a\" uses already",
+        ),
+    ];
+    for (text, message) in cases {
+        refused(&[(&text, &format!("node.toml:{message}"))]);
+    }
 }
 
 #[test]
@@ -500,7 +609,8 @@ fn a_port_is_read_back_from_its_own_json() {
     (guest.role, guest.queues) = (Role::Client, 4);
     port.workers = vec![name("w1")];
     port.limits = FlowLimits { confirmed: 1000, unconfirmed: 100, plans_per_second: 10 };
-    for port in [vec![port], parse(UPLINK).expect("accepted").ports].concat() {
+    let uplinks = [UPLINK, LINKS].map(|text| parse(text).expect("accepted").ports);
+    for port in [vec![port], uplinks.concat()].concat() {
         let json = serde_json::to_vec(&port).expect("JSON");
         assert_eq!(PortConfig::from_json(&json), Ok(port));
     }

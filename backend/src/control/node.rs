@@ -36,7 +36,7 @@ fn refusal(name: String, error: ChangeError) -> ControlError {
     let field = match &error {
         ChangeError::Taken { what, .. } => what.key(),
         ChangeError::Wired(_) => "name",
-        ChangeError::Port(PortError::Interface { .. }) => "interface",
+        ChangeError::Port(PortError::Link { key, .. }) => key,
         _ => "socket",
     };
     match error {

@@ -29,13 +29,15 @@ pub enum PortError {
         /// What is wrong.
         source: SocketError,
     },
-    /// Its interface.
-    #[error("port {port:?}: interface {interface}: {source}")]
-    Interface {
+    /// Its interface, or whatever it reaches a network through.
+    #[error("port {port:?}: {link}: {source}")]
+    Link {
         /// The port.
         port: String,
-        /// Its interface.
-        interface: String,
+        /// What it reaches it through.
+        link: String,
+        /// The key of `[[port]]` that says so.
+        key: &'static str,
         /// What is wrong.
         source: std::io::Error,
     },
@@ -85,7 +87,7 @@ impl Port {
                 let guest = GuestLink::new(id, &config.name, guest, Arc::clone(&workers), state_dir)?;
                 Link::Guest(Box::new(guest))
             }
-            Endpoint::AfPacket(uplink) => {
+            Endpoint::Uplink(uplink) => {
                 let worker = workers.first().copied().unwrap_or(0);
                 Link::Uplink(Box::new(UplinkLink::new(id, &config.name, uplink, worker, probe)?))
             }

@@ -6,7 +6,7 @@
 //! | `thread.rs` | the ports thread: one epoll loop over all sockets, and the node's requests |
 //! | `member.rs` | one port: what all kinds have, its counters |
 //! | `guest.rs` | a vhost-user port's socket, and the connection on it |
-//! | `uplink.rs` | a kernel interface: whether it is there, and its socket |
+//! | `uplink.rs` | the link of an uplink: whether there is one, and who has it |
 //! | `session.rs` | one connection: protocol, memory, rings |
 //! | `rings.rs` | a ring on its way to a worker and back |
 //! | `dial.rs` | connecting to a front end that listens |

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! An uplink's interface: whether it is there, and the socket on it.
+//! An uplink's link: whether there is one, and who has it.
 //!
 //! Interfaces come and go, and change, without asking. They are looked at on a timer: one that appears is opened and handed
 //! to its worker, one that is gone or became another is taken back and closed, one that is merely down keeps its socket and
-//! gets no packets. A packet socket by itself survives its interface going down and coming up.
+//! gets no packets. A packet socket by itself survives its interface going down and coming up. What somebody else has, often
+//! a node that is just ending, is tried again: at every look for a while, and then less often.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,19 +15,24 @@ use packet::{DropCause, PortId};
 use switch::neighbors::{Neighbors, NeighborsConfig, State};
 
 use super::member::PortError;
-use crate::config::AfPacket;
+use crate::config::{UplinkConfig, XdpMode};
 use crate::fleet::Fleet;
-use crate::stats::{NeighborStatus, PortState, PortStatus};
-use crate::sys::{Interface, InterfaceProbe, PacketSocket, RxRing, TxRing};
+use crate::link::{Link, Opened};
+use crate::stats::{NeighborStatus, PortState, PortStatus, XdpStatus};
+use crate::sys::{Interface, InterfaceProbe};
 use crate::topology::{Receiver, UplinkEntry};
 use crate::worker::{Command, LinkReport, Uplink, WorkerGone};
+
+/// How many looks in a row try to open what is busy, and of those after them one in how many does.
+const EAGER_LOOKS: u32 = 25;
+const PATIENT_LOOKS: u32 = 25;
 
 /// The way to a network.
 #[derive(Debug)]
 pub(super) struct UplinkLink {
     id: PortId,
     name: Arc<str>,
-    config: AfPacket,
+    config: UplinkConfig,
     worker: usize,
     open: Option<Open>,
     /// Opened, and not handed to its worker yet.
@@ -36,13 +42,15 @@ pub(super) struct UplinkLink {
     errors: BTreeMap<&'static str, u64>,
     /// The last failure, so that it is logged once and not at every look.
     last_error: Option<String>,
+    /// Looks in a row that found it busy.
+    busy_looks: u32,
 }
 
 /// An interface with a socket on it.
 #[derive(Debug)]
 struct Open {
     interface: Interface,
-    socket: Arc<PacketSocket>,
+    link: Link,
     entry: Arc<UplinkEntry>,
     mtu: usize,
 }
@@ -52,7 +60,7 @@ impl UplinkLink {
     pub(super) fn new(
         id: PortId,
         name: &str,
-        config: &AfPacket,
+        config: &UplinkConfig,
         worker: usize,
         probe: &InterfaceProbe,
     ) -> Result<Self, PortError> {
@@ -66,13 +74,17 @@ impl UplinkLink {
             kernel_drops: 0,
             errors: BTreeMap::new(),
             last_error: None,
+            busy_looks: 0,
         };
-        // What is wrong now is wrong with the request; what is not there may come.
-        let opened = probe.look(&config.interface).and_then(|found| found.map(|found| link.open(found)).transpose());
-        let wrong =
-            |source| PortError::Interface { port: name.to_owned(), interface: config.interface.to_string(), source };
-        if opened.map_err(wrong)?.is_none() {
-            log::warn!("port {name}: there is no interface {}", config.interface);
+        // What is wrong now is wrong with the request; what is not there may come, and what is busy may become free.
+        match link.open(probe, None) {
+            Ok(true) => {}
+            Ok(false) => log::warn!("port {name}: there is no {}", config.link),
+            Err(error) if may_pass(&error) => link.complain("busy", &error),
+            Err(source) => {
+                let (link, key) = (config.link.to_string(), config.link.key());
+                return Err(PortError::Link { port: name.to_owned(), link, key, source });
+            }
         }
         Ok(link)
     }
@@ -80,57 +92,55 @@ impl UplinkLink {
     /// Looks whether the interface is still what it was, and does what follows. Returns whether anything changed that the
     /// workers must know.
     pub(super) fn look(&mut self, probe: &InterfaceProbe, fleet: &Fleet) -> Result<bool, WorkerGone> {
-        let found = match probe.look(&self.config.interface) {
-            Ok(found) => found,
-            Err(error) => {
-                self.complain("interface", &error);
-                None
-            }
-        };
-        let same =
-            |open: &Open| found.is_some_and(|found| Interface { up: open.interface.up, ..found } == open.interface);
         let mut changed = false;
-        if self.open.as_ref().is_some_and(|open| !same(open)) {
-            let cause = if found.is_some() { "interface_changed" } else { "interface_gone" };
-            log::warn!("port {}: interface {}: {cause}", self.name, self.config.interface);
-            *self.errors.entry(cause).or_default() += 1;
-            self.close(fleet)?;
-            changed = true;
+        let mut kept = None;
+        if let Some(open) = &self.open {
+            let before = open.interface;
+            let found = match open.link.look(&self.config.link, probe, before) {
+                Ok(found) => found,
+                Err(error) => {
+                    self.complain("interface", &error);
+                    None
+                }
+            };
+            match found {
+                Some(found) if (Interface { up: before.up, ..found }) == before => {
+                    changed |= self.follow(found.up, fleet)?;
+                }
+                _ => {
+                    let cause = if found.is_some() { "interface_changed" } else { "interface_gone" };
+                    log::warn!("port {}: {}: {cause}", self.name, self.config.link);
+                    *self.errors.entry(cause).or_default() += 1;
+                    kept = self.take_back(fleet)?.filter(|_| found.is_some());
+                    changed = true;
+                }
+            }
         }
-        if let (None, Some(found)) = (&self.open, found)
-            && let Err(error) = self.open(found)
-        {
-            self.complain("open", &error);
+        if self.open.is_none() && self.is_due() {
+            match self.open(probe, kept.and_then(Link::keep)) {
+                Ok(_) => self.busy_looks = 0,
+                Err(error) if may_pass(&error) => {
+                    self.busy_looks += 1;
+                    self.complain("busy", &error);
+                    if self.busy_looks == EAGER_LOOKS {
+                        log::warn!("port {}: {} is still busy: another program has it", self.name, self.config.link);
+                    }
+                }
+                Err(error) => self.complain("open", &error),
+            }
         }
         if let Some(uplink) = self.ready.take() {
             fleet.attach_uplink(self.worker, uplink)?;
-            log::info!("port {}: interface {} is there", self.name, self.config.interface);
+            log::info!("port {}: {} is there", self.name, self.config.link);
             changed = true;
             self.came_up(fleet)?;
-        }
-        if let (Some(open), Some(found)) = (&mut self.open, found)
-            && found.up != open.interface.up
-        {
-            open.interface.up = found.up;
-            log::info!("port {}: link {}", self.name, if found.up { "up" } else { "down" });
-            changed = true;
-            if found.up {
-                self.came_up(fleet)?;
-            } else {
-                *self.errors.entry("link_down").or_default() += 1;
-            }
         }
         Ok(changed)
     }
 
     /// Takes the socket back from its worker and closes it.
     pub(super) fn close(&mut self, fleet: &Fleet) -> Result<(), WorkerGone> {
-        self.ready = None;
-        if let Some(open) = self.open.take() {
-            drop(fleet.detach_uplink(self.worker, self.id)?);
-            self.kernel_drops += open.socket.take_kernel_drops().unwrap_or(0);
-        }
-        Ok(())
+        self.take_back(fleet).map(drop)
     }
 
     /// Where packets for the uplink go.
@@ -147,7 +157,7 @@ impl UplinkLink {
     /// Adds what is known here to the port's status.
     pub(super) fn describe(&mut self, status: &mut PortStatus, fleet: &Fleet) -> Result<(), WorkerGone> {
         if let Some(open) = &self.open {
-            self.kernel_drops += open.socket.take_kernel_drops().unwrap_or(0);
+            self.kernel_drops += open.link.take_kernel_drops();
             if open.interface.up {
                 status.state = PortState::Up;
             }
@@ -156,11 +166,17 @@ impl UplinkLink {
             status.drops.insert(DropCause::UplinkFull.label().to_owned(), self.kernel_drops);
         }
         let (Some(open), Some(uplink)) = (&self.open, &mut status.uplink) else { return Ok(()) };
-        uplink.mac = Some(open.interface.mac.to_string());
+        uplink.mac = Some(open.entry.mac.to_string());
         uplink.mtu = u16::try_from(open.mtu).ok();
+        uplink.xdp = open.link.xdp_mode().map(|mode| XdpStatus {
+            mode: if mode.native { XdpMode::Native } else { XdpMode::Generic },
+            zero_copy: mode.zero_copy,
+            multi_buffer: mode.multi_buffer,
+        });
         let port = self.id;
-        let LinkReport { mut neighbors, stats, parked } =
+        let LinkReport { mut neighbors, stats, parked, faults } =
             fleet.ask(self.worker, |reply| Command::LinkReport { port, reply })?;
+        self.count(faults);
         neighbors.sort_by_key(|neighbor| neighbor.ip);
         uplink.neighbors = neighbors
             .into_iter()
@@ -184,9 +200,12 @@ impl UplinkLink {
         &self.errors
     }
 
-    fn open(&mut self, interface: Interface) -> io::Result<()> {
+    /// Opens it, to be handed to its worker. `false`: the interface is not there.
+    fn open(&mut self, probe: &InterfaceProbe, kept: Option<Link>) -> io::Result<bool> {
+        let Some(opened) = Link::open(&self.config.link, probe, kept)? else { return Ok(false) };
+        let Opened { link, rx, tx, interface, mac, mtu } = opened;
         let config = NeighborsConfig {
-            mac: interface.mac,
+            mac,
             addresses: self.config.address.iter().map(|own| (own.address(), own.prefix())).collect(),
             gateway_v4: self.config.gateway.iter().find_map(|gateway| match gateway {
                 IpAddr::V4(gateway) => Some(*gateway),
@@ -200,15 +219,46 @@ impl UplinkLink {
         };
         let neighbors = (!self.config.address.is_empty()).then(|| Neighbors::new(&config).map(Box::new)).transpose();
         let neighbors = neighbors.map_err(io::Error::other)?;
-        let socket = Arc::new(PacketSocket::open(interface.index, interface.mtu)?);
-        let limit = self.config.mtu.map_or(usize::MAX, usize::from);
-        let mtu = (interface.mtu as usize).min(limit).min(socket.max_mtu());
-        let (rx, tx) = (RxRing::new(Arc::clone(&socket)), TxRing::new(Arc::clone(&socket)));
+        let mtu = mtu.min(self.config.mtu.map_or(usize::MAX, usize::from));
         self.ready = Some(Uplink { port: self.id, rx, tx, mtu, neighbors });
-        let entry = Arc::new(UplinkEntry { mac: interface.mac, config: self.config.clone(), mtu });
-        self.open = Some(Open { interface, socket, entry, mtu });
+        let takes_unfinished = link.takes_unfinished();
+        let entry = Arc::new(UplinkEntry { mac, config: self.config.clone(), mtu, takes_unfinished });
+        self.open = Some(Open { interface, link, entry, mtu });
         self.last_error = None;
-        Ok(())
+        Ok(true)
+    }
+
+    /// Takes the socket back from its worker.
+    fn take_back(&mut self, fleet: &Fleet) -> Result<Option<Link>, WorkerGone> {
+        self.ready = None;
+        let Some(open) = self.open.take() else { return Ok(None) };
+        if let Some(mut uplink) = fleet.detach_uplink(self.worker, self.id)? {
+            self.count(uplink.rx.take_faults());
+        }
+        self.kernel_drops += open.link.take_kernel_drops();
+        Ok(Some(open.link))
+    }
+
+    /// Notes whether the interface is up. Returns whether that is new.
+    fn follow(&mut self, up: bool, fleet: &Fleet) -> Result<bool, WorkerGone> {
+        let Some(open) = self.open.as_mut().filter(|open| open.interface.up != up) else { return Ok(false) };
+        open.interface.up = up;
+        log::info!("port {}: link {}", self.name, if up { "up" } else { "down" });
+        if up {
+            self.came_up(fleet)?;
+        } else {
+            *self.errors.entry("link_down").or_default() += 1;
+        }
+        Ok(true)
+    }
+
+    /// Whether a look may try to open it.
+    fn is_due(&mut self) -> bool {
+        if self.busy_looks < EAGER_LOOKS {
+            return true;
+        }
+        self.busy_looks += 1;
+        self.busy_looks.is_multiple_of(PATIENT_LOOKS)
     }
 
     fn came_up(&self, fleet: &Fleet) -> Result<(), WorkerGone> {
@@ -219,14 +269,26 @@ impl UplinkLink {
         Ok(())
     }
 
+    fn count(&mut self, faults: BTreeMap<&'static str, u64>) {
+        for (cause, n) in faults {
+            *self.errors.entry(cause).or_default() += n;
+        }
+    }
+
     fn complain(&mut self, cause: &'static str, error: &io::Error) {
         let text = error.to_string();
         if self.last_error.as_ref() != Some(&text) {
-            log::warn!("port {}: interface {}: {text}", self.name, self.config.interface);
+            log::warn!("port {}: {}: {text}", self.name, self.config.link);
             *self.errors.entry(cause).or_default() += 1;
             self.last_error = Some(text);
         }
     }
+}
+
+/// Whether an error is one that time may heal: somebody else has it, or an address of this machine is not there yet.
+fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{AddrInUse, AddrNotAvailable, HostUnreachable, NetworkUnreachable, ResourceBusy};
+    matches!(error.kind(), ResourceBusy | AddrInUse | AddrNotAvailable | HostUnreachable | NetworkUnreachable)
 }
 
 fn state_name(state: State) -> &'static str {

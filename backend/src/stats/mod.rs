@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::policy::{FlowCounts, PolicyStats};
-use crate::config::{AfPacket, Endpoint, PollMode, PortKind, Role};
+use crate::config::{Endpoint, LinkConfig, PollMode, PortKind, Role, UplinkConfig, XdpMode};
 
 /// Everything that a node counts, at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -131,7 +131,7 @@ impl PortStatus {
             socket: port.guest().map(|guest| guest.socket.to_string()),
             uplink: match &port.endpoint {
                 Endpoint::VhostUser(_) => None,
-                Endpoint::AfPacket(uplink) => Some(UplinkStatus::new(uplink)),
+                Endpoint::Uplink(uplink) => Some(UplinkStatus::new(uplink)),
             },
             state: match port.guest().map(|guest| guest.role) {
                 Some(Role::Client) => PortState::Connecting,
@@ -156,8 +156,18 @@ impl PortStatus {
 /// What an uplink has besides what all ports have.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct UplinkStatus {
-    /// The network interface.
+    /// The network interface; empty: there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub interface: String,
+    /// Where datagrams arrive; udp only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<String>,
+    /// Where datagrams go to; udp only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<String>,
+    /// How frames are exchanged with the device, while it is there; af-xdp only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xdp: Option<XdpStatus>,
     /// The node's own addresses there.
     pub address: Vec<String>,
     /// Their MAC address, while the interface is there.
@@ -197,11 +207,28 @@ pub struct NeighborStatus {
     pub state: String,
 }
 
+/// How an AF_XDP socket exchanges frames with its device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct XdpStatus {
+    /// Where the program runs: `native` or `generic`.
+    pub mode: XdpMode,
+    /// Whether memory is shared with the device; else frames are copied.
+    pub zero_copy: bool,
+    /// Whether a frame may lie in several chunks.
+    pub multi_buffer: bool,
+}
+
 impl UplinkStatus {
     /// An uplink whose interface nobody has looked at.
-    fn new(uplink: &AfPacket) -> Self {
+    fn new(uplink: &UplinkConfig) -> Self {
+        let (local, peer) = match &uplink.link {
+            LinkConfig::Udp { local, peer } => (Some(local.to_string()), Some(peer.to_string())),
+            LinkConfig::AfPacket { .. } | LinkConfig::AfXdp(_) | LinkConfig::Tap { .. } => (None, None),
+        };
         Self {
-            interface: uplink.interface.to_string(),
+            interface: uplink.link.interface().map(ToString::to_string).unwrap_or_default(),
+            local,
+            peer,
             address: uplink.address.iter().map(ToString::to_string).collect(),
             mtu: uplink.mtu,
             ..Self::default()
@@ -226,10 +253,14 @@ pub enum PortState {
 }
 
 impl PortStatus {
-    /// Where the port is met: its socket, or its interface.
-    pub fn place(&self) -> &str {
-        let interface = self.uplink.as_ref().map(|uplink| uplink.interface.as_str());
-        self.socket.as_deref().or(interface).unwrap_or("-")
+    /// Where the port is met: its socket, its interface, or both ends of its path.
+    pub fn place(&self) -> String {
+        match (&self.socket, &self.uplink) {
+            (Some(socket), _) => socket.clone(),
+            (None, Some(UplinkStatus { local: Some(local), peer: Some(peer), .. })) => format!("{local} > {peer}"),
+            (None, Some(uplink)) => uplink.interface.clone(),
+            (None, None) => "-".to_owned(),
+        }
     }
 }
 

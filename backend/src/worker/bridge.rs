@@ -240,11 +240,13 @@ impl Path {
         }
     }
 
-    /// Completes checksums of all packets but those that go to an uplink, which takes them as they are.
+    /// Completes checksums of all packets but those that go to an uplink that takes them as they are.
     fn complete_checksums(&mut self, ingress: &Ingress<'_>) {
         for i in 0..self.burst.len() {
             let due = match self.burst.verdict(i) {
-                Verdict::Forward(port) | Verdict::Deliver(port) => self.routes.uplink(port).is_none(),
+                Verdict::Forward(port) | Verdict::Deliver(port) => {
+                    !self.routes.uplink(port).is_some_and(|uplink| uplink.takes_unfinished)
+                }
                 Verdict::Flood => true,
                 Verdict::Pending
                 | Verdict::Drop(_)

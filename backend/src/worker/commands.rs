@@ -11,7 +11,7 @@ use super::Worker;
 use super::bridge::Path;
 use super::mailbox::{Attachment, Bell, Command, Job, QueueId, Side};
 use super::slots::{Common, Queue, RxSlot, TxSlot};
-use super::uplink::{Uplink, UplinkTx};
+use super::uplink::{LinkReport, Uplink, UplinkTx};
 use crate::counters::PortCounters;
 use crate::sys::cycles;
 use crate::topology::{Route, Routes};
@@ -102,7 +102,10 @@ impl Worker {
             }
             Command::LinkReport { port, reply } => {
                 let uplink = self.path.uplinks.iter().find(|uplink| uplink.port == port);
-                let _ = reply.try_send(uplink.map(UplinkTx::report).unwrap_or_default());
+                let report = uplink.map(UplinkTx::report).unwrap_or_default();
+                let rx = self.uplinks.iter_mut().find(|uplink| uplink.port == port);
+                let faults = rx.map(|uplink| uplink.ring.take_faults()).unwrap_or_default();
+                let _ = reply.try_send(LinkReport { faults, ..report });
             }
             Command::BridgeStats { reply } => {
                 let _ = reply.try_send((*self.path.bridge.stats(), self.path.bridge.len()));
@@ -180,8 +183,8 @@ impl Worker {
     }
 
     fn attach_uplink(&mut self, uplink: Uplink) {
-        if let Err(error) = self.sleeper.watch(&**uplink.socket()) {
-            log::error!("{:?}: its packet socket cannot be watched: {error}", uplink.port);
+        if let Err(error) = self.sleeper.watch(&uplink.rx) {
+            log::error!("{:?}: its socket cannot be watched: {error}", uplink.port);
         }
         let counters = self.counters_of(uplink.port);
         let (rx, tx) = uplink.split(counters, self.path.index);
@@ -195,7 +198,7 @@ impl Worker {
         let tx = self.path.uplinks.iter().position(|uplink| uplink.port == port)?;
         let uplink = Uplink::join(self.uplinks.remove(rx), self.path.uplinks.remove(tx));
         // One that could not be watched was told of then.
-        let _ = self.sleeper.unwatch(&**uplink.socket());
+        let _ = self.sleeper.unwatch(&uplink.rx);
         self.compile_routes();
         Some(uplink)
     }

@@ -54,7 +54,7 @@ pub(super) fn offload_of(header: NetHeader, shift: u16, frame_len: u32) -> Resul
 }
 
 /// The virtio-net header that says the same as `offload`.
-pub(super) fn header_of(offload: Offload) -> NetHeader {
+pub(crate) fn header_of(offload: Offload) -> NetHeader {
     let mut header = NetHeader::default();
     match offload.checksum {
         Checksum::Unfinished { start, offset } => {

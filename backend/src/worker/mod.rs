@@ -31,6 +31,7 @@ mod slots;
 mod tunnel;
 mod uplink;
 
+pub(crate) use finish::header_of;
 pub(crate) use handover::{Receiver, Sender, Waker, ring};
 pub use mailbox::WorkerGone;
 pub(crate) use mailbox::{Attachment, Bell, Command, Inbox, Job, Mailbox, QueueId, Side, mailbox};

@@ -4,12 +4,13 @@
 //! # Theory of operation
 //!
 //! Both ends belong to one worker, the first of the port's. What another worker has for an uplink is handed over like a
-//! packet for a guest. Frames are copied into a slot of the transmit ring at once and leave with one system call per turn.
+//! packet for a guest. Frames are copied into the link's own memory at once and leave together at the end of the turn.
 //!
 //! A packet in a tunnel that begins at the node gets its Ethernet addresses here: the next hop is looked up, asked for if
 //! it is not known, and the packet waits for the answer in the uplink's park. Only the owner of an uplink knows its
 //! neighbours, so whoever else has such a packet leaves its addresses as they are.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -20,7 +21,8 @@ use virtqueue::NetHeader;
 use super::finish::header_of;
 use super::hop_park::HopPark;
 use crate::counters::PortCounters;
-use crate::sys::{Flushed, PacketSocket, RxRing, TxRing};
+use crate::link::{LinkRx, LinkTx};
+use crate::sys::Flushed;
 
 /// Bytes of a VLAN tag.
 const TAG: usize = 4;
@@ -29,8 +31,8 @@ const TAG: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Uplink {
     pub(crate) port: PortId,
-    pub(crate) rx: RxRing,
-    pub(crate) tx: TxRing,
+    pub(crate) rx: LinkRx,
+    pub(crate) tx: LinkTx,
     /// Longest IP packet that is sent.
     pub(crate) mtu: usize,
     /// Who is where on the link; `None`: the uplink has no address and routes nothing.
@@ -44,13 +46,15 @@ pub(crate) struct LinkReport {
     pub(crate) stats: NeighborsStats,
     /// Packets that wait for a neighbour.
     pub(crate) parked: usize,
+    /// What was wrong with what came since the last report, by cause.
+    pub(crate) faults: BTreeMap<&'static str, u64>,
 }
 
 /// The receiving end.
 #[derive(Debug)]
 pub(super) struct UplinkRx {
     pub(super) port: PortId,
-    pub(super) ring: RxRing,
+    pub(super) ring: LinkRx,
     pub(super) counters: Arc<[PortCounters]>,
 }
 
@@ -58,7 +62,7 @@ pub(super) struct UplinkRx {
 #[derive(Debug)]
 pub(super) struct UplinkTx {
     pub(super) port: PortId,
-    pub(super) ring: TxRing,
+    pub(super) ring: LinkTx,
     counters: Arc<[PortCounters]>,
     worker: usize,
     mtu: usize,
@@ -81,10 +85,6 @@ impl Uplink {
             counters.drop_packets(DropCause::Unresolved, tx.park.len() as u64);
         }
         Self { port: rx.port, rx: rx.ring, tx: tx.ring, mtu: tx.mtu, neighbors: tx.neighbors }
-    }
-
-    pub(crate) fn socket(&self) -> &Arc<PacketSocket> {
-        self.rx.socket()
     }
 }
 
@@ -226,7 +226,12 @@ impl UplinkTx {
 
     pub(super) fn report(&self) -> LinkReport {
         let Some(neighbors) = &self.neighbors else { return LinkReport::default() };
-        LinkReport { neighbors: neighbors.entries().collect(), stats: neighbors.stats(), parked: self.park.len() }
+        LinkReport {
+            neighbors: neighbors.entries().collect(),
+            stats: neighbors.stats(),
+            parked: self.park.len(),
+            faults: BTreeMap::new(),
+        }
     }
 
     #[inline]

@@ -68,11 +68,15 @@ fn what_is_not_a_node_is_said_so() {
 
 #[test]
 fn a_port_that_cannot_be_is_refused_before_anybody_is_asked() {
-    let message = fails(1, &["port", "add", "a", "--socket", "/s", "--kind", "tap"]);
+    let message = fails(1, &["port", "add", "a", "--socket", "/s", "--kind", "tun"]);
     assert_eq!(
         message,
-        "port a: kind \"tap\" is not served by this version; it serves \"vhost-user\" or \"af-packet\""
+        "port a: [[port]] key \"kind\" is \"tun\"; it can be \"vhost-user\", \"af-packet\", \"af-xdp\", \"tap\" or \"udp\""
     );
+    let message = fails(1, &["port", "add", "a", "--local", "192.0.2.1:1", "--peer", "192.0.2.1:1"]);
+    assert_eq!(message, "port a: [[port]] key \"peer\" is 192.0.2.1:1, which is \"local\" itself");
+    let message = fails(1, &["port", "add", "a", "--kind", "tap", "--interface", "tap0", "--xdp-queue", "1"]);
+    assert_eq!(message, "port a: [[port]] key \"xdp_queue\" is not for kind \"tap\"");
     let long = format!("/{}", "s".repeat(107));
     let message = fails(1, &["port", "add", "a", "--socket", &long]);
     assert_eq!(

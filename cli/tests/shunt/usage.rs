@@ -57,11 +57,11 @@ fn a_configuration_that_is_wrong_is_named_with_its_line() {
     let cases = [
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            ":4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
+            ":4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
         ),
         (
-            "[[port]]\nname = 'a'\nkind = 'tap'\n",
-            ":3: kind \"tap\" is not served by this version; it serves \"vhost-user\" or \"af-packet\"",
+            "[[port]]\nname = 'a'\nkind = 'tun'\n",
+            ":3: [[port]] key \"kind\" is \"tun\"; it can be \"vhost-user\", \"af-packet\", \"af-xdp\", \"tap\" or \"udp\"",
         ),
         ("[control]\nsocket = '/nonexistent/c.sock'\n", ""),
     ];

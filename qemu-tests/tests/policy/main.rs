@@ -55,7 +55,7 @@ impl Both {
         near.wire("up0", &far, "far0")?;
         far.ip(&format!("addr add {far_ip}/24 dev far0"))?;
         let vm = PortConfig { extra: format!("mac = {GUEST_MAC:?}\n{vm}"), ..PortConfig::new("vm") };
-        let up = UplinkConfig { name: "up".to_owned(), interface: "up0".to_owned(), extra: uplink.to_owned() };
+        let up = UplinkConfig { extra: uplink.to_owned(), ..UplinkConfig::new("up", "af-packet", "up0") };
         let config = NodeConfig { ports: vec![vm], uplinks: vec![up], ..NodeConfig::default() };
         let node = Node::start_in(work, &config, &near)?;
         let port = VirtioUser { ring: Ring::Packed, mrg_rxbuf: true, ..VirtioUser::new(&node.socket("vm"), 3) };

@@ -47,7 +47,7 @@ impl Guests {
         let capture = config.capture(work);
         let mut station = Guest::spawn_in(work, &config, &near)?;
         let vm = PortConfig { extra: format!("mac = \"{}\"\n{vm}", mac(TENANT)), ..PortConfig::new("vm") };
-        let up = UplinkConfig { name: "up".to_owned(), interface: "up0".to_owned(), extra: uplink.to_owned() };
+        let up = UplinkConfig { extra: uplink.to_owned(), ..UplinkConfig::new("up", "af-packet", "up0") };
         let node = NodeConfig { ports: vec![vm], uplinks: vec![up], ..NodeConfig::default() };
         let node = Node::start_in(work, &node, &near)?;
         let mut tenant = Guest::spawn(work, &GuestConfig::new("tenant", TENANT, &node.socket("vm"), Ring::Packed))?;

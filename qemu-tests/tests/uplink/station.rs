@@ -10,6 +10,9 @@ use cnf::{Device, DeviceConfig, Endpoint, Port};
 
 use crate::SOON;
 
+/// Room for a jumbo frame.
+const BUFFER: u32 = 10_240;
+
 /// A guest.
 pub(crate) struct Station {
     port: Port,
@@ -20,7 +23,8 @@ pub(crate) struct Station {
 
 impl Station {
     pub(crate) fn attach(socket: &Path) -> Result<Self> {
-        let endpoint = Endpoint::open(DeviceConfig { tx_buffer: 2048, rx_buffer: 2048, ..DeviceConfig::new(socket) })?;
+        let endpoint =
+            Endpoint::open(DeviceConfig { tx_buffer: BUFFER, rx_buffer: BUFFER, ..DeviceConfig::new(socket) })?;
         let mut device = endpoint.attach()?;
         let Some(pair) = device.take_pairs().pop() else { bail!("no queue pair") };
         Ok(Self { port: Port::new(pair)?, arrived: VecDeque::new(), _device: device, _endpoint: endpoint })

@@ -21,14 +21,16 @@ mod tx;
 use std::ffi::c_int;
 use std::io;
 use std::mem::{size_of, zeroed};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 
-use libc::{c_void, packet_mreq, sockaddr_ll, socklen_t, tpacket_req, tpacket_stats, tpacket2_hdr};
+use libc::{sockaddr_ll, tpacket_req, tpacket_stats, tpacket2_hdr};
 
-pub(crate) use rx::{Received, RxRing};
-pub(crate) use tx::{Flushed, TxRing};
+use super::frame::{LINK_HEADER, MAX_MTU, NET_HEADER};
+use super::sockopt::{self, bytes_of, set};
+pub(crate) use rx::RxRing;
+pub(crate) use tx::TxRing;
 
 /// Most bytes of a slot. What is longer comes by the socket's queue, and cannot be sent.
 const MAX_SLOT: usize = 16 << 10;
@@ -38,26 +40,17 @@ const BLOCK: usize = 64 << 10;
 /// Bytes of each ring.
 const RX_BYTES: usize = 4 << 20;
 const TX_BYTES: usize = 2 << 20;
-/// Bytes that the socket may hold: frames longer than a slot, and frames on their way out.
-const SOCKET_BUFFER: c_int = 4 << 20;
-
-/// Bytes of the virtio-net header before each frame.
-const NET_HEADER: usize = 10;
 /// Where the virtio-net header of a frame to be sent lies in its slot: `TPACKET_ALIGN` of the slot's header.
 const TX_DATA: usize = 32;
 const _: () = assert!(size_of::<tpacket2_hdr>() == TX_DATA && TX_DATA.is_multiple_of(libc::TPACKET_ALIGNMENT));
 /// More than the kernel ever puts before a received frame: slot header, its address, alignment, virtio-net header.
 const RX_OVERHEAD: usize = 128;
-/// An Ethernet header with one VLAN tag.
-const LINK_HEADER: usize = 18;
 
 /// AF_PACKET and ETH_P_ALL, in the types of `sockaddr_ll`.
 const FAMILY: u16 = 17;
 const EVERY_PROTOCOL: u16 = 3;
 const _: () = assert!(FAMILY as c_int == libc::AF_PACKET && EVERY_PROTOCOL as c_int == libc::ETH_P_ALL);
 
-/// Longest IP packet that can be sent through any interface.
-pub(crate) const MAX_MTU: u16 = 16_000;
 const _: () = assert!(TX_DATA + NET_HEADER + LINK_HEADER + MAX_MTU as usize <= MAX_SLOT);
 
 /// The socket and its mapping.
@@ -87,13 +80,8 @@ impl PacketSocket {
     /// Opens a socket on the interface of this number and begins to receive all that arrives there, whatever its
     /// destination. `mtu` in bytes decides about the size of slots.
     pub(crate) fn open(index: i32, mtu: u32) -> io::Result<Self> {
-        // SAFETY: no pointers. Protocol 0: nothing is received before `bind`.
-        let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK, 0) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: just opened, and nobody else's.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // Of no protocol: nothing is received before `bind`.
+        let fd = sockopt::open(libc::AF_PACKET, libc::SOCK_RAW)?;
         let slot = slot_size(mtu);
         let on: c_int = 1;
         let version = libc::tpacket_versions::TPACKET_V2 as c_int;
@@ -103,23 +91,14 @@ impl PacketSocket {
         set(&fd, libc::SOL_PACKET, libc::PACKET_COPY_THRESH, &on)?;
         // What the kernel finds malformed is skipped and does not stop the ring.
         set(&fd, libc::SOL_PACKET, libc::PACKET_LOSS, &on)?;
-        for (forced, asked) in [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)] {
-            // Without CAP_NET_ADMIN within the system's limit, which serves, if worse.
-            set(&fd, libc::SOL_SOCKET, forced, &SOCKET_BUFFER)
-                .or_else(|_| set(&fd, libc::SOL_SOCKET, asked, &SOCKET_BUFFER))?;
-        }
+        sockopt::enlarge(&fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
+        sockopt::enlarge(&fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
         set(&fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &ring_request(RX_BYTES, slot))?;
         set(&fd, libc::SOL_PACKET, libc::PACKET_TX_RING, &ring_request(TX_BYTES, slot))?;
         let map = map_rings(&fd)?;
         // From here on dropping it unmaps.
         let socket = Self { fd, map, slot };
-        let everything = packet_mreq {
-            mr_ifindex: index,
-            mr_type: u16::try_from(libc::PACKET_MR_PROMISC).unwrap_or_default(),
-            mr_alen: 0,
-            mr_address: [0; 8],
-        };
-        set(&socket.fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &everything)?;
+        sockopt::receive_all(&socket.fd, index)?;
         socket.bind(index)?;
         Ok(socket)
     }
@@ -127,13 +106,8 @@ impl PacketSocket {
     /// How many frames the kernel had no room for since this was last asked.
     pub(crate) fn take_kernel_drops(&self) -> io::Result<u64> {
         let mut stats = tpacket_stats { tp_packets: 0, tp_drops: 0 };
-        let mut len = bytes_of::<tpacket_stats>();
-        // SAFETY: the kernel writes at most `len` bytes, the size of what the pointer points to.
-        let result = unsafe {
-            let value = (&raw mut stats).cast::<c_void>();
-            libc::getsockopt(self.fd.as_raw_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, value, &raw mut len)
-        };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(u64::from(stats.tp_drops)) }
+        sockopt::get(&self.fd, libc::SOL_PACKET, libc::PACKET_STATISTICS, &mut stats)?;
+        Ok(u64::from(stats.tp_drops))
     }
 
     /// Longest IP packet that fits a slot of the transmit ring.
@@ -208,12 +182,6 @@ fn ring_request(bytes: usize, slot: usize) -> tpacket_req {
     }
 }
 
-/// The size of one of the kernel's own small types.
-#[expect(clippy::cast_possible_truncation, reason = "some ten bytes")]
-const fn bytes_of<T>() -> socklen_t {
-    size_of::<T>() as socklen_t
-}
-
 fn map_rings(fd: &OwnedFd) -> io::Result<NonNull<u8>> {
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
     let map = unsafe {
@@ -225,15 +193,6 @@ fn map_rings(fd: &OwnedFd) -> io::Result<NonNull<u8>> {
         return Err(io::Error::last_os_error());
     }
     NonNull::new(map.cast()).ok_or_else(|| io::Error::other("mapped at address 0"))
-}
-
-fn set<T: Copy>(fd: &OwnedFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the kernel reads as many bytes from the pointer as it points to; `T` is one of the kernel's own plain types.
-    let result = unsafe {
-        let pointer = std::ptr::from_ref(value).cast::<c_void>();
-        libc::setsockopt(fd.as_raw_fd(), level, option, pointer, bytes_of::<T>())
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 #[cfg(test)]

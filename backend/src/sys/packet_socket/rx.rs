@@ -8,14 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use libc::{c_void, tpacket2_hdr};
-use virtqueue::NetHeader;
 
-use super::{NET_HEADER, PacketSocket, Ring};
+use super::{PacketSocket, Ring};
+use crate::sys::frame::{LONG_FRAME, MAX_HELD, NET_HEADER, Received};
 
-/// Most frames held at once.
-pub(crate) const MAX_HELD: usize = 64;
-/// Longest frame that is fetched from the socket's queue: what fits an IP packet, with room for headers around it.
-const LONG_FRAME: usize = 68 << 10;
 /// How often the queue is asked for one of them.
 const FETCHES: usize = 64;
 /// Bytes for such frames: some of the longest.
@@ -46,17 +42,6 @@ enum Place {
     Lost,
 }
 
-/// A frame that was received.
-#[derive(Debug)]
-pub(crate) struct Received<'a> {
-    /// All of it, without the VLAN tag that the kernel took out. `None`: it was longer than there was room for.
-    pub(crate) bytes: Option<&'a [u8]>,
-    /// That tag, as it belongs behind the addresses.
-    pub(crate) vlan: Option<[u8; 4]>,
-    /// What its sender left undone; offsets count from the start of `bytes`.
-    pub(crate) header: NetHeader,
-}
-
 impl RxRing {
     pub(crate) fn new(socket: Arc<PacketSocket>) -> Self {
         let long = vec![0; LONG_FRAMES].into_boxed_slice();
@@ -83,7 +68,7 @@ impl RxRing {
     /// Held frame `i`; an empty one if there is none.
     pub(crate) fn frame(&self, i: usize) -> Received<'_> {
         let Some(place) = self.places.get(i).filter(|_| i < self.held) else {
-            return Received { bytes: Some(&[]), vlan: None, header: NetHeader::default() };
+            return Received::finished(&[]);
         };
         let slot = self.slot(self.head + i);
         let header = self.read_header(slot);
@@ -96,20 +81,20 @@ impl RxRing {
             // Kernels before 3.14 do not say which kind of tag it was.
             tag(if has(libc::TP_STATUS_VLAN_TPID_VALID) { header.tp_vlan_tpid } else { 0x8100 })
         });
-        let (bytes, net) = match *place {
+        let received = match *place {
             Place::Slot { at, len } => {
                 // SAFETY: `hold_next` found both in the slot, which is ours while it is held: the kernel does not write
                 // there, and nothing here gives out a mutable view. `&self` keeps it held.
                 let all = unsafe { std::slice::from_raw_parts(slot.add(at - NET_HEADER).as_ptr(), NET_HEADER + len) };
-                (all.get(NET_HEADER..), net_header(all))
+                Received::behind_header(all)
             }
             Place::Long { at, len } => {
                 let all = self.long.get(at..at + len).unwrap_or_default();
-                (all.get(NET_HEADER..), net_header(all))
+                Received::behind_header(all)
             }
-            Place::Lost => (None, NetHeader::default()),
+            Place::Lost => Received::lost(),
         };
-        Received { bytes, vlan, header: net }
+        Received { vlan, ..received }
     }
 
     /// Gives all held frames back to the kernel.
@@ -189,17 +174,5 @@ impl RxRing {
     fn read_header(&self, slot: NonNull<u8>) -> tpacket2_hdr {
         // SAFETY: a slot begins with this header and is aligned to it; it is ours, so nobody writes it.
         unsafe { slot.cast::<tpacket2_hdr>().read() }
-    }
-}
-
-fn net_header(bytes: &[u8]) -> NetHeader {
-    let half = |at: usize| bytes.get(at..).and_then(|rest| rest.first_chunk()).map_or(0, |b| u16::from_ne_bytes(*b));
-    NetHeader {
-        flags: bytes.first().copied().unwrap_or_default(),
-        gso_type: bytes.get(1).copied().unwrap_or_default(),
-        hdr_len: half(2),
-        gso_size: half(4),
-        csum_start: half(6),
-        csum_offset: half(8),
     }
 }

@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 use libc::tpacket2_hdr;
 use virtqueue::NetHeader;
 
-use super::{NET_HEADER, PacketSocket, Ring, TX_DATA};
+use super::{PacketSocket, Ring, TX_DATA};
+use crate::sys::frame::{Flushed, NET_HEADER, header_bytes};
 
 /// The sending end. Frames are written into slots and sent together by [`TxRing::flush`].
 #[derive(Debug)]
@@ -20,17 +21,6 @@ pub(crate) struct TxRing {
     next: usize,
     /// Slots filled that the kernel has not taken as far as is known.
     unsent: usize,
-}
-
-/// What became of the frames that waited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Flushed {
-    /// The kernel has all of them.
-    All,
-    /// Some wait for room in the kernel: to be tried again.
-    Later,
-    /// The interface is down or gone, and this many are lost.
-    Lost(usize),
 }
 
 impl TxRing {
@@ -65,7 +55,7 @@ impl TxRing {
         // before the status changes, and this is the only ring on them.
         let data = unsafe { std::slice::from_raw_parts_mut(slot.add(TX_DATA).as_ptr(), NET_HEADER + len) };
         let (head, frame) = data.split_at_mut(NET_HEADER);
-        head.copy_from_slice(&bytes_of(header));
+        head.copy_from_slice(&header_bytes(header));
         fill(frame);
         // SAFETY: a slot begins with this header; the field lies in it and is ours, as above.
         unsafe {
@@ -125,15 +115,4 @@ impl TxRing {
         self.unsent = 0;
         taken
     }
-}
-
-fn bytes_of(header: NetHeader) -> [u8; NET_HEADER] {
-    let NetHeader { flags, gso_type, hdr_len, gso_size, csum_start, csum_offset } = header;
-    let mut bytes = [0; NET_HEADER];
-    let fields =
-        [[flags, gso_type]].into_iter().chain([hdr_len, gso_size, csum_start, csum_offset].map(u16::to_ne_bytes));
-    for (room, field) in bytes.chunks_exact_mut(2).zip(fields) {
-        room.copy_from_slice(&field);
-    }
-    bytes
 }

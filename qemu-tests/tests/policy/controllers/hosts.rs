@@ -150,11 +150,8 @@ fn config(at: usize, agents: &[Agent]) -> NodeConfig {
     let in_network = |number: u8| format!("mac = {:?}\nvni = 5001", mac(number));
     let port = |name: &str, number: u8| PortConfig { extra: in_network(number), ..PortConfig::new(name) };
     let mux = [IDLE_MUX, MUX][at];
-    let up = UplinkConfig {
-        name: "up".to_owned(),
-        interface: "eth0".to_owned(),
-        extra: format!("address = \"{}/24\"", HOST_IPS[at]),
-    };
+    let extra = format!("address = \"{}/24\"", HOST_IPS[at]);
+    let up = UplinkConfig { extra, ..UplinkConfig::new("up", "af-packet", "eth0") };
     NodeConfig {
         ports: vec![port("vm0", NUMBERS[at]), port("mux", mux)],
         uplinks: vec![up],
