@@ -38,6 +38,7 @@ fn main() -> anyhow::Result<()> {
         }
     }
     let counters: Vec<_> = queues.iter().map(Queue::counters).collect();
+    link.close(queues, SLEEP);
     println!("{lost} lost, {counters:?}");
     Ok(())
 }

@@ -47,7 +47,9 @@ fn main() -> anyhow::Result<()> {
             sleep(&mut left, &mut right);
         }
     }
-    println!("{}\n{}", left.summary(), right.summary());
+    for end in [left, right] {
+        println!("{}", end.close());
+    }
     Ok(())
 }
 
@@ -163,9 +165,16 @@ impl End {
         Ok(())
     }
 
-    fn summary(&self) -> String {
-        let Self { name, received, sent, lost, .. } = self;
-        format!("{name}: {received} received, {sent} sent, {lost} lost")
+    /// Ends it, and says what it has done.
+    fn close(self) -> String {
+        let Self { name, received, sent, lost, kind } = self;
+        let mut summary = format!("{name}: {received} received, {sent} sent, {lost} lost");
+        if let Kind::Link { link, queues, .. } = kind {
+            let packed: u64 = queues.iter().map(|queue| queue.counters().packets_packed).sum();
+            summary.push_str(&format!(", {packed} in aggregates"));
+            link.close(queues, SLEEP);
+        }
+        summary
     }
 }
 

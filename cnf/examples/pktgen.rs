@@ -101,7 +101,9 @@ fn main() -> anyhow::Result<()> {
     let rate = as_float(received) / seconds;
     let bits = 8e-6 * as_float(bytes) / seconds;
     println!("{received} packets verified, {bytes} bytes, {seconds:.3} s, {rate:.0} packets/s, {bits:.1} Mbit/s");
-    println!("{:?}", queue.counters());
+    let counters = queue.counters();
+    link.close(queues, LOST_AFTER);
+    println!("{counters:?}");
     if received < args.count {
         bail!("interrupted: {received} of {} packets", args.count);
     }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `link` | a CNF's link to its backend, attached again whenever that comes back: what a CNF begins with |
 //! | `queue` | bursts of packets in and out of one queue pair of a link |
+//! | `aggregate` | packets put together in frames, where the other end agreed to it |
 //! | `burst`, `packet` | the packets that were received together; one of them, and what is known of it |
 //! | `config` | what is asked of the backend |
 //! | `endpoint` | the socket and the shared memory: connects, listens, attaches again |
@@ -28,6 +29,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
+mod aggregate;
 mod burst;
 mod config;
 mod device;
@@ -44,14 +46,16 @@ mod received;
 mod session;
 mod socket;
 
+pub use ::aggregation::negotiation::{Down, Reason};
 pub use ::packet::{Checksum, GsoKind, Offload, Segmentation};
+pub use aggregate::Aggregation;
 pub use burst::{Burst, PacketMut};
 pub use config::{DeviceConfig, MAX_QUEUE_PAIRS, Role};
 pub use device::Device;
 pub use endpoint::Endpoint;
 pub use error::AttachError;
 pub use eventfd::EventFd;
-pub use link::{Backoff, Event, Link, LinkConfig, Loss};
+pub use link::{Backoff, Event, Link, LinkConfig, Loss, WhyPlain};
 pub use packet::{Meta, Packet};
 pub use pair::{Bells, QueuePair};
 pub use port::{MAX_BURST, Port, PortCounters, PortError};

@@ -167,6 +167,20 @@ impl Port {
         Ok(self.line.get(self.place(self.staged)).copied())
     }
 
+    /// Whether so many frames can be claimed and staged.
+    pub(crate) fn has_room(&mut self, frames: usize) -> Result<bool, PortError> {
+        if self.room() < frames {
+            self.post();
+            self.reclaim()?;
+        }
+        Ok(self.room() >= frames)
+    }
+
+    /// Transmit buffers in all.
+    pub(crate) fn buffers(&self) -> usize {
+        self.line.len().min(usize::from(self.pair.tx.config().size))
+    }
+
     /// Writes a part of a frame into its buffer, `at` bytes from the start of the frame.
     ///
     /// # Panics

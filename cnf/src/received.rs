@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! A frame that was received and lies in shared memory.
 
+use aggregation::Source;
 use virtqueue::{BufferPool, Completion};
 
 /// A frame that was received, still in shared memory: copy out what is needed. The device could rewrite it at any
@@ -54,6 +55,17 @@ impl<'a> Received<'a> {
             skip -= u64::from(from);
         }
         filled
+    }
+}
+
+impl Source for Received<'_> {
+    fn len(&self) -> usize {
+        Received::len(self)
+    }
+
+    #[inline]
+    fn read(&self, at: usize, to: &mut [u8]) -> usize {
+        self.read_at(at, to)
     }
 }
 

@@ -43,7 +43,7 @@ fn nothing_stays_behind() {
 /// A link whose backend comes and goes, and misbehaves in between, holds no more than with its first one.
 fn links_reuse_what_they_have(config: &DeviceConfig) {
     let backoff = Backoff { first: Duration::ZERO, most: Duration::ZERO };
-    let config = LinkConfig { device: config.clone(), backoff };
+    let config = LinkConfig { device: config.clone(), backoff, aggregation: None };
     let mut mirror = Mirror::listen(&config.device.socket, Offer::new(ALL, 1), Fault::None);
     let (mut link, mut queues) = Link::attach(config.clone()).unwrap();
     let mut held = None;

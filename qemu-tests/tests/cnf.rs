@@ -86,13 +86,14 @@ impl Chain {
         Ok(())
     }
 
-    /// Ends it; every forwarder must end well and have forwarded.
-    fn end(mut self) -> Result<()> {
+    /// Ends it; every forwarder must end well and have forwarded, aggregates if it could.
+    fn end(mut self, aggregates: bool) -> Result<()> {
         for forwarder in &mut self.forwarders {
             ensure!(forwarder.terminate()?.success(), "{} ended badly", forwarder.name());
             let text = forwarder.printed_since(0)?;
             let moved = text.lines().filter(|line| line.contains(" received, ")).count();
             ensure!(moved == 2 && !text.contains(" 0 sent"), "{}: {text}", forwarder.name());
+            ensure!(aggregates != text.contains(" 0 in aggregates"), "{}: {text}", forwarder.name());
         }
         self.node.terminate()
     }
@@ -104,22 +105,29 @@ fn undisturbed(_: &mut Node, _: &Path) -> Result<()> {
 
 #[test]
 fn kernel_tcp_crosses_forwarders() {
-    for options in [&["--busy"][..], &["--split"][..]] {
+    for options in [&["--busy"][..], &["--split"][..], &["--aggregate"][..]] {
         scenario::run(|work| {
             let mut chain = Chain::start(work, options)?;
             chain.transfer(work, 0, undisturbed).context("there")?;
             chain.transfer(work, 1, undisturbed).context("back")?;
-            chain.end()
+            chain.end(options.contains(&"--aggregate"))
         });
     }
 }
 
 /// The node is killed in the middle of a transfer and started again: the forwarders attach again, and TCP sends again
-/// what was lost.
+/// what was lost. What was agreed on with the other end of a wire is agreed on anew.
 #[test]
 fn forwarders_outlive_their_node() {
+    for options in [&[][..], &["--aggregate"][..]] {
+        outlive(options);
+    }
+}
+
+fn outlive(options: &[&str]) {
+    let aggregates = options.contains(&"--aggregate");
     scenario::run(|work| {
-        let mut chain = Chain::start(work, &[])?;
+        let mut chain = Chain::start(work, options)?;
         chain.transfer(work, 0, |node, received| {
             let goal = MIB << 20 >> 2;
             wait_until("a part of the transfer", transfer::LIMIT, || {
@@ -132,8 +140,10 @@ fn forwarders_outlive_their_node() {
         for forwarder in &chain.forwarders {
             let text = forwarder.printed_since(0)?;
             ensure!(text.matches(": attached").count() >= 2, "{}: {text}", forwarder.name());
+            let agreed = text.matches(": aggregating with").count();
+            ensure!(if aggregates { agreed >= 2 } else { agreed == 0 }, "{}: {text}", forwarder.name());
         }
-        chain.end()
+        chain.end(aggregates)
     });
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use cnf::{Event, Link, LinkConfig, Queue, Role};
+use cnf::{Aggregation, Event, Link, LinkConfig, Queue, Role};
 
 /// So many turns without a packet, and the loop sleeps until it is called. 0 with `--busy`: it never does.
 const PATIENCE: u32 = 1000;
@@ -29,6 +29,18 @@ pub(crate) struct LinkOptions {
     /// Split rings, not packed ones
     #[arg(long)]
     split: bool,
+    /// Put packets together in frames, if the other end agrees
+    #[arg(long)]
+    aggregate: bool,
+    /// Bytes after which a frame is sent
+    #[arg(long, requires = "aggregate", value_name = "BYTES")]
+    tx_aggr_max_bytes: Option<usize>,
+    /// Packets after which a frame is sent
+    #[arg(long, requires = "aggregate", value_name = "N")]
+    tx_aggr_max_frames: Option<u32>,
+    /// Microseconds that a packet may wait for others
+    #[arg(long, requires = "aggregate", value_name = "N")]
+    tx_aggr_time_usecs: Option<u32>,
 }
 
 impl LinkOptions {
@@ -44,6 +56,15 @@ impl LinkOptions {
         config.device.queue_size = self.ring_size;
         if self.split {
             config.device.rings = virtqueue::RingKind::Split;
+        }
+        if self.aggregate {
+            let default = Aggregation::default();
+            config = config.aggregate(Aggregation {
+                tx_aggr_max_bytes: self.tx_aggr_max_bytes.unwrap_or(default.tx_aggr_max_bytes),
+                tx_aggr_max_frames: self.tx_aggr_max_frames.unwrap_or(default.tx_aggr_max_frames),
+                tx_aggr_time_usecs: self.tx_aggr_time_usecs.unwrap_or(default.tx_aggr_time_usecs),
+                ..default
+            });
         }
         Ok(Link::open(config)?)
     }

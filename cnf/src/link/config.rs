@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::DeviceConfig;
+use crate::{Aggregation, DeviceConfig};
 
 /// What is asked of a link.
 #[derive(Clone, Debug)]
@@ -13,6 +13,8 @@ pub struct LinkConfig {
     pub device: DeviceConfig,
     /// When to knock again after a backend was lost.
     pub backoff: Backoff,
+    /// Aggregation, if the other end agrees to it. `None`: it is never spoken of, and frames of it are packets like others.
+    pub aggregation: Option<Aggregation>,
 }
 
 /// Times between two attempts to reach a backend: `first`, then twice as long each time, up to `most`.
@@ -28,7 +30,16 @@ impl LinkConfig {
     /// The device of [`DeviceConfig::new`], taking from the backend what it has; plain frames.
     #[must_use]
     pub fn new(socket: impl Into<PathBuf>) -> Self {
-        Self { device: DeviceConfig { fallback: true, ..DeviceConfig::new(socket) }, backoff: Backoff::default() }
+        let device = DeviceConfig { fallback: true, ..DeviceConfig::new(socket) };
+        Self { device, backoff: Backoff::default(), aggregation: None }
+    }
+
+    /// With aggregation, if the other end agrees to it. Buffers are made as large as that takes, if they are not larger.
+    #[must_use]
+    pub fn aggregate(mut self, aggregation: Aggregation) -> Self {
+        aggregation.enlarge(&mut self.device);
+        self.aggregation = Some(aggregation);
+        self
     }
 }
 

@@ -24,13 +24,18 @@ use std::time::{Duration, Instant};
 use vhost_user::{Frontend, Order};
 
 pub use config::{Backoff, LinkConfig};
-pub use event::{Event, Loss};
+pub use event::{Event, Loss, WhyPlain};
 pub(crate) use slot::{Shared, Slot};
 
+use crate::aggregate::{Clock, FRONT, Speaker, Terms};
+use crate::queue::Common;
 use crate::{AttachError, Device, Endpoint, Port, Queue};
 
 /// How often the connection is looked at.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// Frames of the negotiation that wait for their queue.
+const MOST_SAID: usize = 16;
 
 /// A link to a backend: the connection, and its care. The packets go through its [`Queue`]s.
 ///
@@ -66,6 +71,11 @@ pub struct Link {
     seen: Vec<u32>,
     state: State,
     next_look: Instant,
+    clock: Clock,
+    /// If aggregation is spoken of.
+    speaker: Option<Speaker>,
+    /// What the queues were told.
+    terms: Terms,
 }
 
 /// Where a link stands.
@@ -93,9 +103,10 @@ impl Link {
     /// # Errors
     /// See [`AttachError`].
     pub fn attach(config: LinkConfig) -> Result<(Self, Vec<Queue>), AttachError> {
-        let (mut link, queues) = Self::open(config)?;
+        let (mut link, mut queues) = Self::open(config)?;
         let device = link.endpoint.attach()?;
         link.bring_up(device)?;
+        queues.iter_mut().for_each(Queue::flush);
         Ok((link, queues))
     }
 
@@ -105,7 +116,7 @@ impl Link {
     /// # Errors
     /// See [`AttachError`].
     pub fn open(config: LinkConfig) -> Result<(Self, Vec<Queue>), AttachError> {
-        let LinkConfig { device, backoff } = config;
+        let LinkConfig { device, backoff, aggregation } = config;
         let socket = device.socket.clone();
         let pairs = device.queue_pairs;
         let endpoint = Endpoint::open(device)?;
@@ -113,11 +124,27 @@ impl Link {
             .map(|_| Slot::new().map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(|source| AttachError::Io { socket, step: "making a bell".to_owned(), source })?;
-        let lasting = endpoint.config().order == Order::Qemu;
-        let queues = (0..pairs).zip(&slots).map(|(index, slot)| Queue::new(index, Arc::clone(slot), lasting)).collect();
+        let common = Common {
+            lasting: endpoint.config().order == Order::Qemu,
+            clock: Clock::start(),
+            aggregation,
+            numbers: Arc::default(),
+            alone: pairs == 1,
+        };
+        let queues = (0..pairs).zip(&slots).map(|(index, slot)| Queue::new(index, Arc::clone(slot), &common)).collect();
         let now = Instant::now();
-        let state = State::Down { failures: 0, next: now, kept: Kept::default() };
-        Ok((Self { endpoint, backoff, seen: vec![0; slots.len()], slots, state, next_look: now }, queues))
+        let link = Self {
+            endpoint,
+            backoff,
+            seen: vec![0; slots.len()],
+            slots,
+            state: State::Down { failures: 0, next: now, kept: Kept::default() },
+            next_look: now,
+            clock: common.clock,
+            speaker: common.aggregation.map(Speaker::new),
+            terms: Terms::default(),
+        };
+        Ok((link, queues))
     }
 
     /// Does what is due, and says what happened, if anything did. To be called again and again, at least ten times a
@@ -126,14 +153,12 @@ impl Link {
         let now = Instant::now();
         let news = self.news();
         match &mut self.state {
+            State::Up(_) if !news && now < self.next_look => None,
             State::Up(device) => {
-                let fault = if news { take_fault(&self.slots) } else { None };
-                if fault.is_none() && !news && now < self.next_look {
-                    return None;
-                }
                 self.next_look = now + LOOK;
+                let fault = if news { take_fault(&self.slots) } else { None };
                 if fault.is_none() && device.is_connected() {
-                    return None;
+                    return self.negotiate(self.clock.at(now));
                 }
                 self.recall();
                 Some(Event::Down(fault.map_or(Loss::Disconnected, Loss::Broken)))
@@ -164,6 +189,54 @@ impl Link {
         }
     }
 
+    /// Ends what is agreed on with the other end, sends what waits, and waits at most `limit` until the device has taken all
+    /// of it. A link that is dropped ends as well, but what it had not sent is lost.
+    pub fn close(mut self, mut queues: Vec<Queue>, limit: Duration) {
+        if let Some(speaker) = &mut self.speaker {
+            speaker.close();
+            self.negotiate(self.clock.now());
+        }
+        let end = Instant::now() + limit;
+        queues.iter_mut().for_each(Queue::flush);
+        while queues.iter_mut().any(|queue| queue.on_their_way() > 0) && Instant::now() < end {
+            std::thread::yield_now();
+            queues.iter_mut().for_each(Queue::flush);
+        }
+    }
+
+    /// Speaks with the other end about aggregation, and says what came of it.
+    fn negotiate(&mut self, now: u64) -> Option<Event> {
+        let speaker = self.speaker.as_mut()?;
+        for slot in &self.slots {
+            if slot.take_heard() {
+                speaker.heard(now);
+            }
+            let inbox = std::mem::take(&mut slot.lock().inbox);
+            inbox.iter().for_each(|frame| speaker.hear(frame, now));
+        }
+        speaker.tick(now);
+        let outbox: Vec<Vec<u8>> = std::iter::from_fn(|| speaker.next_frame(now)).collect();
+        // The first pair speaks for all.
+        if let (Some(slot), false) = (self.slots.first(), outbox.is_empty()) {
+            let mut shared = slot.lock();
+            shared.outbox.extend(outbox);
+            // Nobody fetches them: what is said now is more than what was said long ago.
+            let surplus = shared.outbox.len().saturating_sub(MOST_SAID);
+            shared.outbox.drain(..surplus);
+            drop(shared);
+            slot.tell_queue();
+        }
+        let terms = speaker.terms();
+        if terms != self.terms {
+            self.terms = terms;
+            for slot in &self.slots {
+                slot.lock().terms = Some(terms);
+                slot.tell_queue();
+            }
+        }
+        speaker.event()
+    }
+
     fn news(&mut self) -> bool {
         let slots = self.slots.iter().zip(&mut self.seen);
         slots.fold(false, |any, (slot, seen)| slot.news_for_link(seen) | any)
@@ -171,6 +244,8 @@ impl Link {
 
     /// Asks for the ports.
     fn recall(&mut self) {
+        self.speaker.iter_mut().for_each(Speaker::end);
+        self.terms = Terms::default();
         let now = Instant::now();
         let nothing = State::Down { failures: 0, next: now, kept: Kept::default() };
         if let State::Up(device) = std::mem::replace(&mut self.state, nothing) {
@@ -255,6 +330,12 @@ impl Link {
             *shared = Shared { port: Some(port), line: Some(line), ..Shared::default() };
             drop(shared);
             slot.tell_queue();
+        }
+        let features = device.queue_features();
+        if let Some(speaker) = &mut self.speaker {
+            let rx_buffer = self.endpoint.config().rx_buffer;
+            let capacity = if features.mrg_rxbuf { u32::from(u16::MAX) + FRONT } else { rx_buffer };
+            speaker.begin(capacity, self.clock.now());
         }
         self.state = State::Up(device);
         Ok(())

@@ -7,9 +7,10 @@
 //! number does not take the lock, so that a burst costs one load.
 
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use crate::aggregate::Terms;
 use crate::{EventFd, Port, PortError};
 
 /// The meeting point of one queue with its link.
@@ -18,6 +19,8 @@ pub(crate) struct Slot {
     shared: Mutex<Shared>,
     for_queue: AtomicU32,
     for_link: AtomicU32,
+    /// Aggregates have arrived at the queue since the link looked.
+    heard: AtomicBool,
     /// Wakes the queue from its sleep.
     nudge: EventFd,
 }
@@ -35,6 +38,12 @@ pub(crate) struct Shared {
     pub(crate) recalled: bool,
     /// Why the queue gave the port back, if it was not recalled.
     pub(crate) fault: Option<PortError>,
+    /// What was agreed on with the other end, if that has changed.
+    pub(crate) terms: Option<Terms>,
+    /// Frames of the negotiation, to be sent by the queue.
+    pub(crate) outbox: Vec<Vec<u8>>,
+    /// The same, that the queue received.
+    pub(crate) inbox: Vec<Vec<u8>>,
     /// The link has gone.
     pub(crate) closed: bool,
 }
@@ -45,6 +54,7 @@ impl Slot {
             shared: Mutex::default(),
             for_queue: AtomicU32::new(0),
             for_link: AtomicU32::new(0),
+            heard: AtomicBool::new(false),
             nudge: EventFd::new()?,
         })
     }
@@ -77,6 +87,19 @@ impl Slot {
     pub(crate) fn news_for_link(&self, seen: &mut u32) -> bool {
         let now = self.for_link.load(Ordering::Acquire);
         std::mem::replace(seen, now) != now
+    }
+
+    /// Aggregates have arrived. Read by the link now and then, and written only if it has read it.
+    #[inline]
+    pub(crate) fn heard(&self) {
+        if !self.heard.load(Ordering::Relaxed) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether any have since this was asked last.
+    pub(crate) fn take_heard(&self) -> bool {
+        self.heard.load(Ordering::Relaxed) && self.heard.swap(false, Ordering::Relaxed)
     }
 
     /// What wakes the queue.

@@ -16,10 +16,13 @@ use crate::Queue;
 /// Sleeps until something has arrived at one of the queues, one of the `others` can be read, `limit` has passed, or the
 /// backend of one of the queues comes or goes. True if something has arrived at a queue.
 ///
+/// Packets that wait for others are flushed when their time has come.
+///
 /// Another thread that is to wake this one can do so through one of the `others`, for example an
 /// [`EventFd`](crate::EventFd).
 pub fn wait_any(queues: &mut [&mut Queue], others: &[BorrowedFd<'_>], limit: Duration) -> bool {
     let mut arrived = false;
+    let patience = queues.iter().filter_map(|queue| queue.patience()).min();
     for queue in &mut *queues {
         queue.look();
         if let Some(port) = &mut queue.port {
@@ -27,14 +30,15 @@ pub fn wait_any(queues: &mut [&mut Queue], others: &[BorrowedFd<'_>], limit: Dur
         }
     }
     if !arrived {
-        sleep(queues, others, limit);
+        sleep(queues, others, patience.map_or(limit, |patience| patience.min(limit)));
     }
     for queue in queues {
         if let Some(port) = &mut queue.port {
             arrived |= port.spare_call();
         }
         queue.slot.nudge().take();
-        queue.look();
+        // Sends what the link wants to be said, and what has waited for long enough.
+        queue.flush();
     }
     arrived
 }
