@@ -10,16 +10,20 @@
 //! |---|---|
 //! | [`ring_contents()`] | scribbles over all areas of a ring, while a device and a driver work on it |
 //! | [`chains()`] | descriptors of one burst of chains and of an indirect table, in a well-formed ring |
+//! | [`aggregate()`] | an aggregate frame, read, written again and spliced |
+//! | [`aggregate_control`] | control frames from several senders to one station |
 //! | [`packets()`] | a frame, parsed and transposed |
 //! | [`vhost_user_decode`] | a byte stream of vhost-user messages |
 //! | [`vhost_user_session`] | a sequence of vhost-user requests to a node |
 
+mod aggregate;
 mod chains;
 mod guest;
 mod input;
 mod packets;
 mod ring_contents;
 
+pub use aggregate::{aggregate, aggregate_control};
 pub use chains::chains;
 pub use packets::packets;
 pub use ring_contents::ring_contents;

@@ -45,6 +45,31 @@ fn chains() {
     run("chains", fuzz::chains, 4000, 700);
 }
 
+/// Random bytes are seldom a frame, so each begins with a good header of frame and group, which a tenth of the bytes then overwrite.
+#[test]
+fn aggregate() {
+    run("aggregate", fuzz::aggregate, 2000, 700);
+    let framed = |bytes: &[u8]| {
+        let Some((&[how, cut, groups, packets], noise)) = bytes.split_first_chunk::<4>() else { return };
+        let [len0, len1] = u16::try_from(20 + noise.len()).unwrap().to_be_bytes();
+        let [group0, group1] = u16::try_from((12 + noise.len()) & !3).unwrap().to_be_bytes();
+        let header = [0x12, 0, len0, len1, groups, 1, 0, 0];
+        let group = [group0, group1, 0, packets, 0, 1, 0, 2, packets & 0xc7, 3, 0, packets >> 6];
+        // Lengths of sub-frames are mostly short.
+        let short = noise
+            .chunks(7)
+            .flat_map(|chunk| [&[0, chunk[0] >> 2, chunk[0] & 0xf8 & chunk[chunk.len() - 1], 0], chunk].concat());
+        let bytes: Vec<u8> = short.take(noise.len()).collect();
+        fuzz::aggregate(&[&[how, cut], &header[..], &group, &bytes].concat());
+    };
+    run("aggregate", framed, 20_000, 900);
+}
+
+#[test]
+fn aggregate_control() {
+    run("aggregate_control", fuzz::aggregate_control, 4000, 700);
+}
+
 #[test]
 fn packets() {
     run("packets", fuzz::packets, 20_000, 300);

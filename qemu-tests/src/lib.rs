@@ -20,12 +20,14 @@
 //! | [`guest`] | a QEMU guest with a stock kernel and a shell on its serial line |
 //! | [`transfer`] | TCP transfers whose hashes are compared |
 //! | [`capture`] | the frames that QEMU saw at a guest |
+//! | [`aggdump`] | captures of links with aggregate frames, decoded by somebody else |
 //! | [`netns`] | network namespaces of the host |
 //! | [`accounting`] | what a process holds: descriptors, mappings, memory |
 //! | [`cover`] | covering every pair of options with few runs |
 
 pub mod accounting;
 pub mod agent;
+pub mod aggdump;
 pub mod capture;
 pub mod cnf;
 pub mod control;

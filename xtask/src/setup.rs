@@ -13,7 +13,7 @@ use crate::command::{output, program, run as execute, target_dir};
 type Needs = [(&'static str, &'static str)];
 
 /// What the tests need.
-pub(crate) const TESTS: [(&str, &str); 7] = [
+pub(crate) const TESTS: [(&str, &str); 9] = [
     ("/usr/bin/dpdk-testpmd", "dpdk-dev"),
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/bin/busybox", "busybox-static"),
@@ -21,6 +21,8 @@ pub(crate) const TESTS: [(&str, &str); 7] = [
     ("/sbin/ethtool", "ethtool"),
     ("/usr/bin/setpriv", "util-linux"),
     ("/usr/bin/stdbuf", "coreutils"),
+    ("/usr/bin/python3", "python3"),
+    ("/usr/bin/tshark", "tshark"),
 ];
 
 /// What the peer benchmarks need.

@@ -41,7 +41,7 @@ pub(crate) fn check() -> Result<()> {
 /// Files that are written by hand and that have a form of comment.
 fn is_source(name: &str) -> bool {
     let extension = Path::new(name).extension().and_then(|e| e.to_str()).unwrap_or_default();
-    matches!(extension, "rs" | "toml" | "sh" | "yml" | "yaml") || matches!(name, ".ci/run")
+    matches!(extension, "rs" | "toml" | "sh" | "yml" | "yaml" | "py" | "lua") || matches!(name, ".ci/run")
 }
 
 fn faults(name: &str, text: &str) -> Vec<String> {

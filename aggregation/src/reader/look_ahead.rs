@@ -17,6 +17,8 @@ use crate::wire::{SUBFRAME_HEADER, TEMPLATE};
 pub(crate) const ROOM: usize = TEMPLATE;
 /// Bytes read at once while packets are long: a sub-frame's head, its extensions, and the next one's header.
 const SHORT: usize = HEAD + 64;
+/// Bytes read at once to begin with: the common header, a group header and then some.
+const LITTLE: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct LookAhead {
@@ -88,6 +90,15 @@ impl LookAhead {
             self.begin(at, self.limit);
             self.step = SHORT;
         }
+    }
+
+    /// The next `n` bytes, and little more: as much as a caller who is interested in groups only may need.
+    pub(crate) fn need_little<S: Source + ?Sized>(&mut self, source: &S, n: usize) -> Option<&mut [u8]> {
+        let step = std::mem::replace(&mut self.step, LITTLE);
+        let found = self.fill(source, n);
+        self.step = step;
+        found?;
+        self.buf.get_mut(self.pos..self.pos.saturating_add(n))
     }
 
     /// The next `n` bytes, read if need be. `None` if there are not as many in the frame, or in the buffer.

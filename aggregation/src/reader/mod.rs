@@ -197,7 +197,7 @@ impl Reader {
         self.tlv_left = 0;
         let room = source.len().saturating_sub(at);
         self.ahead.begin(at, source.len());
-        let bytes = self.ahead.need(source, HEADER).ok_or(Cause::FrameLength)?;
+        let bytes = self.ahead.need_little(source, HEADER).ok_or(Cause::FrameLength)?;
         let header = Header::parse(bytes.first_chunk::<HEADER>().ok_or(Cause::FrameLength)?)?;
         if header.len > room || header.len > limits.frame {
             return Err(Cause::FrameLength);

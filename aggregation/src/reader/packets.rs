@@ -7,6 +7,8 @@ use crate::{Cause, Meta, Source};
 
 /// A sub-frame's header that says anything but a length; the reserved flags say nothing.
 const NOT_PLAIN: u32 = (subframe_flag::KNOWN as u32) << 8 | 0xff;
+/// From this length on it is cheaper to skip what lies beyond a packet's head than to read through it.
+const LONG: usize = 1024;
 /// Bytes from the start of what the template overwrites to the first byte of a packet.
 const FRONT: usize = TEMPLATE + SUBFRAME_HEADER;
 
@@ -146,7 +148,7 @@ impl Reader {
         if self.prefix > 0 {
             self.ahead.bytes_mut(from, self.ahead.pos).copy_from_slice(&self.template);
         }
-        if head < found.len {
+        if found.len > LONG {
             self.ahead.expect_long();
         }
         self.pass(&found);
