@@ -15,7 +15,7 @@ use aggregation::{
     Format, GroupKey, Item, Knobs, Limits, Meta as Extensions, Queue as Waiting, Reader, Trigger, Writer,
 };
 
-use super::speaker::{OTHER_END, ethernet};
+use super::speaker::ethernet;
 use super::{Aggregation, extensions};
 use crate::packet::Packet;
 use crate::port::{Port, PortError};
@@ -63,7 +63,7 @@ impl Packer {
             Format { max_bytes: 0, max_packets: 0, stage: STAGE, check: false, group_crc: false, template: false };
         Self {
             key: GroupKey { origin: config.node, destination: 0, class: 0 },
-            header: ethernet(OTHER_END, config),
+            header: ethernet(config),
             config: config.clone(),
             numbers,
             writer: Writer::new(config.tx_aggr_max_bytes.min(MAX_FRAME), ETHERNET),

@@ -11,9 +11,10 @@ use aggregation::wire::ETHERNET;
 use super::{Aggregation, Terms};
 use crate::link::{Event, WhyPlain};
 
-/// Where control frames and aggregates go: to the other end of the link. No bridge forwards frames to this address (IEEE
-/// 802.1D, 7.12.6), so nobody beyond an unaware one is spoken to.
-pub(crate) const OTHER_END: [u8; 6] = [0x01, 0x80, 0xc2, 0, 0, 0x0e];
+/// Addresses of what goes to the other end of the link: placeholders, which nobody looks at who knows what the frame is. Of
+/// those who do not, bridges forward nothing to such a destination (IEEE 802.1D, 7.12.6), so that nobody beyond an unaware
+/// one is spoken to, and learn nothing that a station could have.
+const ADDRESSES: [u8; 12] = [0x01, 0x80, 0xc2, 0, 0, 0x0e, 2, 0, 0, 0, 0, 0];
 
 /// Events that nobody has asked for yet.
 const MOST_EVENTS: usize = 16;
@@ -23,7 +24,7 @@ const MOST_EVENTS: usize = 16;
 pub(crate) struct Speaker {
     config: Aggregation,
     /// `None` while no backend is there.
-    link: Option<Link<[u8; 6]>>,
+    link: Option<Link<()>>,
     events: VecDeque<Event>,
 }
 
@@ -40,7 +41,7 @@ impl Speaker {
             session: 1 | u32::from(random()) << 16 | u32::from(random()),
             offer: self.config.offer(capacity),
             name: self.config.name.clone().into_bytes(),
-            announce: Announce::Group(OTHER_END),
+            announce: Announce::Peer(()),
             max_peers: 1,
         };
         self.link = Some(Link::new(config, now));
@@ -56,17 +57,15 @@ impl Speaker {
     pub(crate) fn hear(&mut self, frame: &[u8], now: u64) {
         let Some(link) = &mut self.link else { return };
         let Some(at) = in_ethernet(frame, self.config.ether_type) else { return };
-        let from = frame.get(6..12).and_then(|from| from.first_chunk()).copied().unwrap_or_default();
         let events = &mut self.events;
         // One that makes no sense changes nothing.
-        let _ = link.handle(from, frame.get(at..).unwrap_or(&[]), now, |heard| note(events, heard));
+        let _ = link.handle((), frame.get(at..).unwrap_or(&[]), now, |heard| note(events, heard));
     }
 
     /// Aggregates came: the other end lives.
     pub(crate) fn heard(&mut self, now: u64) {
         if let Some(link) = &mut self.link {
-            let from: Option<[u8; 6]> = link.peers().next().map(aggregation::negotiation::Peer::address);
-            from.into_iter().for_each(|from| link.heard(from, now));
+            link.heard((), now);
         }
     }
 
@@ -88,15 +87,15 @@ impl Speaker {
     /// The next frame to be sent, if one is due.
     pub(crate) fn next_frame(&mut self, now: u64) -> Option<Vec<u8>> {
         let mut frame = vec![0; ETHERNET + MAX_CONTROL];
-        let (to, len) = self.link.as_mut()?.poll_transmit(now, frame.get_mut(ETHERNET..)?)?;
+        let ((), len) = self.link.as_mut()?.poll_transmit(now, frame.get_mut(ETHERNET..)?)?;
         frame.truncate(ETHERNET + len);
-        *frame.first_chunk_mut()? = ethernet(to, &self.config);
+        *frame.first_chunk_mut()? = ethernet(&self.config);
         Some(frame)
     }
 
     /// What is agreed on now.
     pub(crate) fn terms(&self) -> Terms {
-        let peer = self.link.as_ref().and_then(|link| link.peers().next());
+        let peer = self.link.as_ref().and_then(|link| link.peer(()));
         Terms { accept: peer.is_some(), send: peer.and_then(|peer| peer.may_send().copied()) }
     }
 
@@ -106,12 +105,12 @@ impl Speaker {
     }
 }
 
-/// The Ethernet header of a frame of ours. The addresses are placeholders: it goes no further than the link.
-pub(crate) fn ethernet(to: [u8; 6], config: &Aggregation) -> [u8; ETHERNET] {
-    let [t0, t1, t2, t3, t4, t5] = to;
-    let [n0, n1] = config.node.to_be_bytes();
-    let [e0, e1] = config.ether_type.to_be_bytes();
-    [t0, t1, t2, t3, t4, t5, 0x02, 0x53, 0x48, 0x55, n0, n1, e0, e1]
+/// The Ethernet header of a frame of ours.
+pub(crate) fn ethernet(config: &Aggregation) -> [u8; ETHERNET] {
+    let mut header = [0; ETHERNET];
+    let bytes = ADDRESSES.into_iter().chain(config.ether_type.to_be_bytes());
+    header.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
+    header
 }
 
 /// A random number: of a new hasher, which has random keys.
@@ -120,7 +119,7 @@ pub(crate) fn random() -> u16 {
     u16::from_le_bytes([low, high])
 }
 
-fn note(events: &mut VecDeque<Event>, heard: Heard<[u8; 6]>) {
+fn note(events: &mut VecDeque<Event>, heard: Heard<()>) {
     let event = match heard {
         Heard::Up { node, grant, .. } => Event::Aggregating { node, max_bytes: grant.max_bytes },
         Heard::Down { node, why, .. } => Event::Plain { node, why: WhyPlain::Ended(why) },
