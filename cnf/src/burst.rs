@@ -7,6 +7,8 @@
 //! grows moves to the end of the buffer, unless there is room beside it. So nothing is allocated once the buffer has
 //! grown to what bursts need.
 
+use std::ops::Range;
+
 use ::packet::{Checksum, Offload};
 
 use crate::packet::{Meta, Packet};
@@ -104,6 +106,13 @@ impl Burst {
         for place in &mut self.packets {
             change(PacketMut { arena: &mut self.arena, place });
         }
+    }
+
+    /// All memory of the burst, and where in it each packet lies, with what is known of it: for languages in which packets are
+    /// pointers.
+    pub fn split_mut(&mut self) -> (&mut [u8], impl Iterator<Item = (Range<usize>, Meta)>) {
+        let places = self.packets.iter().map(|place| (place.at..place.at + place.len, place.meta));
+        (&mut self.arena.bytes, places)
     }
 
     /// Appends a copy of a packet.
@@ -335,6 +344,17 @@ mod tests {
         assert_eq!(packet.meta().offload.checksum, unfinished(14));
         packet.trim_front(20);
         assert_eq!(packet.meta(), Meta { flow: Some(7), offload: Offload::default() });
+    }
+
+    #[test]
+    fn places_are_those_of_the_packets() {
+        let mut burst = Burst::new();
+        (0..9u8).for_each(|number| burst.push(Packet::new(&vec![number; 14 + usize::from(number)])));
+        burst.packet_mut(3).unwrap().prepend(&[9; 200]);
+        let packets = bytes(&burst);
+        let (memory, places) = burst.split_mut();
+        let found: Vec<Vec<u8>> = places.map(|(place, _)| memory[place].to_vec()).collect();
+        assert_eq!(found, packets);
     }
 
     #[test]
