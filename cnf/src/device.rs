@@ -70,6 +70,11 @@ impl Device {
         !self.session.hung_up()
     }
 
+    /// A second descriptor of the connection, to sleep on: it hangs up when the backend does.
+    pub(crate) fn line(&self) -> Result<OwnedFd, AttachError> {
+        self.session.line()
+    }
+
     /// Enables or disables both rings of a pair.
     ///
     /// # Errors
@@ -129,22 +134,50 @@ impl Attaching<'_> {
         frontend.connect().map_err(|source| self.session.refuse(source))?;
         self.session.run(&mut frontend)?;
         let pairs = self.new_pairs(frontend.negotiated().features)?;
-        self.start(frontend, pairs)
+        self.start(&mut frontend, pairs.iter())?;
+        Ok(self.device(frontend, pairs))
     }
 
     /// A connection after one that was lost.
-    pub(crate) fn again(self, mut frontend: Frontend<OwnedFd>, pairs: Vec<QueuePair>) -> Result<Device, AttachError> {
-        frontend.reconnect();
-        self.session.run(&mut frontend)?;
-        let features = frontend.negotiated().features;
-        let pairs = match self.config.order {
-            Order::VirtioUser => self.new_pairs(features)?,
-            Order::Qemu => self.renewed(pairs, QueueFeatures::from_bits(features))?,
-        };
-        self.start(frontend, pairs)
+    pub(crate) fn again(
+        self,
+        mut frontend: Frontend<OwnedFd>,
+        mut pairs: Vec<QueuePair>,
+    ) -> Result<Device, AttachError> {
+        match self.config.order {
+            Order::VirtioUser => {
+                frontend.reconnect();
+                self.session.run(&mut frontend)?;
+                pairs = self.new_pairs(frontend.negotiated().features)?;
+                self.start(&mut frontend, pairs.iter())?;
+            }
+            Order::Qemu => self.resume(&mut frontend, &mut pairs, |pair| pair)?,
+        }
+        Ok(self.device(frontend, pairs))
     }
 
-    fn start(self, mut frontend: Frontend<OwnedFd>, pairs: Vec<QueuePair>) -> Result<Device, AttachError> {
+    /// The same with rings that go on as they are, whoever holds them; they get new doorbells. Can be tried again.
+    pub(crate) fn resume<T>(
+        &self,
+        frontend: &mut Frontend<OwnedFd>,
+        holders: &mut [T],
+        pair: impl Fn(&mut T) -> &mut QueuePair,
+    ) -> Result<(), AttachError> {
+        frontend.reconnect();
+        self.session.run(frontend)?;
+        let features = QueueFeatures::from_bits(frontend.negotiated().features);
+        for holder in &mut *holders {
+            self.renew(pair(holder), features)?;
+        }
+        self.start(frontend, holders.iter_mut().map(|holder| &*pair(holder)))
+    }
+
+    /// Gives the backend memory and rings.
+    fn start<'q>(
+        &self,
+        frontend: &mut Frontend<OwnedFd>,
+        pairs: impl Iterator<Item = &'q QueuePair>,
+    ) -> Result<(), AttachError> {
         let spec = self.memory.spec();
         let region = Region {
             guest_addr: spec.guest_addr,
@@ -154,16 +187,20 @@ impl Attaching<'_> {
         };
         let fd = self.memory.fd().try_clone_to_owned().map_err(|source| self.io("sharing memory", source))?;
         let mut queues = Vec::new();
-        for pair in &pairs {
+        for pair in pairs {
             queues.push(self.queue(&pair.rx, &pair.rx_bells)?);
             queues.push(self.queue(&pair.tx, &pair.tx_bells)?);
         }
         let setup = DeviceSetup { memory: vec![(region, fd)], queues, enabled_pairs: self.config.queue_pairs };
         frontend.start(setup).map_err(|source| self.session.refuse(source))?;
-        self.session.run(&mut frontend)?;
+        self.session.run(frontend)?;
         let features = Bits::Virtio(frontend.negotiated().features);
         log::info!("{}: attached with {features}", self.session.socket().display());
-        Ok(Device { session: self.session, frontend, pairs })
+        Ok(())
+    }
+
+    pub(crate) fn device(self, frontend: Frontend<OwnedFd>, pairs: Vec<QueuePair>) -> Device {
+        Device { session: self.session, frontend, pairs }
     }
 
     /// What the backend is told of a ring.
@@ -226,16 +263,14 @@ impl Attaching<'_> {
             .collect()
     }
 
-    /// Pairs with their rings as they are, and new doorbells: the old backend may still hold the other ends of theirs.
-    fn renewed(&self, mut pairs: Vec<QueuePair>, features: QueueFeatures) -> Result<Vec<QueuePair>, AttachError> {
-        for pair in &mut pairs {
-            if pair.rx.config().features != features {
-                return Err(AttachError::Changed { socket: self.session.socket().to_owned() });
-            }
-            pair.rx_bells = self.bells()?;
-            pair.tx_bells = self.bells()?;
+    /// New doorbells: the old backend may still hold the other ends of the old ones.
+    fn renew(&self, pair: &mut QueuePair, features: QueueFeatures) -> Result<(), AttachError> {
+        if pair.rx.config().features != features {
+            return Err(AttachError::Changed { socket: self.session.socket().to_owned() });
         }
-        Ok(pairs)
+        pair.rx_bells = self.bells()?;
+        pair.tx_bells = self.bells()?;
+        Ok(())
     }
 
     fn bells(&self) -> Result<Bells, AttachError> {

@@ -2,15 +2,17 @@
 //! Where a device meets its backend: the socket and the shared memory, which outlive any one connection.
 
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
+use vhost_user::Frontend;
 use virtqueue::SharedMemory;
 
 use crate::device::{Attaching, Device};
 use crate::memory::Plan;
 use crate::session::Session;
 use crate::socket::{Door, Stream};
-use crate::{AttachError, DeviceConfig, QueuePair, Role};
+use crate::{AttachError, DeviceConfig, Port, QueuePair, Role};
 
 /// A socket to attach a device through, and again when its backend was lost, over the same shared memory.
 ///
@@ -64,7 +66,24 @@ impl Endpoint {
     /// # Errors
     /// See [`AttachError`]. The endpoint can be attached again.
     pub fn attach(&self) -> Result<Device, AttachError> {
-        self.meet()?.first()
+        self.meet(self.patience())?.first()
+    }
+
+    /// The same, but only with a backend that is there now.
+    pub(crate) fn attach_now(&self) -> Result<Device, AttachError> {
+        self.meet(Instant::now())?.first()
+    }
+
+    /// Lets a backend that is there now go on with the rings of a device that lost its own.
+    pub(crate) fn resume_now(
+        &self,
+        frontend: &mut Option<Frontend<OwnedFd>>,
+        ports: &mut [Port],
+    ) -> Result<Option<Device>, AttachError> {
+        let Some(kept) = frontend else { return Ok(None) };
+        let attaching = self.meet(Instant::now())?;
+        attaching.resume(kept, ports, Port::pair_mut)?;
+        Ok(frontend.take().map(|frontend| attaching.device(frontend, Vec::new())))
     }
 
     /// Waits for a backend after the one of `device` was lost. In virtio-user's order the rings are reset, and `pairs`
@@ -76,11 +95,15 @@ impl Endpoint {
     pub fn reattach(&self, device: Device, mut pairs: Vec<QueuePair>) -> Result<Device, AttachError> {
         let (frontend, kept) = device.into_parts();
         pairs.extend(kept);
-        self.meet()?.again(frontend, pairs)
+        self.meet(self.patience())?.again(frontend, pairs)
     }
 
-    fn meet(&self) -> Result<Attaching<'_>, AttachError> {
-        let deadline = Instant::now() + self.config.timeout;
+    fn patience(&self) -> Instant {
+        Instant::now() + self.config.timeout
+    }
+
+    /// Waits for a backend until `deadline`.
+    fn meet(&self, deadline: Instant) -> Result<Attaching<'_>, AttachError> {
         let socket = &self.config.socket;
         let stream = match &self.door {
             None => Stream::connect(socket, deadline)

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use vhost_user::FrontendError;
 use virtqueue::{MapError, PoolError, QueueError};
 
+use crate::PortError;
+
 /// Why a device could not be attached. Names the socket, and the step of the handshake where there is one.
 #[derive(Debug, thiserror::Error)]
 #[expect(missing_docs, reason = "fields are what the message says they are")]
@@ -35,6 +37,9 @@ pub enum AttachError {
     /// Buffers do not fit the shared memory.
     #[error(transparent)]
     Pool(#[from] PoolError),
+    /// A fresh ring could not be used.
+    #[error(transparent)]
+    Port(#[from] PortError),
     /// The backend does not offer what was asked for, or does not keep to the protocol.
     #[error("{socket}: {step}: {source}")]
     Protocol { socket: PathBuf, step: String, source: FrontendError },

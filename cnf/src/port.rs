@@ -3,15 +3,16 @@
 //!
 //! Theory of operation. All receive buffers are posted from the start; a received frame is shown to the caller, then
 //! its buffers go back to the ring, all of a burst at once. Transmit buffers wait in a first-in first-out line and
-//! come back to it as the device completes them, which is looked at only when the ring runs short. After a burst there
-//! is one full fence and one look at whether the device wants to be kicked.
+//! come back to it as the device completes them, which is looked at only when the ring runs short. A frame that is sent
+//! is *claimed* a buffer, filled, and *staged*; staged frames are posted together, and shown to the device when they are
+//! *pushed*. After a burst there is one full fence and one look at whether the device wants to be kicked.
 
 use std::io;
 use std::time::Duration;
 
 use virtqueue::{Buffer, Completion, QueueFeatures, RingError, full_fence};
 
-use crate::QueuePair;
+use crate::{EventFd, QueuePair, Received};
 
 /// Frames handled at once, at most.
 pub const MAX_BURST: usize = 64;
@@ -66,6 +67,11 @@ pub struct Port {
     line: Vec<u32>,
     head: usize,
     idle: usize,
+    /// Buffers at the head of the line that are filled and not posted yet.
+    staged: usize,
+    lengths: [u32; MAX_BURST],
+    /// Something was posted that the device has not been shown.
+    unshown: bool,
     /// Receive buffers of a frame that is not complete yet.
     parts: Vec<Completion>,
     parts_due: usize,
@@ -92,6 +98,9 @@ impl Port {
             idle: line.len(),
             line,
             head: 0,
+            staged: 0,
+            lengths: [0; MAX_BURST],
+            unshown: false,
             parts: Vec::with_capacity(MAX_PARTS),
             parts_due: 0,
             counters: PortCounters::default(),
@@ -113,6 +122,11 @@ impl Port {
         self.counters
     }
 
+    /// The same, and begins anew.
+    pub(crate) fn take_counters(&mut self) -> PortCounters {
+        std::mem::take(&mut self.counters)
+    }
+
     /// The longest frame it can send.
     #[must_use]
     pub fn longest_frame(&self) -> usize {
@@ -128,31 +142,96 @@ impl Port {
         if let Some(frame) = frames.iter().find(|frame| frame.len() > room) {
             return Err(PortError::FrameTooLong { bytes: frame.len(), room });
         }
-        self.reclaim(frames.len())?;
-        let header = [0; 12];
-        let header = header.get(..usize::from(self.features.header_len)).unwrap_or(&header);
-        let (mut buffers, mut tokens) = ([Buffer::default(); MAX_BURST], [0; MAX_BURST]);
-        let most = frames.len().min(self.idle).min(usize::from(self.pair.tx.free()));
         let mut count = 0;
-        for ((frame, buffer), token) in frames.iter().take(most).zip(&mut buffers).zip(&mut tokens) {
-            *token = self.line.get(self.place(count)).copied().unwrap_or(0);
-            self.pair.tx_buffers.write(*token, 0, header);
-            self.pair.tx_buffers.write(*token, u32::from(self.features.header_len), frame);
-            let len = header.len() + frame.len();
-            *buffer = self.pair.tx_buffers.buffer(*token, u32::try_from(len).unwrap_or(u32::MAX));
+        for frame in frames {
+            let Some(token) = self.claim()? else { break };
+            self.fill(token, 0, frame);
+            self.stage(frame.len());
             count += 1;
         }
-        let (buffers, tokens) = (buffers.get(..count).unwrap_or(&[]), tokens.get(..count).unwrap_or(&[]));
-        let posted = self.pair.tx.post_burst(buffers, tokens, false);
-        self.head = self.place(posted);
-        self.idle -= posted;
-        self.counters.sent += posted as u64;
-        if posted > 0 {
+        self.push()?;
+        Ok(count)
+    }
+
+    /// The buffer that the next frame is to be written into; `None` if none is free. It stays the same until it is
+    /// [staged](Self::stage).
+    #[inline]
+    pub(crate) fn claim(&mut self) -> Result<Option<u32>, PortError> {
+        if self.room() == 0 {
+            self.post();
+            self.reclaim()?;
+            if self.room() == 0 {
+                return Ok(None);
+            }
+        }
+        Ok(self.line.get(self.place(self.staged)).copied())
+    }
+
+    /// Whether so many frames can be claimed and staged.
+    pub(crate) fn has_room(&mut self, frames: usize) -> Result<bool, PortError> {
+        if self.room() < frames {
+            self.post();
+            self.reclaim()?;
+        }
+        Ok(self.room() >= frames)
+    }
+
+    /// Transmit buffers in all.
+    pub(crate) fn buffers(&self) -> usize {
+        self.line.len().min(usize::from(self.pair.tx.config().size))
+    }
+
+    /// Writes a part of a frame into its buffer, `at` bytes from the start of the frame.
+    ///
+    /// # Panics
+    /// If it is not inside the buffer: see [`longest_frame`](Self::longest_frame).
+    #[inline]
+    pub(crate) fn fill(&self, token: u32, at: u32, bytes: &[u8]) {
+        self.pair.tx_buffers.write(token, u32::from(self.features.header_len) + at, bytes);
+    }
+
+    /// The frame of `len` bytes in the claimed buffer is complete.
+    #[inline]
+    pub(crate) fn stage(&mut self, len: usize) {
+        if let Some(place) = self.lengths.get_mut(self.staged) {
+            *place = u32::try_from(len).unwrap_or(u32::MAX);
+        }
+        self.staged += 1;
+        if self.staged == MAX_BURST {
+            self.post();
+        }
+    }
+
+    /// Shows the device what was staged.
+    #[inline]
+    pub(crate) fn push(&mut self) -> Result<(), PortError> {
+        self.post();
+        if self.unshown {
+            self.unshown = false;
             self.pair.tx.publish();
             full_fence();
             self.kick_tx()?;
         }
-        Ok(posted)
+        Ok(())
+    }
+
+    /// Frames that were sent and that the device has not given back, as far as the ring still says.
+    pub(crate) fn on_their_way(&mut self) -> usize {
+        // A ring that broke has nothing more to say.
+        let _ = self.reclaim();
+        self.line.len() - self.idle + self.staged
+    }
+
+    /// The pair, so that it can be given new doorbells.
+    pub(crate) fn pair_mut(&mut self) -> &mut QueuePair {
+        &mut self.pair
+    }
+
+    /// Wakes a device that has taken over the rings as they are, whatever the one before it had asked for.
+    pub(crate) fn wake_device(&self) -> Result<(), PortError> {
+        self.pair.rx_bells.kick.ring()?;
+        self.pair.tx_bells.kick.ring()?;
+        Ok(())
     }
 
     /// Shows `take` each frame that has arrived, at most `most` buffers' worth (64 are the limit), gives the buffers
@@ -176,7 +255,7 @@ impl Port {
             self.parts.push(*completion);
             if self.parts.len() == self.parts_due {
                 let header_len = u32::from(self.features.header_len);
-                take(Received { pair: &self.pair, parts: &self.parts, header_len });
+                take(Received::new(&self.pair.rx_buffers, &self.parts, header_len));
                 frames += 1;
                 self.repost()?;
             }
@@ -192,10 +271,25 @@ impl Port {
 
     /// Sleeps until the device has something for us or `limit` passes; true if it has.
     pub fn wait(&mut self, limit: Duration) -> bool {
-        self.pair.rx_bells.call.take();
-        let ready = self.pair.rx.set_calls(true) || self.pair.rx_bells.call.wait(limit);
-        self.pair.rx.set_calls(false);
+        let ready = self.ask_for_call() || self.pair.rx_bells.call.wait(limit);
+        self.spare_call();
         ready
+    }
+
+    /// Asks the device to ring when something has arrived; true if something has already, and no call may come.
+    pub(crate) fn ask_for_call(&mut self) -> bool {
+        self.pair.rx_bells.call.take();
+        self.pair.rx.set_calls(true)
+    }
+
+    /// Asks it not to, any more; true if something has arrived.
+    pub(crate) fn spare_call(&mut self) -> bool {
+        self.pair.rx.set_calls(false)
+    }
+
+    /// The bell that the device rings then.
+    pub(crate) fn bell(&self) -> &EventFd {
+        &self.pair.rx_bells.call
     }
 
     /// Gives the pair back, with its rings as they are.
@@ -204,10 +298,41 @@ impl Port {
         self.pair
     }
 
-    /// Takes back sent buffers if fewer than `wanted` can be posted.
-    fn reclaim(&mut self, wanted: usize) -> Result<(), PortError> {
+    /// Frames that can be staged without taking anything back.
+    #[inline]
+    fn room(&self) -> usize {
+        self.idle.min(usize::from(self.pair.tx.free())).saturating_sub(self.staged)
+    }
+
+    /// Posts what is staged.
+    fn post(&mut self) {
+        if self.staged == 0 {
+            return;
+        }
+        let header = [0; 12];
+        let header = header.get(..usize::from(self.features.header_len)).unwrap_or(&header);
+        let (mut buffers, mut tokens) = ([Buffer::default(); MAX_BURST], [0; MAX_BURST]);
+        let places = buffers.iter_mut().zip(&mut tokens).zip(&self.lengths);
+        for (at, ((buffer, token), &len)) in places.take(self.staged).enumerate() {
+            *token = self.line.get(self.place(at)).copied().unwrap_or(0);
+            self.pair.tx_buffers.write(*token, 0, header);
+            *buffer = self.pair.tx_buffers.buffer(*token, u32::from(self.features.header_len) + len);
+        }
+        let (buffers, tokens) = (buffers.get(..self.staged).unwrap_or(&[]), tokens.get(..self.staged).unwrap_or(&[]));
+        let posted = self.pair.tx.post_burst(buffers, tokens, false);
+        self.head = self.place(posted);
+        self.idle -= posted;
+        self.staged -= posted;
+        self.counters.sent += posted as u64;
+        self.unshown |= posted > 0;
+        // There was room for all of them when they were claimed; what is left, if a ring should lie, waits.
+        self.lengths.copy_within(posted.min(MAX_BURST).., 0);
+    }
+
+    /// Takes back sent buffers.
+    fn reclaim(&mut self) -> Result<(), PortError> {
         let mut done = [Completion::default(); MAX_BURST];
-        while self.idle.min(usize::from(self.pair.tx.free())) < wanted {
+        loop {
             let count = self.pair.tx.complete(&mut done)?;
             for completion in done.iter().take(count) {
                 let end = self.place(self.idle);
@@ -217,10 +342,9 @@ impl Port {
                 self.idle += 1;
             }
             if count < done.len() {
-                break;
+                return Ok(());
             }
         }
-        Ok(())
     }
 
     /// Place in the line of the buffer `after` the first idle one.
@@ -269,44 +393,5 @@ impl Port {
             self.pair.rx_bells.kick.ring()?;
         }
         Ok(())
-    }
-}
-
-/// A frame that was received, still in shared memory: copy out what is needed. The device could rewrite it at any
-/// time, so there is no slice of it.
-#[derive(Clone, Copy, Debug)]
-pub struct Received<'a> {
-    pair: &'a QueuePair,
-    parts: &'a [Completion],
-    header_len: u32,
-}
-
-impl Received<'_> {
-    /// Bytes of the frame, without the virtio-net header.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        let all: usize = self.parts.iter().map(|part| part.len as usize).sum();
-        all.saturating_sub(self.header_len as usize)
-    }
-
-    /// Whether the device delivered no bytes.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Copies the frame into `buffer`, as far as it reaches, and says how many bytes that were.
-    pub fn read(&self, buffer: &mut [u8]) -> usize {
-        let (mut skip, mut filled) = (self.header_len, 0);
-        for part in self.parts {
-            let room = buffer.get_mut(filled..).unwrap_or(&mut []);
-            let bytes = (part.len.saturating_sub(skip) as usize).min(room.len());
-            if let Some(room) = room.get_mut(..bytes) {
-                self.pair.rx_buffers.read(part.token, skip.min(part.len), room);
-            }
-            filled += bytes;
-            skip = skip.saturating_sub(part.len);
-        }
-        filled
     }
 }

@@ -34,6 +34,15 @@ impl Session {
         self.stream.hung_up()
     }
 
+    /// A second descriptor of the connection.
+    pub(crate) fn line(&self) -> Result<OwnedFd, AttachError> {
+        self.stream.as_fd().try_clone_to_owned().map_err(|source| AttachError::Io {
+            socket: self.socket.clone(),
+            step: "sharing the connection".to_owned(),
+            source,
+        })
+    }
+
     /// Carries out the operation that was begun, to its end. The backend has the whole time-out for each reply.
     pub(crate) fn run(&self, frontend: &mut Frontend<OwnedFd>) -> Result<Event, AttachError> {
         let mut step = "the first request".to_owned();

@@ -3,6 +3,7 @@
 
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,8 @@ use std::time::{Duration, Instant};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recvmsg, sendmsg, socket_with,
 };
 
 /// A backend sends at most one descriptor with a message we ask for; the room is what a wrong one may try.
@@ -21,6 +22,8 @@ const MAX_FDS: usize = 32;
 
 /// How long to wait before knocking again at a socket nobody answers on.
 const RETRY: Duration = Duration::from_millis(5);
+
+const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 
 /// One connection to a backend.
 #[derive(Debug)]
@@ -30,14 +33,12 @@ impl Stream {
     /// Connects; knocks again until `deadline` while the path does not exist yet or nobody listens.
     pub(crate) fn connect(path: &Path, deadline: Instant) -> io::Result<Self> {
         loop {
-            match UnixStream::connect(path) {
-                Ok(stream) => return Self::new(stream),
-                Err(error) => match error.kind() {
-                    ErrorKind::NotFound | ErrorKind::ConnectionRefused if Instant::now() < deadline => {
-                        sleep(RETRY);
-                    }
-                    _ => return Err(error),
-                },
+            // Without blocking: a backend that listens and does not accept would hold us for ever.
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, FLAGS, None)?;
+            match connect(&socket, &SocketAddrUnix::new(path)?) {
+                Ok(()) => return Self::new(socket.into()),
+                Err(Errno::NOENT | Errno::CONNREFUSED | Errno::AGAIN) if Instant::now() < deadline => sleep(RETRY),
+                Err(error) => return Err(error.into()),
             }
         }
     }
@@ -107,6 +108,13 @@ impl Stream {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Others may sleep on descriptors of it; for the backend it ends here. It may have ended before.
+        let _ = self.0.shutdown(Shutdown::Both);
     }
 }
 

@@ -12,6 +12,7 @@
 //! | [`process`] | a child process: its log, its input, its death |
 //! | [`control`] | a node's policy, as its owner reaches it |
 //! | [`agent`] | a controller's agent, known by its token |
+//! | [`cnf`] | the SDK's examples as processes |
 //! | [`stream`] | a TCP connection that is sent through step by step |
 //! | [`node`] | the `shunt` binary as a daemon: configuration, statistics, restarts |
 //! | [`testpmd`] | DPDK's testpmd, driven through its prompt |
@@ -28,6 +29,7 @@ pub mod accounting;
 pub mod agent;
 pub mod aggdump;
 pub mod capture;
+pub mod cnf;
 pub mod control;
 pub mod cover;
 pub mod exchange;

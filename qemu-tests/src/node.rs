@@ -364,14 +364,20 @@ pub fn binary() -> Result<&'static Path> {
 }
 
 fn build() -> Result<PathBuf> {
+    Ok(release_build(&["--package", "shunt-cli"])?.join("shunt"))
+}
+
+/// Brings a part of the workspace up to date in its release build, and says where that is.
+pub fn release_build(what: &[&str]) -> Result<PathBuf> {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.toml");
     let target = target_dir()?;
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut argv = vec![cargo];
-    argv.extend(["build", "--quiet", "--release", "--package", "shunt-cli", "--manifest-path"].map(Into::into));
-    argv.extend([manifest.into_os_string(), "--target-dir".into(), target.clone().into_os_string()]);
+    argv.extend(["build", "--quiet", "--release"].iter().chain(what).map(Into::into));
+    argv.extend(["--manifest-path".into(), manifest.into_os_string()]);
+    argv.extend(["--target-dir".into(), target.clone().into_os_string()]);
     process::run(&argv)?;
-    Ok(target.join("release/shunt"))
+    Ok(target.join("release"))
 }
 
 /// The target directory that this test itself was built in: `<target>/<profile>/deps/<test>`.

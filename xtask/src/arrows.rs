@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::command::{cargo, output};
 
 /// What each crate may depend on among ours. Development dependencies are free: they are not part of the product.
-const ALLOWED: [(&str, &[&str]); 11] = [
+const ALLOWED: [(&str, &[&str]); 12] = [
     ("shunt-packet", &[]),
     ("shunt-vhost-user", &[]),
     ("shunt-virtqueue", &[]),
@@ -16,6 +16,7 @@ const ALLOWED: [(&str, &[&str]); 11] = [
     ("shunt-switch", &["shunt-packet"]),
     ("shunt-backend", &["shunt-aggregation", "shunt-packet", "shunt-switch", "shunt-vhost-user", "shunt-virtqueue"]),
     ("shunt-cnf", &["shunt-aggregation", "shunt-packet", "shunt-vhost-user", "shunt-virtqueue"]),
+    ("shunt-cnf-c", &["shunt-cnf", "shunt-virtqueue"]),
     (
         "shunt-cli",
         &["shunt-backend", "shunt-cnf", "shunt-packet", "shunt-switch", "shunt-vhost-user", "shunt-virtqueue"],

@@ -7,6 +7,7 @@
 //! | `command` | running other programs |
 //! | `arrows` | the dependency arrows between the crates |
 //! | `sources` | what every source file must look like |
+//! | `header` | the C header of the SDK |
 //! | `setup` | Debian packages, hugepages and the guest kernel that end-to-end tests need |
 //! | `bench` | Shunt and its peers side by side |
 
@@ -15,6 +16,7 @@
 mod arrows;
 mod bench;
 mod command;
+mod header;
 mod setup;
 mod sources;
 mod stages;
@@ -41,7 +43,9 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Clippy without warnings, dependency arrows, rules of source files
+    /// The C header of the SDK, made anew
+    Header,
+    /// Clippy without warnings, dependency arrows, rules of source files, the C header
     Lint,
     /// The documentation of all crates, without warnings
     Docs,
@@ -71,6 +75,7 @@ fn main() -> ExitCode {
         Task::Test { full } => stages::test(full),
         Task::Ci => stages::test(false),
         Task::Fmt { check } => stages::fmt(check),
+        Task::Header => header::write(),
         Task::Lint => stages::lint(),
         Task::Docs => stages::docs(),
         Task::Unit => stages::unit(),

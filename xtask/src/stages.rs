@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::command::{cargo, run};
-use crate::{arrows, setup, sources};
+use crate::{arrows, header, setup, sources};
 
 /// Everything.
 pub(crate) fn test(full: bool) -> Result<()> {
@@ -27,10 +27,11 @@ pub(crate) fn fmt(check: bool) -> Result<()> {
     run(&mut cargo(if check { &["fmt", "--all", "--check"] } else { &["fmt", "--all"] }))
 }
 
-/// Clippy, arrows, rules of source files.
+/// Clippy, arrows, rules of source files, the C header.
 pub(crate) fn lint() -> Result<()> {
     stage("dependency arrows", arrows::check)?;
     stage("source files", sources::check)?;
+    stage("C header", header::check)?;
     stage("clippy", || run(&mut cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])))
 }
 
