@@ -89,7 +89,16 @@ impl Port {
             }
             Endpoint::Uplink(uplink) => {
                 let worker = workers.first().copied().unwrap_or(0);
-                Link::Uplink(Box::new(UplinkLink::new(id, &config.name, uplink, worker, probe)?))
+                Link::Uplink(Box::new(UplinkLink::new(
+                    id,
+                    &config.name,
+                    uplink,
+                    worker,
+                    std::env::var("AWARE")
+                        .ok()
+                        .map(|node| super::uplink::Aware { node: node.parse().unwrap(), trusted: true }),
+                    probe,
+                )?))
             }
         };
         let counters = (0..all_workers).map(|_| PortCounters::default()).collect();

@@ -7,11 +7,12 @@
 //! a node that is just ending, is tried again: at every look for a while, and then less often.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use packet::{DropCause, PortId};
+use packet::{DropCause, MacAddr, PortId};
 use switch::neighbors::{Neighbors, NeighborsConfig, State};
 
 use super::member::PortError;
@@ -21,7 +22,7 @@ use crate::link::{Link, Opened};
 use crate::stats::{NeighborStatus, PortState, PortStatus, XdpStatus};
 use crate::sys::{Interface, InterfaceProbe};
 use crate::topology::{Receiver, UplinkEntry};
-use crate::worker::{Command, LinkReport, Uplink, WorkerGone};
+use crate::worker::{Command, LinkReport, Uplink, WireConfig, WorkerGone};
 
 /// How many looks in a row try to open what is busy, and of those after them one in how many does.
 const EAGER_LOOKS: u32 = 25;
@@ -44,6 +45,17 @@ pub(super) struct UplinkLink {
     last_error: Option<String>,
     /// Looks in a row that found it busy.
     busy_looks: u32,
+    /// As whom the node looks for aware nodes there; `None`: it does not.
+    aware: Option<Aware>,
+}
+
+/// What the node is to aware nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Aware {
+    /// Its id.
+    pub(super) node: u16,
+    /// Whether it believes where they say that packets come from and go.
+    pub(super) trusted: bool,
 }
 
 /// An interface with a socket on it.
@@ -62,6 +74,7 @@ impl UplinkLink {
         name: &str,
         config: &UplinkConfig,
         worker: usize,
+        aware: Option<Aware>,
         probe: &InterfaceProbe,
     ) -> Result<Self, PortError> {
         let mut link = Self {
@@ -75,6 +88,7 @@ impl UplinkLink {
             errors: BTreeMap::new(),
             last_error: None,
             busy_looks: 0,
+            aware,
         };
         // What is wrong now is wrong with the request; what is not there may come, and what is busy may become free.
         match link.open(probe, None) {
@@ -220,12 +234,19 @@ impl UplinkLink {
         let neighbors = (!self.config.address.is_empty()).then(|| Neighbors::new(&config).map(Box::new)).transpose();
         let neighbors = neighbors.map_err(io::Error::other)?;
         let mtu = mtu.min(self.config.mtu.map_or(usize::MAX, usize::from));
-        self.ready = Some(Uplink { port: self.id, rx, tx, mtu, neighbors });
+        self.ready = Some(Uplink { port: self.id, rx, tx, mtu, neighbors, wire: self.wire(mac, mtu) });
         let takes_unfinished = link.takes_unfinished();
         let entry = Arc::new(UplinkEntry { mac, config: self.config.clone(), mtu, takes_unfinished });
         self.open = Some(Open { interface, link, entry, mtu });
         self.last_error = None;
         Ok(true)
+    }
+
+    /// How aware nodes are looked for there.
+    fn wire(&self, mac: MacAddr, mtu: usize) -> Option<WireConfig> {
+        #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
+        let session = RandomState::new().hash_one(self.id.0) as u32 | 1;
+        self.aware.map(|Aware { node, trusted }| WireConfig { node, session, mac, mtu, trusted })
     }
 
     /// Takes the socket back from its worker.

@@ -187,7 +187,7 @@ impl Worker {
             log::error!("{:?}: its socket cannot be watched: {error}", uplink.port);
         }
         let counters = self.counters_of(uplink.port);
-        let (rx, tx) = uplink.split(counters, self.path.index);
+        let (rx, tx) = uplink.split(counters, self.path.index, self.clock.nanos_at(cycles()));
         self.uplinks.push(rx);
         self.path.uplinks.push(tx);
         self.compile_routes();

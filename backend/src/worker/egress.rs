@@ -306,6 +306,6 @@ pub(super) fn send(
         Some(begin) if begin.uplink == uplink.port => {
             uplink.send_routed(begin.destination, offload, head, tail_len, tail, now_ns);
         }
-        _ => uplink.send(None, header_of(offload), head, tail_len, tail),
+        _ => uplink.send(None, offload, head, tail_len, tail, now_ns),
     }
 }

@@ -31,6 +31,7 @@ mod slots;
 mod tunnel;
 mod uplink;
 
+pub(crate) use aggregate::WireConfig;
 pub(crate) use finish::header_of;
 pub(crate) use handover::{Receiver, Sender, Waker, ring};
 pub use mailbox::WorkerGone;
@@ -355,6 +356,7 @@ impl Worker {
             uplink.flush();
         }
         self.path.give_up(now_ns);
+        self.path.tick_wires(now_ns);
         self.tick_links(now_ns);
     }
 

@@ -17,6 +17,8 @@ pub(super) enum Payload<'a> {
     Queue(&'a TxQueue),
     /// Packets within one frame of such a queue; the handle is where in the frame what lies beyond the window begins.
     Within { queue: &'a TxQueue, frame: usize },
+    /// Packets within one private frame; the handle is where in it what lies beyond the window begins.
+    Inside(&'a [u8]),
     /// Packets without any, some of which stand for runs: the sub-frames of all, and where those of each handle are.
     Runs { bytes: &'a [u8], ranges: &'a Ranges },
     /// What lies beyond each window, by handle.
@@ -30,6 +32,10 @@ impl<'a> Payload<'a> {
         match self {
             Self::Queue(queue) => Tail::Frame { queue, index: handle as usize, offset: PAYLOAD_AT },
             Self::Within { queue, frame } => Tail::Part { queue, index: frame, offset: handle, len },
+            Self::Inside(frame) => {
+                let bytes = frame.get(handle as usize..).and_then(|rest| rest.get(..len as usize));
+                bytes.map_or(Tail::None, Tail::Bytes)
+            }
             Self::Runs { .. } => Tail::None,
             Self::Slices(slices) => slices.get(handle as usize).map_or(Tail::None, |bytes| Tail::Bytes(bytes)),
         }
@@ -41,14 +47,18 @@ impl<'a> Payload<'a> {
             Self::Queue(queue) => queue.read(handle as usize, PAYLOAD_AT + at, to),
             Self::Within { queue, frame } => queue.read(frame, handle.saturating_add(at), to),
             Self::Runs { .. } => 0,
-            Self::Slices(slices) => {
-                let bytes = slices.get(handle as usize).and_then(|bytes| bytes.get(at as usize..)).unwrap_or_default();
-                let count = bytes.len().min(to.len());
-                if let (Some(to), Some(from)) = (to.get_mut(..count), bytes.get(..count)) {
-                    to.copy_from_slice(from);
-                }
-                count
-            }
+            Self::Inside(frame) => copy(frame.get((handle as usize).saturating_add(at as usize)..), to),
+            Self::Slices(slices) => copy(slices.get(handle as usize).and_then(|bytes| bytes.get(at as usize..)), to),
         }
     }
+}
+
+/// Copies as many bytes as there are and are wanted.
+fn copy(bytes: Option<&[u8]>, to: &mut [u8]) -> usize {
+    let bytes = bytes.unwrap_or_default();
+    let count = bytes.len().min(to.len());
+    if let (Some(to), Some(from)) = (to.get_mut(..count), bytes.get(..count)) {
+        to.copy_from_slice(from);
+    }
+    count
 }

@@ -1,15 +1,19 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Frames that arrive at an uplink become a burst.
 
-use packet::{DropCause, WINDOW};
+use std::ops::Range;
+
+use packet::{Burst, DropCause, PortId, WINDOW};
 use switch::model::Direction;
 
 use super::Worker;
-use super::aggregate;
-use super::bridge::Ingress;
+use super::aggregate::{self, Arrived, Tools};
+use super::bridge::{Ingress, Path};
 use super::finish::offload_of;
 use super::payload::Payload;
 use super::uplink::UplinkRx;
+use crate::counters::PortCounters;
+use crate::link::LinkRx;
 use crate::sys::Received;
 
 /// Where a VLAN tag stands: behind both addresses.
@@ -26,12 +30,69 @@ impl Worker {
             return 0;
         }
         let counters = counters.get(self.path.index);
-        let burst = &mut self.path.burst;
+        let now_ns = self.clock.nanos_at(now);
+        let own = self.path.uplinks.iter().position(|uplink| uplink.port == *port && uplink.wire.is_some());
+        let mut plain = Plain::new(*port, counters);
+        let mut packets = 0;
+        let Some(own) = own else {
+            packets += plain.load(ring, 0..held, &mut self.path.burst);
+            plain.run(&mut self.path, now_ns);
+            ring.release();
+            return packets;
+        };
+        // Plain frames between aggregates keep their places.
+        let is_aggregate = |frame: &Received<'_>| {
+            let kind = frame.bytes.and_then(|bytes| bytes.get(TAG_AT..)).and_then(|kind| kind.first_chunk::<2>());
+            frame.vlan.is_none() && kind == Some(&aggregate::ETHER_TYPE.0.to_be_bytes())
+        };
+        let mut at = 0;
+        while at < held {
+            let frame = ring.frame(at);
+            if is_aggregate(&frame) {
+                let Self { reader, ranges, hope, path, .. } = self;
+                let mut tools = Tools { reader, ranges, hope, counters, now_ns };
+                let Arrived { packets: inside, bytes } = path.arrive(own, frame.bytes.unwrap_or_default(), &mut tools);
+                if let Some(counters) = counters {
+                    counters.rx_packets.add(inside as u64);
+                    counters.rx_bytes.add(bytes);
+                }
+                path.spread_news(own, now_ns);
+                packets += inside.max(1);
+                at += 1;
+                continue;
+            }
+            let end = (at..held).find(|at| is_aggregate(&ring.frame(*at))).unwrap_or(held);
+            packets += plain.load(ring, at..end, &mut self.path.burst);
+            self.path.hear_plain(own, now_ns);
+            plain.run(&mut self.path, now_ns);
+            at = end;
+        }
+        ring.release();
+        packets
+    }
+}
+
+/// Plain frames of a link's ring, on their way into a burst.
+struct Plain<'a> {
+    port: PortId,
+    counters: Option<&'a PortCounters>,
+    payloads: [&'a [u8]; packet::MAX_BURST],
+    offloads: bool,
+}
+
+impl<'a> Plain<'a> {
+    const fn new(port: PortId, counters: Option<&'a PortCounters>) -> Self {
+        Self { port, counters, payloads: [&[]; packet::MAX_BURST], offloads: false }
+    }
+
+    /// Makes the burst some of the held frames, and counts them. Returns how many there were.
+    #[inline]
+    fn load(&mut self, ring: &'a LinkRx, places: Range<usize>, burst: &mut Burst) -> usize {
         burst.clear();
-        let mut payloads: [&[u8]; packet::MAX_BURST] = [&[]; packet::MAX_BURST];
         let (mut bytes, mut unfinished, mut oversized, mut lost) = (0, 0, 0, 0);
-        for (i, payload) in payloads.iter_mut().enumerate().take(held) {
-            let Some(Piece { len, offload, tag, body }) = Piece::of(&ring.frame(i)) else {
+        let held = places.len();
+        for (i, (at, payload)) in places.zip(&mut self.payloads).enumerate() {
+            let Some(Piece { len, offload, tag, body }) = Piece::of(&ring.frame(at)) else {
                 lost += 1;
                 continue;
             };
@@ -39,29 +100,34 @@ impl Worker {
             let offload = match offload {
                 Ok(offload) => offload,
                 Err(cause) => {
-                    counters.iter().for_each(|counters| counters.drop_packets(cause, 1));
+                    self.counters.iter().for_each(|counters| counters.drop_packets(cause, 1));
                     continue;
                 }
             };
             oversized += u64::from(offload.segmentation.is_some());
             unfinished += u64::from(!offload.is_finished());
             let handle = u32::try_from(i).unwrap_or(0);
-            let Some(window) = burst.push(*port, len, offload, handle) else { break };
+            let Some(window) = burst.push(self.port, len, offload, handle) else { break };
             *payload = fill(window, tag.as_ref().map_or(&[], |tag| tag), body);
         }
-        if let Some(counters) = counters {
+        if let Some(counters) = self.counters {
             counters.rx_packets.add(held as u64);
             counters.rx_bytes.add(bytes);
             counters.unfinished.add(unfinished);
             counters.oversized.add(oversized);
             counters.drop_packets(DropCause::TooBig, lost);
         }
-        aggregate::refuse(burst);
-        let payload = Payload::Slices(&payloads);
-        let ingress = Ingress { port: *port, pair: 0, payload, offloads: unfinished > 0, waits_since: None };
-        self.path.run(&ingress, Direction::Out, self.clock.nanos_at(now));
-        ring.release();
+        self.offloads = unfinished > 0;
         held
+    }
+
+    /// Switches the burst.
+    #[inline]
+    fn run(&self, path: &mut Path, now_ns: u64) {
+        aggregate::refuse(&mut path.burst);
+        let payload = Payload::Slices(&self.payloads);
+        let ingress = Ingress { port: self.port, pair: 0, payload, offloads: self.offloads, waits_since: None };
+        path.run(&ingress, Direction::Out, now_ns);
     }
 }
 

@@ -14,10 +14,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use packet::{DropCause, EthernetHeader, MacAddr, Offload, PortId};
+use packet::{DropCause, EthernetHeader, HEADROOM, MacAddr, Offload, PortId, WINDOW};
 use switch::neighbors::{Neighbor, Neighbors, NeighborsStats, Resolution};
 use virtqueue::NetHeader;
 
+use super::aggregate::{self, Room, Target, Wire, WireConfig};
 use super::finish::header_of;
 use super::hop_park::HopPark;
 use crate::counters::PortCounters;
@@ -37,6 +38,8 @@ pub(crate) struct Uplink {
     pub(crate) mtu: usize,
     /// Who is where on the link; `None`: the uplink has no address and routes nothing.
     pub(crate) neighbors: Option<Box<Neighbors>>,
+    /// How aware nodes are looked for; `None`: they are not.
+    pub(crate) wire: Option<WireConfig>,
 }
 
 /// What can be told about an uplink's link.
@@ -68,14 +71,17 @@ pub(super) struct UplinkTx {
     mtu: usize,
     neighbors: Option<Box<Neighbors>>,
     park: HopPark,
+    /// Who is aware on the link; `None`: nobody is looked for.
+    pub(super) wire: Option<Box<Wire>>,
 }
 
 impl Uplink {
     /// Takes it apart for a worker.
-    pub(super) fn split(self, counters: Arc<[PortCounters]>, worker: usize) -> (UplinkRx, UplinkTx) {
-        let Self { port, rx, tx, mtu, neighbors } = self;
+    pub(super) fn split(self, counters: Arc<[PortCounters]>, worker: usize, now_ns: u64) -> (UplinkRx, UplinkTx) {
+        let Self { port, rx, tx, mtu, neighbors, wire } = self;
+        let wire = wire.map(|config| Box::new(Wire::new(config, now_ns)));
         let receiving = UplinkRx { port, ring: rx, counters: Arc::clone(&counters) };
-        let sending = UplinkTx { port, ring: tx, counters, worker, mtu, neighbors, park: HopPark::default() };
+        let sending = UplinkTx { port, ring: tx, counters, worker, mtu, neighbors, park: HopPark::default(), wire };
         (receiving, sending)
     }
 
@@ -84,7 +90,8 @@ impl Uplink {
         if let Some(counters) = tx.counters.get(tx.worker) {
             counters.drop_packets(DropCause::Unresolved, tx.park.len() as u64);
         }
-        Self { port: rx.port, rx: rx.ring, tx: tx.ring, mtu: tx.mtu, neighbors: tx.neighbors }
+        let wire = tx.wire.map(|wire| wire.config);
+        Self { port: rx.port, rx: rx.ring, tx: tx.ring, mtu: tx.mtu, neighbors: tx.neighbors, wire }
     }
 }
 
@@ -94,10 +101,11 @@ impl UplinkTx {
     pub(super) fn send(
         &mut self,
         station: Option<MacAddr>,
-        header: NetHeader,
+        offload: Offload,
         head: &[u8],
         tail_len: usize,
         tail: impl FnOnce(&mut [u8]),
+        now_ns: u64,
     ) {
         let len = head.len() + tail_len;
         let Some(ethernet) = EthernetHeader::parse(head) else { return self.drop_packets(DropCause::Runt, 1) };
@@ -105,6 +113,124 @@ impl UplinkTx {
         if len > self.mtu + EthernetHeader::LEN + tag {
             return self.drop_packets(DropCause::LinkMtu, 1);
         }
+        if self.wire.is_some() {
+            return self.send_aware(station, offload, head, tail_len, tail, now_ns);
+        }
+        self.send_plain(station, offload, head, tail_len, tail);
+    }
+
+    /// Puts a packet together for the peer behind which it goes, or sends it plain, behind what was put together.
+    fn send_aware(
+        &mut self,
+        station: Option<MacAddr>,
+        offload: Offload,
+        head: &[u8],
+        tail_len: usize,
+        tail: impl FnOnce(&mut [u8]),
+        now_ns: u64,
+    ) {
+        let len = head.len() + tail_len;
+        let Some(ethernet) = EthernetHeader::parse(head) else { return };
+        let addresses = station.map(|station| self.addresses(station));
+        let Some(wire) = &self.wire else { return };
+        let node = wire.config.node;
+        let Some(target) = wire.target(station.unwrap_or(ethernet.destination())) else {
+            let source = ethernet.source();
+            if wire.should_announce(source, now_ns) {
+                self.announce_station(source, node, now_ns);
+            }
+            return self.send_plain(station, offload, head, tail_len, tail);
+        };
+        let key = aggregate::key(node, target.node, aggregate::class_of(head));
+        match wire.room(target, key, len, offload) {
+            Room::Now => {}
+            Room::Next => self.ship(target.peer),
+            Room::Never => {
+                self.ship(target.peer);
+                return self.send_plain(station, offload, head, tail_len, tail);
+            }
+        }
+        let mut copy = [0; WINDOW + HEADROOM];
+        let head = match (addresses, copy.get_mut(..head.len())) {
+            (Some(addresses), Some(copy)) => {
+                copy.copy_from_slice(head);
+                copy.iter_mut().zip(addresses).for_each(|(to, from)| *to = from);
+                &*copy
+            }
+            _ => head,
+        };
+        let put = self.wire.as_mut().is_some_and(|wire| wire.put(target, key, head, tail_len, tail, offload));
+        if !put {
+            self.drop_packets(DropCause::TooBig, 1);
+        }
+    }
+
+    /// Tells the peers of the link where a station is.
+    pub(super) fn announce_station(&mut self, station: MacAddr, node: u16, now_ns: u64) {
+        let full = self.wire.as_mut().map(|wire| wire.announce(station, node, now_ns)).unwrap_or_default();
+        if !full.is_empty() {
+            full.into_iter().for_each(|peer| self.ship(peer));
+            self.wire.as_mut().map(|wire| wire.announce(station, node, now_ns));
+        }
+    }
+
+    /// Puts a group together for a peer. `false`: it fits into none of its frames.
+    pub(super) fn put_group(&mut self, target: Target, group: &[u8]) -> bool {
+        let Some(wire) = &mut self.wire else { return false };
+        if wire.splice(target, group) {
+            return true;
+        }
+        self.ship(target.peer);
+        self.wire.as_mut().is_some_and(|wire| wire.splice(target, group))
+    }
+
+    /// Says what is due to be said to aware nodes.
+    pub(super) fn speak(&mut self, now_ns: u64) {
+        let mut frame = [0; aggregate::CONTROL];
+        while let Some(len) = self.wire.as_mut().and_then(|wire| wire.speak(now_ns, &mut frame)) {
+            let bytes = frame.get(..len).unwrap_or_default();
+            self.push(bytes.len(), NetHeader::default(), |room| room.copy_from_slice(bytes));
+        }
+    }
+
+    /// Sends what was put together for a peer.
+    fn ship(&mut self, peer: usize) {
+        let Some(mut wire) = self.wire.take() else { return };
+        wire.ship(peer, |frame, packets, bytes| {
+            if self.push(frame.len(), NetHeader::default(), |room| room.copy_from_slice(frame)) {
+                if let Some(counters) = self.counters.get(self.worker) {
+                    counters.tx_packets.add(packets.into());
+                    counters.tx_bytes.add(bytes);
+                    counters.tx_aggregates.add(1);
+                    counters.tx_aggregated.add(packets.into());
+                }
+            } else {
+                self.drop_packets(DropCause::NoBuffers, packets as usize);
+            }
+        });
+        self.wire = Some(wire);
+    }
+
+    /// Puts a frame into the ring. `false`: there is no room.
+    fn push(&mut self, len: usize, header: NetHeader, fill: impl FnOnce(&mut [u8])) -> bool {
+        if !self.ring.has_room() {
+            // Once more after all that waits has gone; that it goes at the end of the turn is only for speed.
+            self.drain();
+        }
+        self.ring.push(len, header, fill)
+    }
+
+    /// Puts a plain frame into the ring.
+    fn send_plain(
+        &mut self,
+        station: Option<MacAddr>,
+        offload: Offload,
+        head: &[u8],
+        tail_len: usize,
+        tail: impl FnOnce(&mut [u8]),
+    ) {
+        let len = head.len() + tail_len;
+        let header = header_of(offload);
         let addresses = station.map(|station| self.addresses(station));
         let fill = |room: &mut [u8]| {
             let (first, rest) = room.split_at_mut(head.len().min(room.len()));
@@ -114,11 +240,7 @@ impl UplinkTx {
                 *to = *from;
             }
         };
-        if !self.ring.has_room() {
-            // Once more after all that waits has gone; that it goes at the end of the turn is only for speed.
-            self.flush();
-        }
-        if self.ring.push(len, header, fill) {
+        if self.push(len, header, fill) {
             if let Some(counters) = self.counters.get(self.worker) {
                 counters.tx_packets.add(1);
                 counters.tx_bytes.add(len as u64);
@@ -141,7 +263,7 @@ impl UplinkTx {
         let Some(neighbors) = &mut self.neighbors else { return self.drop_packets(DropCause::Unresolved, 1) };
         let Some(hop) = neighbors.next_hop(destination) else { return self.drop_packets(DropCause::Unresolved, 1) };
         match neighbors.resolve(hop, now_ns) {
-            Resolution::Known(mac) => self.send(Some(mac), header_of(offload), head, tail_len, tail),
+            Resolution::Known(mac) => self.send(Some(mac), offload, head, tail_len, tail, now_ns),
             Resolution::Failed => self.drop_packets(DropCause::Unresolved, 1),
             Resolution::Unresolved { ask } => {
                 if let Some(ask) = ask {
@@ -161,11 +283,21 @@ impl UplinkTx {
 
     /// Puts a frame into the ring that the node itself made.
     fn send_bytes(&mut self, bytes: &[u8]) {
-        self.send(None, NetHeader::default(), bytes, 0, |_| {});
+        self.send_plain(None, Offload::NONE, bytes, 0, |_| {});
+    }
+
+    /// Sends what was put together, and hands what is in the ring to the kernel. Returns whether all of it went.
+    pub(super) fn flush(&mut self) -> bool {
+        let mut from = 0;
+        while let Some(peer) = self.wire.as_ref().and_then(|wire| wire.next_open(from)) {
+            self.ship(peer);
+            from = peer + 1;
+        }
+        self.drain()
     }
 
     /// Hands what is in the ring to the kernel. Returns whether all of it went.
-    pub(super) fn flush(&mut self) -> bool {
+    fn drain(&mut self) -> bool {
         match self.ring.flush() {
             Flushed::All => true,
             Flushed::Later => false,
@@ -221,7 +353,9 @@ impl UplinkTx {
 
     /// Whether something will be due that no packet brings about.
     pub(super) fn has_timers(&self) -> bool {
-        self.park.len() > 0 || self.neighbors.as_ref().is_some_and(|neighbors| neighbors.entries().next().is_some())
+        self.wire.is_some()
+            || self.park.len() > 0
+            || self.neighbors.as_ref().is_some_and(|neighbors| neighbors.entries().next().is_some())
     }
 
     pub(super) fn report(&self) -> LinkReport {
@@ -245,7 +379,7 @@ impl UplinkTx {
     fn release(&mut self, hop: IpAddr, now_ns: u64) {
         let Some(Resolution::Known(mac)) = self.neighbors.as_mut().map(|n| n.resolve(hop, now_ns)) else { return };
         for waiting in self.park.take(hop) {
-            self.send(Some(mac), header_of(waiting.offload), &waiting.bytes, 0, |_| {});
+            self.send(Some(mac), waiting.offload, &waiting.bytes, 0, |_| {}, now_ns);
         }
     }
 }

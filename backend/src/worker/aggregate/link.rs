@@ -333,7 +333,7 @@ fn deliver(slot: &mut RxSlot, head: &[u8], tail: Tail<'_>, packets: usize, bytes
 
 /// The class of a packet: the top three bits of its DSCP (decision 24).
 #[inline]
-fn class_of(head: &[u8]) -> u8 {
+pub(in crate::worker) fn class_of(head: &[u8]) -> u8 {
     match head {
         [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, _, tos, ..] => tos >> 5,
         [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, first, _, ..] => first >> 1 & 7,

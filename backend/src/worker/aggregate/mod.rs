@@ -4,16 +4,23 @@
 //! | file | job |
 //! |---|---|
 //! | `guard.rs` | frames that only who has negotiated may send |
+//! | `wire.rs` | who is aware on a link with several stations, and what is put together for each |
+//! | `arrive.rs` | what arrives on such a link |
 //! | `split.rs` | what a guest sends, taken apart |
 //! | `runs.rs` | packets of one flow that stand together |
 //! | `link.rs` | what goes to a guest, put together |
 
+mod arrive;
 mod guard;
 mod link;
 mod runs;
 mod split;
+mod wire;
 
-pub(super) use guard::refuse;
+pub(super) use arrive::{Arrived, Tools, key};
+pub(super) use guard::{ETHER_TYPE, refuse};
 pub(crate) use link::Link;
-pub(super) use link::{flush, put_bytes, put_together};
+pub(super) use link::{class_of, flush, put_bytes, put_together};
 pub(super) use runs::{Hope, Ranges};
+pub(crate) use wire::WireConfig;
+pub(super) use wire::{CONTROL, Room, Target, Wire};
