@@ -141,7 +141,9 @@ impl UplinkTx {
             }
             return self.send_plain(station, offload, head, tail_len, tail);
         };
-        let key = aggregate::key(node, target.node, aggregate::class_of(head));
+        // Answers are to go to the node that the source is at, though this one has taken the packet out of its group.
+        let origin = wire.origin_of(ethernet.source());
+        let key = aggregate::key(origin, target.node, aggregate::class_of(head));
         match wire.room(target, key, len, offload) {
             Room::Now => {}
             Room::Next => self.ship(target.peer),

@@ -61,6 +61,8 @@ pub(in crate::worker) struct Wire {
     stations: Map<MacAddr, Station>,
     /// When stations were announced here, and as whose.
     announced: Map<MacAddr, (u16, u32)>,
+    /// Whether any of these is another node's.
+    has_foreign: bool,
     /// A peer has come that knows no station yet.
     newcomer: bool,
     /// Nodes behind peers, as their groups said.
@@ -135,6 +137,7 @@ impl Wire {
             peers: Vec::new(),
             stations: Map::default(),
             announced: Map::default(),
+            has_foreign: false,
             newcomer: false,
             nodes: Map::default(),
             news: Vec::new(),
@@ -310,6 +313,16 @@ impl Wire {
         self.peers.get(peer).map(|peer| peer.address)
     }
 
+    /// The node at which a station is that sends here.
+    #[inline]
+    pub(in crate::worker) fn origin_of(&self, station: MacAddr) -> u16 {
+        // Nearly all stations are the node's own, and then nobody's have been announced here.
+        if !self.has_foreign {
+            return self.config.node;
+        }
+        self.announced.get(&station).map_or(self.config.node, |(node, _)| *node)
+    }
+
     /// Whether a station is to be announced as the node's own. One that was announced as another's a while
     /// ago is that other's.
     #[inline]
@@ -333,6 +346,7 @@ impl Wire {
     pub(in crate::worker) fn announce(&mut self, station: MacAddr, node: u16, now_ns: u64) -> Vec<usize> {
         if self.announced.len() < MAX_STATIONS {
             self.announced.insert(station, (node, to_ms(now_ns)));
+            self.has_foreign |= node != self.config.node;
         }
         let frame = rarp_announcement(station);
         let key = GroupKey { origin: node, destination: 0, class: 0 };
