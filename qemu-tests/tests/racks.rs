@@ -109,7 +109,11 @@ impl Racks {
         let file = work.file("wire.pcap");
         let file = file.to_str().context("a path")?;
         let capture = self.spaces[2].spawn(work, "dumpcap", &["dumpcap", "-q", "-P", "-i", "upB", "-w", file])?;
-        wait_until("the capture", SOON, || Ok(fs::metadata(work.file("wire.pcap")).is_ok_and(|file| file.len() >= 24)))?;
+        wait_until(
+            "the capture",
+            SOON,
+            || Ok(fs::metadata(work.file("wire.pcap")).is_ok_and(|file| file.len() >= 24)),
+        )?;
         Ok(capture)
     }
 
@@ -139,12 +143,8 @@ fn tcp(work: &WorkDir, from: &NetNs, to: &NetNs, address: &str) -> Result<()> {
 /// KA-6: TCP between all pairs, both ways.
 fn all_pairs(racks: &Racks, work: &WorkDir) -> Result<()> {
     let [a, b, c] = &racks.kernels;
-    for (from, to, address) in [
-        (a, b, ADDRESSES[1]),
-        (b, a, ADDRESSES[0]),
-        (a, c, ADDRESSES[2]),
-        (c, b, ADDRESSES[1]),
-    ] {
+    for (from, to, address) in [(a, b, ADDRESSES[1]), (b, a, ADDRESSES[0]), (a, c, ADDRESSES[2]), (c, b, ADDRESSES[1])]
+    {
         tcp(work, from, to, address).with_context(|| format!("to {address}"))?;
     }
     Ok(())

@@ -13,7 +13,7 @@ pub(crate) fn frame(to: [u8; 6], from: [u8; 6], len: usize, number: u64) -> Vec<
     bytes.extend_from_slice(&to);
     bytes.extend_from_slice(&from);
     // Local experimental EtherType 1 (IEEE 802).
-    bytes.extend_from_slice(&[0x88, 0xb5]);
+    bytes.extend_from_slice(&[0x88, 0xb6]);
     bytes.extend_from_slice(&number.to_le_bytes());
     let mut state = number ^ 0x9e37_79b9_7f4a_7c15;
     while bytes.len() < len {

@@ -16,7 +16,7 @@ const TAGS: [&[u8]; 3] = [&[], &[0x81, 0x00, 0x60, 0x64], &[0x88, 0xa8, 0x00, 0x
 
 /// A frame of `len` bytes besides its tag, all of which follow from `number`.
 fn frame(to: [u8; 6], from: [u8; 6], tag: &[u8], len: usize, number: u32) -> Vec<u8> {
-    let mut bytes = [&to[..], &from, tag, &[0x88, 0xb5]].concat();
+    let mut bytes = [&to[..], &from, tag, &[0x88, 0xb6]].concat();
     bytes.extend(number.to_le_bytes());
     let mut state = number | 1;
     while bytes.len() < len + tag.len() {

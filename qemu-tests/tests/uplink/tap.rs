@@ -22,7 +22,7 @@ fn heard(link: &Link, station: &mut Station) -> Result<()> {
     let received =
         || -> Result<u64> { Ok(link.near.sh("cat /sys/class/net/tap0/statistics/rx_packets")?.trim().parse()?) };
     let before = received()?;
-    let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x88, 0xb5], &[7; 86]].concat();
+    let frame = [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x88, 0xb6], &[7; 86]].concat();
     station.send(&[frame])?;
     wait_until("the kernel to hear a station", SOON, || Ok(received()? == before + 1))
 }

@@ -167,7 +167,7 @@ fn forged_sources_and_unknown_stations_are_dropped() {
         let mut guests = [Station::attach(&node.socket("fixed"))?, Station::attach(&node.socket("free"))?];
         node.wait_up(&["fixed", "free", "up"])?;
         let frame = |to: u8, from: u8, mark: u8| {
-            [&[2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 0x88, 0xb5][..], &[mark; 50]].concat()
+            [&[2, 0, 0, 0, 0, to, 2, 0, 0, 0, 0, from, 0x88, 0xb6][..], &[mark; 50]].concat()
         };
         // Claimed by another port, and sent with another's source: the address stays where it is.
         guests[1].send(&[frame(9, 1, 1)])?;

@@ -132,7 +132,7 @@ fn frames_for_a_link_that_is_off_do_not_come_late() {
         near.wait_up(&["vm", "up"])?;
         far.wait_up(&["vm", "up"])?;
         let frame = |mark: u8, n: u32| {
-            [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x88, 0xb5, mark], &n.to_be_bytes(), &[0; 60]].concat()
+            [&[0xff; 6][..], &[2, 0, 0, 0, 0, 1, 0x88, 0xb6, mark], &n.to_be_bytes(), &[0; 60]].concat()
         };
         let mut n = 0;
         // The node looks at interfaces five times a second: some frames find the ring, the others no port.
@@ -147,7 +147,7 @@ fn frames_for_a_link_that_is_off_do_not_come_late() {
             n += 1;
             here.send(&[frame(1, n)])?;
             let got = there
-                .receive("a frame", |frame| frame[12..14] == [0x88, 0xb5])
+                .receive("a frame", |frame| frame[12..14] == [0x88, 0xb6])
                 .with_context(|| format!("near {:?}, far {:?}", near.stats(), far.stats()))?;
             ensure!(got[14] == 1 && got[15..19] == n.to_be_bytes(), "lap {lap}: a frame came late: {got:02x?}");
             if near.port("up")?.dropped("not_ready") > 0 {

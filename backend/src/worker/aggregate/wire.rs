@@ -523,3 +523,6 @@ fn ethernet(to: MacAddr, from: MacAddr) -> [u8; EthernetHeader::LEN] {
 const fn to_ms(ns: u64) -> u32 {
     (ns / 1_000_000) as u32
 }
+
+#[cfg(test)]
+mod tests;

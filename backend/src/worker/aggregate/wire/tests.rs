@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+//! Two wires that hear each other.
+
+use aggregation::{Item, Reader};
+
+use super::*;
+
+const SECOND: u64 = 1_000_000_000;
+const STATION: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+fn mac(node: u16) -> MacAddr {
+    let [high, low] = node.to_be_bytes();
+    MacAddr([2, 1, 0, 0, high, low])
+}
+
+fn wire(node: u16) -> Wire {
+    let config = WireConfig { node, session: 7 + u32::from(node), mac: mac(node), mtu: 1500, trusted: true };
+    Wire::new(config, SECOND)
+}
+
+/// Lets both speak until neither has anything to say.
+fn speak(wires: &mut [Wire; 2], now_ns: u64) {
+    let mut silent = 0;
+    let mut at = 0;
+    while silent < 2 {
+        let mut frame = [0; CONTROL];
+        let (from, to) = (at % 2, 1 - at % 2);
+        match wires[from].speak(now_ns, &mut frame) {
+            Some(len) => {
+                silent = 0;
+                let source = wires[from].config.mac;
+                assert_eq!(frame[6..12], source.0);
+                wires[to].negotiate(source, &frame[EthernetHeader::LEN..len], now_ns).unwrap();
+            }
+            None => {
+                silent += 1;
+                at += 1;
+            }
+        }
+    }
+}
+
+fn pair() -> [Wire; 2] {
+    let mut wires = [wire(1), wire(2)];
+    speak(&mut wires, SECOND);
+    wires
+}
+
+fn shipped(wire: &mut Wire, peer: usize) -> Option<(Vec<u8>, u32, u64)> {
+    let mut out = None;
+    wire.ship(peer, |frame, packets, bytes| out = Some((frame.to_vec(), packets, bytes)));
+    out
+}
+
+/// Packets of a frame, with the origin and destination of their groups.
+fn packets(frame: &[u8]) -> Vec<(u16, u16, Vec<u8>)> {
+    let mut reader = Reader::default();
+    reader.begin(frame, EthernetHeader::LEN, &wire(9).limits()).unwrap();
+    let (mut found, mut of) = (Vec::new(), (0, 0));
+    while let Some(item) = reader.next(frame) {
+        match item {
+            Item::Group(group) => of = (group.origin, group.destination),
+            Item::Packet(packet) => found.push((of.0, of.1, packet.head.to_vec())),
+            other => panic!("{other:?}"),
+        }
+    }
+    found
+}
+
+#[test]
+fn stations_are_reached_through_the_peer_they_were_seen_behind() {
+    // Decision 24.
+    let [mut one, _] = pair();
+    assert_eq!(one.target(STATION), None);
+    assert_eq!(one.target(mac(2)), Some(Target { peer: 0, node: 0 }), "what is for the peer itself");
+    one.learn(STATION, mac(2), 2, SECOND);
+    assert_eq!(one.target(STATION), Some(Target { peer: 0, node: 0 }));
+    // Behind another node, which the peer can reach.
+    one.learn(STATION, mac(2), 5, SECOND);
+    assert_eq!(
+        (one.target(STATION), one.towards(5)),
+        (Some(Target { peer: 0, node: 5 }), Some(Target { peer: 0, node: 5 }))
+    );
+    assert_eq!(one.take_news(), [(STATION, 2), (STATION, 5)]);
+    // Groups have no place behind a peer, and silent stations are forgotten.
+    one.learn(MacAddr::BROADCAST, mac(2), 2, SECOND);
+    assert_eq!(one.target(MacAddr::BROADCAST), None);
+    one.tick(SECOND + 299 * SECOND);
+    assert_eq!(one.target(STATION), None, "and so is a silent peer");
+}
+
+#[test]
+fn what_is_put_together_arrives() {
+    // KA-6: next-hop aware, and the other node's id is on the group.
+    let [mut one, mut two] = pair();
+    let target = one.target(mac(2)).unwrap();
+    let frames: Vec<Vec<u8>> = (0..3).map(|n| vec![n; 60 + usize::from(n)]).collect();
+    for frame in &frames {
+        let key = GroupKey { origin: 1, destination: 0, class: 0 };
+        assert_eq!(one.room(target, key, frame.len(), Offload::NONE), Room::Now);
+        assert!(one.put(target, key, frame, 0, |_| {}, Offload::NONE));
+    }
+    assert_eq!(one.next_open(0), Some(0));
+    let (bytes, count, len) = shipped(&mut one, 0).unwrap();
+    assert_eq!((count, len, one.next_open(0)), (3, 60 + 61 + 62, None));
+    assert_eq!((&bytes[..6], &bytes[6..12]), (&mac(2).0[..], &mac(1).0[..]));
+    assert!(two.takes(mac(1), 1, SECOND) && !two.takes(mac(3), 1, SECOND));
+    let expected: Vec<_> = frames.into_iter().map(|frame| (1, 0, frame)).collect();
+    assert_eq!(packets(&bytes), expected);
+    // A whole group goes on as it is.
+    let group = &bytes[EthernetHeader::LEN + aggregation::wire::HEADER_CHECKED..];
+    assert!(two.splice(Target { peer: 0, node: 1 }, group));
+    let (again, ..) = shipped(&mut two, 0).unwrap();
+    assert_eq!(packets(&again), expected);
+}
+
+#[test]
+fn what_does_not_fit_goes_later_or_plain() {
+    // Decision 27.
+    let [mut one, _] = pair();
+    let target = one.target(mac(2)).unwrap();
+    let key = GroupKey { origin: 1, destination: 0, class: 0 };
+    assert_eq!(one.room(target, key, 1500, Offload::NONE), Room::Never);
+    let frame = [7; 700];
+    assert!(one.put(target, key, &frame, 0, |_| {}, Offload::NONE));
+    assert!(one.put(target, key, &frame, 0, |_| {}, Offload::NONE));
+    assert_eq!(one.room(target, key, frame.len(), Offload::NONE), Room::Next);
+    assert_eq!(shipped(&mut one, 0).unwrap().1, 2);
+    assert_eq!(one.room(target, key, frame.len(), Offload::NONE), Room::Now);
+}
+
+#[test]
+fn stations_are_announced_as_whose_they_are() {
+    let [mut one, _] = pair();
+    assert!(one.take_newcomer() && !one.take_newcomer());
+    assert!(one.should_announce(STATION, SECOND));
+    assert!(one.announce(STATION, 1, SECOND).is_empty());
+    assert!(!one.should_announce(STATION, 2 * SECOND) && one.should_announce(STATION, 62 * SECOND));
+    let other = MacAddr([2, 0, 0, 0, 0, 8]);
+    assert!(one.announce(other, 5, SECOND).is_empty());
+    assert!(!one.should_announce(other, 62 * SECOND), "it is another node's");
+    assert_eq!((one.origin_of(STATION), one.origin_of(other)), (1, 5));
+    let (bytes, ..) = shipped(&mut one, 0).unwrap();
+    let announced: Vec<_> =
+        packets(&bytes).into_iter().map(|(from, to, frame)| (from, to, frame[6..12].to_vec())).collect();
+    assert_eq!(announced, [(1, 0, STATION.0.to_vec()), (5, 0, other.0.to_vec())]);
+}
+
+#[test]
+fn a_station_that_is_heard_plain_has_moved_unless_it_was_just_here() {
+    let [mut one, _] = pair();
+    one.learn(STATION, mac(2), 2, SECOND);
+    one.heard_plain(STATION, 2 * SECOND);
+    assert!(one.target(STATION).is_some());
+    one.heard_plain(STATION, 7 * SECOND);
+    assert_eq!(one.target(STATION), None);
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_sent_plain_frames() {
+    // Decision 28.
+    let mut wires = pair();
+    wires[0].learn(STATION, mac(2), 2, SECOND);
+    wires[0].tick(SECOND + 2 * SECOND);
+    assert!(wires[0].target(STATION).is_some());
+    wires[0].tick(SECOND + 4 * SECOND);
+    assert_eq!((wires[0].target(STATION), wires[0].target(mac(2)), wires[0].towards(2)), (None, None, None));
+    assert!(!wires[0].takes(mac(2), 1, 6 * SECOND));
+    // It comes back.
+    speak(&mut wires, 40 * SECOND);
+    speak(&mut wires, 80 * SECOND);
+    assert!(wires[0].target(mac(2)).is_some());
+}
