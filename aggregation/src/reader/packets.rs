@@ -106,7 +106,7 @@ impl Reader {
     pub fn may_run(&self) -> bool {
         let header = self.ahead.bytes(self.ahead.pos, self.stop).first_chunk::<SUBFRAME_HEADER>();
         let word = header.map_or(u32::MAX, |header| u32::from_be_bytes(*header));
-        self.left > 0 && self.prefix == 0 && word & NOT_PLAIN == 0 && word >> 16 <= HEAD as u32
+        self.left > 0 && self.prefix == 0 && word & NOT_PLAIN == 0 && (word >> 16) as usize <= HEAD
     }
 
     /// The next packet of the group, whatever it is like; `None` behind the last.
