@@ -41,6 +41,8 @@ mod worker;
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod uplink_tests;
 
 use std::fs::File;
 use std::io::Read;

@@ -128,8 +128,10 @@ impl Link {
             Self::Packet(_) | Self::Xdp(_) => config.interface().map_or(Ok(None), |interface| probe.look(interface)),
             Self::Tap(tap) => tap.look(probe, Some(last)),
             Self::Udp(socket) => match config {
-                // The way there may be gone for a while; what was known of it is good enough until it is back.
-                LinkConfig::Udp { local, peer } => Ok(Some(path_of(socket, *local, *peer).unwrap_or(last))),
+                // Without a way there it is as good as a link without a carrier.
+                LinkConfig::Udp { local, peer } => {
+                    Ok(Some(path_of(socket, *local, *peer).unwrap_or(Interface { up: false, ..last })))
+                }
                 _ => Ok(None),
             },
         }

@@ -94,11 +94,13 @@ impl UplinkLink {
         match link.open(probe, None) {
             Ok(true) => {}
             Ok(false) => log::warn!("port {name}: there is no {}", config.link),
-            Err(error) if may_pass(&error) => link.complain("busy", &error),
-            Err(source) => {
-                let (link, key) = (config.link.to_string(), config.link.key());
-                return Err(PortError::Link { port: name.to_owned(), link, key, source });
-            }
+            Err(source) => match passing_cause(&source) {
+                Some(cause) => link.complain(cause, &source),
+                None => {
+                    let (link, key) = (config.link.to_string(), config.link.key());
+                    return Err(PortError::Link { port: name.to_owned(), link, key, source });
+                }
+            },
         }
         Ok(link)
     }
@@ -133,14 +135,16 @@ impl UplinkLink {
         if self.open.is_none() && self.is_due() {
             match self.open(probe, kept.and_then(Link::keep)) {
                 Ok(_) => self.busy_looks = 0,
-                Err(error) if may_pass(&error) => {
-                    self.busy_looks += 1;
-                    self.complain("busy", &error);
-                    if self.busy_looks == EAGER_LOOKS {
-                        log::warn!("port {}: {} is still busy: another program has it", self.name, self.config.link);
+                Err(error) => match passing_cause(&error) {
+                    Some(cause) => {
+                        self.busy_looks += 1;
+                        self.complain(cause, &error);
+                        if self.busy_looks == EAGER_LOOKS {
+                            log::warn!("port {}: {} is still {cause}: {error}", self.name, self.config.link);
+                        }
                     }
-                }
-                Err(error) => self.complain("open", &error),
+                    None => self.complain("open", &error),
+                },
             }
         }
         if let Some(uplink) = self.ready.take() {
@@ -306,10 +310,14 @@ impl UplinkLink {
     }
 }
 
-/// Whether an error is one that time may heal: somebody else has it, or an address of this machine is not there yet.
-fn may_pass(error: &io::Error) -> bool {
+/// What an error is called that time may heal: somebody else has it, or an address or a way is not there yet.
+fn passing_cause(error: &io::Error) -> Option<&'static str> {
     use io::ErrorKind::{AddrInUse, AddrNotAvailable, HostUnreachable, NetworkUnreachable, ResourceBusy};
-    matches!(error.kind(), ResourceBusy | AddrInUse | AddrNotAvailable | HostUnreachable | NetworkUnreachable)
+    match error.kind() {
+        ResourceBusy | AddrInUse => Some("busy"),
+        AddrNotAvailable | HostUnreachable | NetworkUnreachable => Some("unreachable"),
+        _ => None,
+    }
 }
 
 fn state_name(state: State) -> &'static str {

@@ -29,7 +29,7 @@ const DROPS: usize = 8;
 #[derive(Debug)]
 pub(crate) struct Datagrams {
     fd: OwnedFd,
-    is_v4: bool,
+    peer: SocketAddr,
     /// What the kernel's counter of drops showed last.
     drops: AtomicU64,
 }
@@ -63,14 +63,19 @@ impl Datagrams {
         sockopt::enlarge(&fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
         rustix::net::bind(&fd, &local)?;
         rustix::net::connect(&fd, &peer)?;
-        let socket = Self { fd, is_v4, drops: AtomicU64::new(0) };
+        let socket = Self { fd, peer, drops: AtomicU64::new(0) };
         socket.forget_strangers();
         Ok(socket)
     }
 
     /// Longest UDP payload that the path takes in one piece, as far as the kernel knows.
+    ///
+    /// # Errors
+    /// There is no path now.
     pub(crate) fn path_payload(&self) -> io::Result<usize> {
-        let (level, option, headers) = if self.is_v4 {
+        // The socket keeps the path that it has found; naming the same peer once more lets it look for it again.
+        rustix::net::connect(&self.fd, &self.peer)?;
+        let (level, option, headers) = if self.peer.is_ipv4() {
             (libc::IPPROTO_IP, libc::IP_MTU, 20 + 8)
         } else {
             (libc::IPPROTO_IPV6, libc::IPV6_MTU, 40 + 8)

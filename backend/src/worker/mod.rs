@@ -7,8 +7,9 @@
 //! ([`crossconnect`]), all others by way of the burst's private windows ([`bridge`], [`egress`]); then each uplink
 //! ([`receive`]), and what other workers handed over ([`handover`]). Notifications come last: one full fence for all
 //! queues, then one look at each touched ring's event-suppression area, and one call for each uplink that sends. Between
-//! turns the mailbox is served ([`mod@mailbox`]). Nothing in a turn allocates, locks or makes a system call, except these
-//! and what concerns packets that must wait ([`park`], [`hop_park`]).
+//! turns the mailbox is served ([`mod@mailbox`]). Nothing in a turn allocates, locks or makes a system call, except these,
+//! what concerns packets that must wait ([`park`], [`hop_park`]), and uplinks without a ring of the kernel's: a tap device
+//! is asked for each frame, a UDP socket for each batch.
 
 mod aggregate;
 mod bridge;

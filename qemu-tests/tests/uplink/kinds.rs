@@ -78,6 +78,11 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn start(work: &WorkDir, kind: Kind) -> Result<Self> {
+        Self::start_with(work, kind, |_| {})
+    }
+
+    /// As [`start`](Self::start), with changes to the configuration of the nodes; the second uplink is that to the network.
+    fn start_with(work: &WorkDir, kind: Kind, change: impl Fn(&mut NodeConfig)) -> Result<Self> {
         let link = match kind {
             Kind::AfPacket => Link::create()?,
             Kind::Tap => Link::unwired()?,
@@ -98,7 +103,9 @@ impl Scene {
             }
             Kind::Udp(ip) => udp(ip.ends()),
         };
-        let config = NodeConfig { uplinks: vec![UplinkConfig::new("vm", "tap", "vm0"), up], ..NodeConfig::default() };
+        let mut config =
+            NodeConfig { uplinks: vec![UplinkConfig::new("vm", "tap", "vm0"), up], ..NodeConfig::default() };
+        change(&mut config);
         let node = Node::start_in(work, &config, &link.near)?;
         let mut scene = Self { link, guest, node, other: None };
         scene.move_tap("vm0", &scene.guest, GUEST_IP)?;
@@ -108,7 +115,9 @@ impl Scene {
                 let [near, far] = ip.ends();
                 let uplinks = vec![UplinkConfig::new("vm", "tap", "vm0"), udp([far, near])];
                 let work = WorkDir::create()?;
-                let other = Node::start_in(&work, &NodeConfig { uplinks, ..NodeConfig::default() }, &scene.link.far)?;
+                let mut config = NodeConfig { uplinks, ..NodeConfig::default() };
+                change(&mut config);
+                let other = Node::start_in(&work, &config, &scene.link.far)?;
                 scene.link.far.ip(&format!("addr add {FAR_IP}/24 dev vm0"))?;
                 scene.link.far.ip("link set vm0 up")?;
                 other.wait_up(&["vm", "up"])?;
@@ -200,7 +209,10 @@ fn exchange_datagrams(scene: &Scene) -> Result<()> {
 }
 
 fn kernels_talk(work: &WorkDir, kind: Kind) -> Result<()> {
-    let mut scene = Scene::start(work, kind)?;
+    kernels_talk_in(work, kind, Scene::start(work, kind)?)
+}
+
+fn kernels_talk_in(work: &WorkDir, kind: Kind, mut scene: Scene) -> Result<()> {
     exchange_datagrams(&scene).context("datagrams")?;
     transfer(work, &scene.link.far, &scene.guest, GUEST_IP).context("from the far end")?;
     transfer(work, &scene.guest, &scene.link.far, FAR_IP).context("to the far end")?;
@@ -255,4 +267,35 @@ fn kernels_talk_across_udp() {
 #[test]
 fn kernels_talk_across_udp_over_ipv6() {
     scenario::run(|work| kernels_talk(work, Kind::Udp(Ip::V6)));
+}
+
+const KINDS: [Kind; 6] =
+    [Kind::AfPacket, Kind::Tap, Kind::Xdp("native"), Kind::Xdp("generic"), Kind::Udp(Ip::V4), Kind::Udp(Ip::V6)];
+
+/// Workers that sleep whenever there is nothing: a wake-up that is missed would be seen.
+#[test]
+fn kernels_talk_while_workers_sleep() {
+    for kind in KINDS {
+        scenario::run(|work| {
+            let scene = Scene::start_with(work, kind, |config| config.poll = "interrupt".to_owned())?;
+            kernels_talk_in(work, kind, scene).with_context(|| format!("{kind:?}"))
+        });
+    }
+}
+
+/// What the guest's kernel left undone is done before it leaves, though another worker has the uplink.
+#[test]
+fn kernels_talk_from_worker_to_worker() {
+    for kind in KINDS {
+        scenario::run(|work| {
+            let apart = |config: &mut NodeConfig| {
+                config.more_workers = 1;
+                for (uplink, worker) in config.uplinks.iter_mut().zip(["w0", "w1"]) {
+                    uplink.extra.push_str(&format!("workers = [{worker:?}]\n"));
+                }
+            };
+            let scene = Scene::start_with(work, kind, apart)?;
+            kernels_talk_in(work, kind, scene).with_context(|| format!("{kind:?}"))
+        });
+    }
 }

@@ -11,6 +11,7 @@
 //! | `tunnel.rs` | a kernel's VXLAN device and a guest that speaks VXLAN |
 //! | `policy.rs` | a kernel's VXLAN device and policy that speaks VXLAN |
 //! | `frames.rs` | two nodes, joined by their uplinks: every frame arrives as it was |
+//! | `udp.rs` | paths of datagrams: peers, strangers, a way that changes |
 //! | `xdp.rs` | AF_XDP sockets that are busy, lose their interface, or are full |
 //! | `station.rs` | a guest in this process |
 
@@ -22,6 +23,7 @@ mod policy;
 mod station;
 mod tap;
 mod tunnel;
+mod udp;
 mod xdp;
 
 use std::time::Duration;

@@ -46,13 +46,22 @@ impl Station {
     pub(crate) fn receive(&mut self, what: &str, mut wanted: impl FnMut(&[u8]) -> bool) -> Result<Vec<u8>> {
         let start = Instant::now();
         loop {
-            while let Some(frame) = self.arrived.pop_front() {
-                if wanted(&frame) {
-                    return Ok(frame);
-                }
+            if let Some(frame) = self.try_receive(&mut wanted)? {
+                return Ok(frame);
             }
             if start.elapsed() > SOON {
                 bail!("waited in vain for {what}");
+            }
+        }
+    }
+
+    /// As [`receive`](Self::receive), if one comes within some milliseconds.
+    pub(crate) fn try_receive(&mut self, mut wanted: impl FnMut(&[u8]) -> bool) -> Result<Option<Vec<u8>>> {
+        loop {
+            while let Some(frame) = self.arrived.pop_front() {
+                if wanted(&frame) {
+                    return Ok(Some(frame));
+                }
             }
             let arrived = &mut self.arrived;
             let taken = self.port.receive_burst(64, |received| {
@@ -62,6 +71,7 @@ impl Station {
             })?;
             if taken == 0 {
                 self.port.wait(Duration::from_millis(10));
+                return Ok(None);
             }
         }
     }

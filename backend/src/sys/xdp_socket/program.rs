@@ -258,8 +258,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_program_is_what_a_compiler_makes_of_it() {
-        // clang -O2 of `return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);`, map 7.
+    fn the_program_is_these_bytes() {
+        // `return bpf_redirect_map(&sockets, ctx->rx_queue_index, XDP_PASS);`, map 7.
         let bytes: Vec<u8> = instructions(7)
             .iter()
             .flat_map(|step| {
