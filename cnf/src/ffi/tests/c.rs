@@ -91,7 +91,7 @@ fn bytes(number: u16) -> Vec<u8> {
 fn exchange(from: &mut End, to: &mut End, count: u16, metas: Option<fn(u16) -> Meta>) {
     let (mut sent, mut received, mut burst) = (0, 0, Burst::new());
     until("all packets", || {
-        let meta = metas.map_or(Meta::default(), |meta| meta(sent));
+        let meta = metas.map_or_else(Meta::default, |meta| meta(sent));
         while sent < count && sent - received < 100 && from.queues[0].send(Packet { bytes: &bytes(sent), meta }) {
             sent += 1;
             if metas.is_some() {
