@@ -213,13 +213,8 @@ fn rings_that_cannot_go_on_are_made_anew() {
     mirror.stop();
     assert!(matches!(event(&mut link, &mut queues), Event::Down(Loss::Disconnected)));
     let mirror = Mirror::listen(&socket, Offer::new(ALL & !VIRTIO_F_IN_ORDER, 1), Fault::None);
-    let changed = loop {
-        match event(&mut link, &mut queues) {
-            Event::NotYet { error, .. } => break error,
-            other => panic!("{other}"),
-        }
-    };
-    assert!(matches!(changed, AttachError::Changed { .. }), "{changed}");
+    let Event::NotYet { error, .. } = event(&mut link, &mut queues) else { panic!("it fits") };
+    assert!(matches!(error, AttachError::Changed { .. }), "{error}");
     mirror.stop();
     let mirror = Mirror::listen(&socket, Offer::new(ALL & !VIRTIO_F_IN_ORDER, 1), Fault::None);
     until_up(&mut link, &mut queues);
