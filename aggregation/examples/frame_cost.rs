@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use aggregation::{Format, GroupKey, Item, Limits, Meta, Piece, Reader, Splice, Writer, wire};
 
-const ROUNDS: usize = 61;
-const FRAMES: usize = 64;
+const ROUNDS: usize = 301;
+const FRAMES: usize = 16;
 const MAX_BYTES: usize = 9000;
 
 fn main() {
@@ -53,7 +53,7 @@ fn packets(len: usize, run: usize) {
     let total = per_frame * FRAMES;
     let write = median(total, || {
         let mut n = 0;
-        for sequence in 0..64 {
+        for sequence in 0..16 {
             n += fill(&mut writer);
             black_box(writer.finish(sequence));
         }
@@ -121,7 +121,7 @@ fn groups(each: usize) {
     let mut reader = Reader::default();
     let mut splice = Splice::new();
     let named = median(total, || {
-        for sequence in 0..64 {
+        for sequence in 0..16 {
             splice.begin(&format);
             reader.begin(&frame, 0, &Limits::NONE).expect("a good frame");
             while let Some(Ok(group)) = reader.next_group(&frame) {
@@ -138,7 +138,7 @@ fn groups(each: usize) {
         }
     });
     let copied = median(total, || {
-        for sequence in 0..64 {
+        for sequence in 0..16 {
             writer.begin(&format);
             reader.begin(&frame, 0, &Limits::NONE).expect("a good frame");
             while let Some(Ok(group)) = reader.next_group(&frame) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What a side can take, and what two sides have in common.
 
-use crate::wire;
+use crate::{Format, Limits, wire};
 
 /// What a side can take, and is ready to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,6 +134,35 @@ impl Offer {
     }
 }
 
+impl Grant {
+    /// What frames to the peer may be like, written at this stage.
+    #[must_use]
+    pub const fn format(&self, stage: u8) -> Format {
+        Format {
+            max_bytes: self.max_bytes,
+            max_packets: self.max_packets as u32,
+            stage,
+            check: self.features.has(Features::CHECK),
+            group_crc: self.features.has(Features::GROUP_CRC),
+            template: self.features.has(Features::TEMPLATE),
+        }
+    }
+
+    /// What is taken from the peer: what it may send, and no TLVs. Check words are compared if they were agreed on, so they should not be
+    /// offered on memory links.
+    #[must_use]
+    pub const fn limits(&self) -> Limits {
+        let check_required = self.features.has(Features::CHECK);
+        Limits {
+            frame: self.max_bytes,
+            packets: self.max_packets as u32,
+            verify: check_required || self.features.has(Features::GROUP_CRC),
+            check_required,
+            ..Limits::NONE
+        }
+    }
+}
+
 /// A peer cannot make us send KEEPALIVEs more often than this.
 const SHORTEST_KEEPALIVE_MS: u16 = 10;
 
@@ -152,7 +181,7 @@ mod tests {
     };
 
     #[test]
-    fn a_grant_is_the_least_of_both() {
+    fn decision_27_a_grant_is_the_least_of_both() {
         let b = Offer {
             versions: (0, 2),
             encapsulations: 3,
@@ -174,6 +203,22 @@ mod tests {
         assert_eq!(A.grant(&b), Some(wanted));
         assert_eq!(b.grant(&A), Some(wanted), "both sides find the same");
         assert_eq!(b.grant(&b).map(|grant| grant.max_bytes), Some(65_535));
+    }
+
+    #[test]
+    fn decision_27_frames_are_written_and_taken_as_granted() {
+        for features in [Features::default(), Features::CHECK, Features::GROUP_CRC, Features::TEMPLATE] {
+            let grant = Offer { features, ..A }.grant(&A).unwrap();
+            let format = grant.format(2);
+            assert_eq!((format.max_bytes, format.max_packets, format.stage), (9000, 100, 2));
+            let found = (format.check, format.group_crc, format.template);
+            let has = |other| features == other;
+            assert_eq!(found, (has(Features::CHECK), has(Features::GROUP_CRC), has(Features::TEMPLATE)));
+            let limits = grant.limits();
+            assert_eq!((limits.frame, limits.packets), (9000, 100));
+            assert_eq!(limits.check_required, format.check);
+            assert_eq!(limits.verify, format.check || format.group_crc);
+        }
     }
 
     #[test]

@@ -256,6 +256,8 @@ fn stations_on_a_shared_wire_find_each_other_and_late_ones() {
     net.stations[3].alive = false;
     net.run(10 * S);
     assert!((0..3).all(|i| (0..3).filter(|j| *j != i).all(|j| net.is_up(i, j))));
+    // To everybody at first and after a second, and one to each of the others.
+    assert!(net.stations[..3].iter().all(|s| s.link.counters().sent[0] <= 4));
     net.restart(3);
     net.run(10 * MS);
     assert!(net.all_up());
@@ -310,6 +312,66 @@ fn frames_that_come_back_are_no_peer() {
     let (_, len) = link.poll_transmit(0, &mut to).unwrap();
     link.handle(1, &to[..len], 0, |event| panic!("{event:?}")).unwrap();
     assert_eq!((link.peers().count(), link.counters().reflected), (0, 1));
+}
+
+/// A peer's control frame, as it is on the wire.
+fn from_peer(message: Message, session: u32, peer_session: u32) -> Vec<u8> {
+    let greets = matches!(message, Message::Hello | Message::HelloAck);
+    let offer = greets.then(offer);
+    let control = Control { message, node: 2, session, peer_session, offer, name: &[], reason: None };
+    let mut to = [0; MAX_CONTROL];
+    let len = control.write(0, &mut to);
+    to[..len].to_vec()
+}
+
+#[test]
+fn late_frames_of_a_former_session_change_nothing() {
+    let own = config(1, Announce::Never).session;
+    let mut link = Link::new(config(1, Announce::Never), 0);
+    let mut events = Vec::new();
+    for (message, session) in [(Message::Hello, 7), (Message::HelloAck, 7), (Message::Hello, 8), (Message::HelloAck, 8)]
+    {
+        link.handle(2, &from_peer(message, session, own), MS, |event| events.push(event)).unwrap();
+    }
+    let up = link.peer(2).and_then(Peer::may_send).copied();
+    assert!(up.is_some() && matches!(events[2], Event::Down { why: Down::Restarted, .. }), "{events:?}");
+    for message in [Message::Hello, Message::HelloAck, Message::Keepalive, Message::Bye] {
+        let before = link.counters().stale;
+        link.handle(2, &from_peer(message, 7, own), S, |event| panic!("{event:?}")).unwrap();
+        assert_eq!(link.counters().stale, before + 1, "{message:?}");
+    }
+    // Three keepalives later nothing of it can still be on its way.
+    link.heard(2, 3 * S);
+    link.handle(2, &from_peer(Message::Hello, 7, own), 3 * S + MS, |event| events.push(event)).unwrap();
+    assert!(matches!(events[events.len() - 2], Event::Down { why: Down::Restarted, .. }), "{events:?}");
+}
+
+#[test]
+fn an_ack_must_name_our_session_and_have_been_asked_for() {
+    let own = config(1, Announce::Never).session;
+    let mut link = Link::new(config(1, Announce::Never), 0);
+    link.handle(2, &from_peer(Message::HelloAck, 7, own), 0, |event| panic!("{event:?}")).unwrap();
+    link.handle(2, &from_peer(Message::Hello, 7, 0), 0, |_| ()).unwrap();
+    for session in [0, own + 1] {
+        link.handle(2, &from_peer(Message::HelloAck, 7, session), 0, |event| panic!("{event:?}")).unwrap();
+    }
+    assert_eq!(link.counters().stale, 3);
+    assert!(link.peer(2).is_some_and(|peer| peer.may_send().is_none()));
+    link.handle(2, &from_peer(Message::HelloAck, 7, own), 0, |_| ()).unwrap();
+    assert!(link.peer(2).is_some_and(|peer| peer.may_send().is_some()));
+}
+
+#[test]
+fn a_stranger_is_answered_once_for_all_that_it_sent() {
+    let mut link = Link::new(config(1, Announce::Never), 0);
+    for _ in 0..5 {
+        link.handle(2, &from_peer(Message::Keepalive, 7, 1), 0, |event| panic!("{event:?}")).unwrap();
+    }
+    let mut to = [0; MAX_CONTROL];
+    let (address, len) = link.poll_transmit(0, &mut to).unwrap();
+    let bye = Control::parse(&to[..len]).unwrap();
+    assert_eq!((address, bye.message, bye.peer_session, bye.reason), (2, Message::Bye, 7, Some(Reason::NoSession)));
+    assert_eq!((link.poll_transmit(S, &mut to), link.timeout()), (None, None));
 }
 
 #[test]
@@ -402,19 +464,21 @@ proptest! {
         prop_assert!(net.all_up());
         prop_assert_eq!(downs(&net), before, "and it stays so");
     }
+}
 
-    /// Loss of every tenth frame does not end a session for long: three keepalives in a row are lost seldom.
-    #[test]
-    fn a_lossy_link_is_up_nearly_always(seed in any::<u64>()) {
+/// Loss of every tenth frame does not end a session for long: three keepalives in a row are lost seldom.
+#[test]
+fn a_lossy_link_is_up_nearly_always() {
+    let mut up = 0;
+    for seed in 1..=20 {
         let mut net = Net::pair();
         net.random = seed;
         net.loss = 26;
         net.run(60 * S);
-        let mut up = 0;
-        for _ in 0..1000 {
+        for _ in 0..500 {
             net.run(S);
             up += usize::from(net.is_up(0, 1)) + usize::from(net.is_up(1, 0));
         }
-        prop_assert!(up > 1900, "{} of 2000", up);
     }
+    assert!(up > 19_000, "{up} of 20000");
 }

@@ -103,8 +103,11 @@ impl Reader {
         if at.saturating_add(GROUP_HEADER) > self.end {
             return None;
         }
-        let mut bytes = [0; GROUP_HEADER];
         let held = self.ahead.held(at, GROUP_HEADER);
+        if let Some(bytes) = held.first_chunk() {
+            return Some(*bytes);
+        }
+        let mut bytes = [0; GROUP_HEADER];
         let (here, there) = bytes.split_at_mut_checked(held.len())?;
         here.copy_from_slice(held);
         let whole = there.is_empty() || source.read(at.saturating_add(held.len()), there) == there.len();
@@ -139,6 +142,13 @@ impl Reader {
         let tlvs_at = at.saturating_add(header.header_len);
         let template = if header.template { TEMPLATE } else { 0 };
         let room = header.tlv_len.saturating_add(template);
+        if room == 0 {
+            self.ahead.seek(tlvs_at);
+            self.prefix = 0;
+            self.left = header.packets;
+            self.enter_packets();
+            return Ok(*header);
+        }
         if header.tlv_len > 0 && header.tlv_len > self.limits.tlv_bytes.saturating_add(crate::wire::GROUP_CRC)
             || room > self.ahead.capacity()
         {

@@ -17,6 +17,8 @@ use crate::wire::{SUBFRAME_HEADER, TEMPLATE};
 pub(crate) const ROOM: usize = TEMPLATE;
 /// Bytes read at once while packets are long: a sub-frame's head, its extensions, and the next one's header.
 const SHORT: usize = HEAD + 64;
+/// Whoever skips more bytes than this goes on to do so.
+const FAR: usize = 512;
 /// Bytes read at once to begin with: the common header, a group header and then some.
 const LITTLE: usize = 64;
 
@@ -87,8 +89,11 @@ impl LookAhead {
             self.pos = index;
         } else {
             // What is in between is never read.
+            let skipped = index.saturating_sub(self.end);
             self.begin(at, self.limit);
-            self.step = SHORT;
+            if skipped > FAR {
+                self.step = SHORT;
+            }
         }
     }
 

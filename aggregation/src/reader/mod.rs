@@ -22,7 +22,7 @@ mod packets;
 #[cfg(test)]
 mod tests;
 
-use crate::wire::{ETHERNET, GROUP_HEADER, HEADER};
+use crate::wire::{ETHERNET, GROUP_HEADER, HEADER, SUBFRAME_HEADER};
 use crate::{Cause, GroupHeader, Header, Meta, Source, TlvSet};
 use look_ahead::LookAhead;
 
@@ -235,19 +235,24 @@ impl Reader {
     /// The next item of the frame, `None` at its end.
     #[inline]
     pub fn next<S: Source + ?Sized>(&mut self, source: &S) -> Option<Item<'_>> {
-        match self.step() {
-            Some((from, len)) => {
-                let head = self.ahead.bytes_mut(from, from.saturating_add(len));
-                // At most HEAD bytes.
-                let len = u32::try_from(len).unwrap_or_default();
-                Some(Item::Packet(Packet { head, len, rest_at: 0, meta: Meta::NONE }))
-            }
-            None => self.advance(source),
+        if let Some((from, len)) = self.step() {
+            let head = self.ahead.bytes_mut(from, from.saturating_add(len));
+            // At most HEAD bytes.
+            let len = u32::try_from(len).unwrap_or_default();
+            return Some(Item::Packet(Packet { head, len, rest_at: 0, meta: Meta::NONE }));
         }
+        self.advance(source)
     }
 
-    #[cold]
+    #[inline(never)]
     fn advance<S: Source + ?Sized>(&mut self, source: &S) -> Option<Item<'_>> {
+        let at = self.ahead.at();
+        if let Some((from, len)) = self.step_long() {
+            let head = self.ahead.bytes_mut(from, from.saturating_add(HEAD));
+            let rest_at = at.saturating_add(SUBFRAME_HEADER.saturating_add(HEAD)).saturating_sub(self.prefix);
+            let len = u32::try_from(len).unwrap_or(u32::MAX);
+            return Some(Item::Packet(Packet { head, len, rest_at, meta: Meta::NONE }));
+        }
         // In a loop that returns borrows the compiler would think every round borrowed.
         let found = loop {
             match self.phase {

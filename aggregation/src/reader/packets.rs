@@ -43,6 +43,35 @@ impl Reader {
         Some((first.wrapping_sub(self.prefix), len.wrapping_add(self.prefix)))
     }
 
+    /// Takes a packet that is longer than its head, and otherwise plain, if its head is in the look-ahead: where that is there, and the
+    /// packet's length.
+    #[inline]
+    pub(super) fn step_long(&mut self) -> Option<(usize, usize)> {
+        let left = self.left.checked_sub(1)?;
+        let pos = self.ahead.pos;
+        let (&[b0, b1, b2, b3], body) = self.ahead.bytes(pos, self.stop).split_first_chunk::<SUBFRAME_HEADER>()?;
+        let len = usize::from(u16::from_be_bytes([b0, b1]));
+        let head = HEAD.wrapping_sub(self.prefix);
+        // Offsets in the source are those of a frame of at most 65,535 bytes in something that has a length.
+        let end = self.ahead.at().saturating_add(SUBFRAME_HEADER.wrapping_add(padded(len)));
+        let plain = u32::from_be_bytes([b0, b1, b2, b3]) & NOT_PLAIN == 0;
+        if !plain || len <= head || head > body.len() || end > self.group_end {
+            return None;
+        }
+        let first = pos.wrapping_add(SUBFRAME_HEADER);
+        let from = first.wrapping_sub(self.prefix);
+        if self.prefix != 0 {
+            self.ahead.bytes_mut(from, first).copy_from_slice(&self.template);
+        }
+        self.left = left;
+        if len > LONG {
+            self.ahead.expect_long();
+        }
+        self.ahead.seek(end);
+        self.bound();
+        Some((from, len.wrapping_add(self.prefix)))
+    }
+
     /// Hands up to `most` plain packets that are wholly in the look-ahead to `each`, and says how many. 0 means that something
     /// else comes, or that more has to be read: [`next`](Self::next) knows. Their bytes are private and may be edited.
     #[inline]

@@ -39,6 +39,9 @@ impl Source for Once<'_> {
     }
 }
 
+const PLAIN: Format =
+    Format { max_bytes: 65_535, max_packets: 1000, stage: 1, check: false, group_crc: false, template: false };
+
 /// What is to be found of what was written: groups that are entered anew because the key comes back are the writer's affair.
 fn wanted(parts: &[Part]) -> Found {
     let mut found = Found::default();
@@ -109,6 +112,37 @@ proptest! {
         }
         prop_assert_eq!(at, frame.len());
         prop_assert_eq!(source.again.get(), 0);
+    }
+
+    /// Runs of plain packets are taken over as they are.
+    #[test]
+    fn runs_are_copied_whole(lens in vec(14_usize..300, 1..80), most in 1_usize..20) {
+        let key = aggregation::GroupKey { origin: 1, destination: 2, class: 3 };
+        let mut writer = Writer::new(65_535, 0);
+        writer.begin(&PLAIN);
+        for len in &lens {
+            prop_assert!(writer.push(key, &vec![len.to_le_bytes()[0]; *len], 0, |_| (), &aggregation::Meta::NONE));
+        }
+        let frame = writer.finish(5).to_vec();
+        let mut reader = Reader::default();
+        reader.begin(&frame, 0, &Limits::NONE).unwrap();
+        writer.begin(&PLAIN);
+        let mut runs = 0;
+        while let Some(item) = reader.next(&frame) {
+            if let Item::Packet(packet) = item {
+                let rest = packet.len as usize - packet.head.len();
+                let tail = |to: &mut [u8]| assert_eq!(frame.read(packet.rest_at, to), to.len());
+                prop_assert!(writer.push(key, packet.head, rest, tail, &packet.meta));
+            }
+            if let Some(run) = reader.run(most) {
+                prop_assert!(usize::from(run.packets()) <= most);
+                prop_assert!(writer.push_run(key, run.bytes(), run.packets()));
+                runs += 1;
+            }
+        }
+        prop_assert_eq!(writer.finish(5), &frame);
+        // The first one is taken by `next`, which is what reads ahead.
+        prop_assert!(runs > 0 || lens.len() == 1 || lens.iter().any(|len| *len > 256));
     }
 
     /// Stopping anywhere and skipping the rest of a group leads to the next group.
@@ -218,8 +252,9 @@ proptest! {
     }
 }
 
+/// Decision 26: TLVs that are not allowed are taken out; and all limits.
 #[test]
-fn what_is_beyond_the_limits_is_counted() {
+fn decision_26_what_is_beyond_the_limits_is_counted() {
     let key = |destination| aggregation::GroupKey { origin: 1, destination, class: 0 };
     let mut writer = Writer::new(9000, 0);
     let format = Format { max_bytes: 9000, max_packets: 99, stage: 1, check: false, group_crc: false, template: false };
