@@ -148,6 +148,9 @@ impl Queue {
     #[inline]
     pub fn send<'a>(&mut self, packet: impl Into<Packet<'a>>) -> bool {
         let packet = packet.into();
+        if self.port.is_none() {
+            self.look();
+        }
         let Some(port) = &mut self.port else { return false };
         let (plain, counters) = (&mut self.plain, &mut self.counters);
         let taken = match &mut self.aggregates {
