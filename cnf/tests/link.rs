@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use cnf::{AttachError, Backoff, Burst, Event, EventFd, Link, LinkConfig, Loss, Queue, Role, wait_any};
 use mirror::{ALL, Fault, Mirror};
 use tempfile::TempDir;
+use vhost_user::features::VIRTIO_F_IN_ORDER;
 use vhost_user::{Offer, Order};
 use virtqueue::RingKind;
 
@@ -175,6 +176,52 @@ fn a_backend_that_comes_back_is_attached_again() {
             mirror.wait();
         }
     }
+}
+
+/// A port that its queue had not picked up when the backend was lost is not picked up afterwards.
+#[test]
+fn a_port_of_a_lost_backend_is_not_picked_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    config.device.queue_pairs = 2;
+    let socket = config.device.socket.clone();
+    let (mut link, mut queues) = Link::open(config).unwrap();
+    let mirror = Mirror::listen(&socket, Offer::new(ALL, 2), Fault::None);
+    until_up(&mut link, &mut []);
+    // The first call that a queue gets may be one to send.
+    assert!(queues[0].send(&*packet(0)));
+    mirror.stop();
+    assert!(matches!(event(&mut link, &mut []), Event::Down(Loss::Disconnected)));
+    queues[1].flush();
+    assert!(queues[0].is_up() && !queues[1].is_up());
+    let mirror = Mirror::listen(&socket, Offer::new(ALL, 2), Fault::None);
+    until_up(&mut link, &mut queues);
+    queues.iter_mut().for_each(|queue| echo(queue, 50));
+    drop(link);
+    mirror.wait();
+}
+
+/// Rings that were to go on cannot, because the backend that came back offers other ones: they are made anew.
+#[test]
+fn rings_that_cannot_go_on_are_made_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut config = config(&dir);
+    (config.device.rings, config.device.order) = (RingKind::Split, Order::Qemu);
+    let socket = config.device.socket.clone();
+    let mirror = Mirror::listen(&socket, Offer::new(ALL, 1), Fault::None);
+    let (mut link, mut queues) = Link::attach(config).unwrap();
+    echo(&mut queues[0], 100);
+    mirror.stop();
+    assert!(matches!(event(&mut link, &mut queues), Event::Down(Loss::Disconnected)));
+    let mirror = Mirror::listen(&socket, Offer::new(ALL & !VIRTIO_F_IN_ORDER, 1), Fault::None);
+    let Event::NotYet { error, .. } = event(&mut link, &mut queues) else { panic!("it fits") };
+    assert!(matches!(error, AttachError::Changed { .. }), "{error}");
+    mirror.stop();
+    let mirror = Mirror::listen(&socket, Offer::new(ALL & !VIRTIO_F_IN_ORDER, 1), Fault::None);
+    until_up(&mut link, &mut queues);
+    echo(&mut queues[0], 100);
+    drop(link);
+    mirror.wait();
 }
 
 #[test]

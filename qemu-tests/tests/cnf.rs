@@ -165,7 +165,8 @@ fn outlive(options: &[&str]) {
 
 #[test]
 fn generated_packets_come_back() {
-    for options in [&[][..], &["--busy", "--split"][..], &["--ring-size", "1000", "--queues", "2"][..]] {
+    let with_two_queues = ["--ring-size", "1000", "--queues", "2"];
+    for options in [&[][..], &["--busy", "--split"][..], &with_two_queues[..], &["--aggregate"][..]] {
         scenario::run(|work| {
             let mut config = NodeConfig::bridge(&["gen", "echo"]);
             config.ports.iter_mut().for_each(|port| port.queues = 2);

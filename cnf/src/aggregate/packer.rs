@@ -92,15 +92,8 @@ impl Packer {
         if max_bytes < FRONT + 2 * LEAST {
             return;
         }
-        let has = |feature| grant.features.has(feature);
-        self.format = Format {
-            max_bytes,
-            max_packets: self.config.tx_aggr_max_frames.min(u32::from(grant.max_packets)).max(1),
-            check: has(Features::CHECK),
-            group_crc: has(Features::GROUP_CRC),
-            template: has(Features::TEMPLATE),
-            stage: STAGE,
-        };
+        let max_packets = self.config.tx_aggr_max_frames.min(u32::from(grant.max_packets)).max(1);
+        self.format = Format { max_bytes, max_packets, ..grant.format(STAGE) };
         self.features = Some(grant.features);
         self.waiting.set_knobs(Knobs {
             tx_aggr_max_bytes: max_bytes.saturating_sub(FRONT),

@@ -10,7 +10,7 @@ use cnf::{Event, Link};
 use crate::SHUNT_CNF_VERSION;
 use crate::config::{parse, shunt_cnf_config};
 use crate::error::{Failure, guard};
-use crate::pointer::{Structure, handle, put, write};
+use crate::pointer::{Structure, handle, put, read, write};
 use crate::queue::shunt_cnf_queue;
 
 /// Nothing happened.
@@ -108,6 +108,11 @@ pub unsafe extern "C" fn shunt_cnf_tend(link: *mut shunt_cnf_link, event: *mut s
     guard(|| {
         // SAFETY: the caller's promise.
         let link = unsafe { handle(link) }?;
+        if !event.is_null() {
+            // One that cannot be written is refused before anything is lost.
+            // SAFETY: the caller's promise.
+            unsafe { read(event.cast_const()) }?;
+        }
         let happened = link.link.tend();
         let kind = match &happened {
             None => SHUNT_CNF_NOTHING,

@@ -252,10 +252,8 @@ impl Link {
             self.state = State::Recalling(device);
         }
         for slot in &self.slots {
-            let mut shared = slot.lock();
-            // One that was not picked up is ours already.
-            shared.recalled = shared.lent;
-            drop(shared);
+            // One that was not picked up is not to be, any more.
+            slot.lock().recalled = true;
             slot.tell_queue();
         }
         if self.slots.iter().all(|slot| !slot.lock().lent) {
@@ -290,7 +288,11 @@ impl Link {
             Ok(()) => Event::Up,
             Err(error) => {
                 let again_in = match &mut self.state {
-                    State::Down { failures, next, .. } => {
+                    State::Down { failures, next, kept } => {
+                        // Rings that cannot go on are made anew at the next attempt.
+                        if matches!(error, AttachError::Changed { .. }) {
+                            *kept = Kept::default();
+                        }
                         *failures = failures.saturating_add(1);
                         let wait = self.backoff.after(*failures);
                         *next = Instant::now() + wait;

@@ -122,9 +122,8 @@ impl Queue {
         counters
     }
 
-    /// Fills `burst` with what has arrived, in its order, and says how many packets that is: no more than some hundred
-    /// where they arrive one by one, and no more than one aggregate's on top of that where they do not. What was in the
-    /// burst is forgotten.
+    /// Fills `burst` with what has arrived, in its order, and says how many packets that is: at most 64 where they arrive
+    /// one by one, and what eight aggregates hold on top of 256 where they do not. What was in the burst is forgotten.
     pub fn receive(&mut self, burst: &mut Burst) -> usize {
         burst.clear();
         self.look();
@@ -148,6 +147,9 @@ impl Queue {
     #[inline]
     pub fn send<'a>(&mut self, packet: impl Into<Packet<'a>>) -> bool {
         let packet = packet.into();
+        if self.port.is_none() {
+            self.look();
+        }
         let Some(port) = &mut self.port else { return false };
         let (plain, counters) = (&mut self.plain, &mut self.counters);
         let taken = match &mut self.aggregates {

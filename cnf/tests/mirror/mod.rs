@@ -92,15 +92,7 @@ impl Mirror {
         let thread = thread::spawn(move || {
             let stream = meet(());
             stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
-            let mut backend = Backend {
-                connection: BackendConnection::new(offer),
-                stream,
-                fault,
-                memory: Arc::new(MemoryMap::empty()),
-                pairs: Vec::new(),
-                bells: Vec::new(),
-                seen: Seen::default(),
-            };
+            let mut backend = Backend::new(stream, offer, fault);
             while !told.load(Relaxed) && backend.turn() {}
             backend.seen
         });
@@ -119,7 +111,8 @@ impl Mirror {
     }
 }
 
-struct Backend {
+/// One connection, and the rings that came with it.
+pub(crate) struct Backend {
     connection: BackendConnection<OwnedFd>,
     stream: UnixStream,
     fault: Fault,
@@ -137,11 +130,32 @@ struct Pair {
 }
 
 impl Backend {
+    pub(crate) fn new(stream: UnixStream, offer: Offer, fault: Fault) -> Self {
+        Self {
+            connection: BackendConnection::new(offer),
+            stream,
+            fault,
+            memory: Arc::new(MemoryMap::empty()),
+            pairs: Vec::new(),
+            bells: Vec::new(),
+            seen: Seen::default(),
+        }
+    }
+
     /// Serves the socket, then the rings; false when it is over.
     fn turn(&mut self) -> bool {
+        let goes_on = self.serve(self.pairs.is_empty());
+        if goes_on {
+            self.reflect();
+        }
+        goes_on
+    }
+
+    /// Serves the socket; false when it is over.
+    pub(crate) fn serve(&mut self, wait: bool) -> bool {
         let mut buffer = vec![0; self.connection.wanted().max(1)];
         let mut fds = Vec::new();
-        match receive(&self.stream, &mut buffer, &mut fds, self.pairs.is_empty()) {
+        match receive(&self.stream, &mut buffer, &mut fds, wait) {
             Ok(0) => {
                 self.seen.closed = true;
                 return false;
@@ -161,8 +175,25 @@ impl Backend {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::yield_now(),
             Err(_) => return false,
         }
-        self.reflect();
         true
+    }
+
+    /// Whether all rings of so many pairs run.
+    pub(crate) fn runs(&self, pairs: usize) -> bool {
+        self.pairs.len() == pairs && self.pairs.iter().all(|pair| pair.rx.is_some() && pair.tx.is_some())
+    }
+
+    /// Gives another one what the front end sent, as far as there is room, pair by pair.
+    pub(crate) fn pass_to(&mut self, other: &mut Self) {
+        for (index, (from, to)) in self.pairs.iter_mut().zip(&mut other.pairs).enumerate() {
+            let (Some(tx), Some(rx)) = (&mut from.tx, &mut to.rx) else { continue };
+            forward(tx, rx, 64).unwrap();
+            rx.publish();
+            tx.publish();
+            full_fence();
+            ring(&other.bells, 2 * index, rx.should_notify());
+            ring(&self.bells, 2 * index + 1, tx.should_notify());
+        }
     }
 
     fn act(&mut self, action: Action<OwnedFd>) {
@@ -231,11 +262,8 @@ impl Backend {
             rx.publish();
             tx.publish();
             full_fence();
-            for (vring, wanted) in [(2 * index, rx.should_notify()), (2 * index + 1, tx.should_notify())] {
-                if let Some(Some(bell)) = self.bells.get(vring).filter(|_| wanted) {
-                    rustix::io::write(bell, &1u64.to_ne_bytes()).unwrap();
-                }
-            }
+            ring(&self.bells, 2 * index, rx.should_notify());
+            ring(&self.bells, 2 * index + 1, tx.should_notify());
         }
     }
 
@@ -253,6 +281,12 @@ impl Backend {
         }
         // A front end that has gone is seen by the next receive.
         let _ = sendmsg(&self.stream, &[io::IoSlice::new(&frame.bytes)], &mut control, SendFlags::NOSIGNAL);
+    }
+}
+
+fn ring(bells: &[Option<OwnedFd>], vring: usize, wanted: bool) {
+    if let Some(Some(bell)) = bells.get(vring).filter(|_| wanted) {
+        rustix::io::write(bell, &1u64.to_ne_bytes()).unwrap();
     }
 }
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Programs in C, built with gcc against the library as it is shipped, at a real node: the example between two links,
-//! with aggregation and without, also while the node is started again; and calls that must be refused.
+//! Programs in C, built with gcc against the library as it is shipped. At a real node: the example between two links,
+//! with aggregation and without, also while the node is started again; and calls that must be refused. Across wires that
+//! know nothing of aggregation: what travels with packets.
 
-#[path = "../../../tests/node/mod.rs"]
 mod node;
+#[path = "../../../tests/wires/mod.rs"]
+mod wires;
 
 use std::ffi::OsString;
 use std::io::Read;
@@ -12,8 +14,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
 use cnf::{Aggregation, Burst, Checksum, Event, LinkConfig, Meta, Offload, Packet};
-use node::{End, Wires, until};
+use node::Wired;
 use tempfile::TempDir;
+use wires::{End, Wires, until};
 
 /// The root of the workspace.
 fn root() -> PathBuf {
@@ -91,7 +94,7 @@ fn bytes(number: u16) -> Vec<u8> {
 fn exchange(from: &mut End, to: &mut End, count: u16, metas: Option<fn(u16) -> Meta>) {
     let (mut sent, mut received, mut burst) = (0, 0, Burst::new());
     until("all packets", || {
-        let meta = metas.map_or(Meta::default(), |meta| meta(sent));
+        let meta = metas.map_or_else(Meta::default, |meta| meta(sent));
         while sent < count && sent - received < 100 && from.queues[0].send(Packet { bytes: &bytes(sent), meta }) {
             sent += 1;
             if metas.is_some() {
@@ -132,7 +135,7 @@ fn the_example_forwards() {
     {
         let dir = tempfile::tempdir().unwrap();
         let program = build("cnf/examples/c/l2fwd.c", &dir, shared);
-        let mut wires = Wires::start(2, 1);
+        let mut wires = Wired::start(2, 1);
         let running = Running::start(&program, &[&wires.socket("b0"), &wires.socket("b1")], options);
         let [mut left, mut right] = ["a0", "a1"].map(|port| {
             let config = LinkConfig::new(wires.socket(port));
@@ -143,11 +146,6 @@ fn the_example_forwards() {
         settle(&mut [&mut left, &mut right], aggregate, 0);
         exchange(&mut left, &mut right, 5000, None);
         exchange(&mut right, &mut left, 2000, None);
-        if aggregate {
-            // What arrives with a packet leaves with it, C or not.
-            let flow = |number: u16| Meta { flow: Some(0x8000_0000 | u32::from(number)), ..Meta::default() };
-            exchange(&mut left, &mut right, 200, Some(flow));
-        }
         // The node goes and comes back; the program attaches again.
         wires.restart();
         settle(&mut [&mut left, &mut right], aggregate, 1);
@@ -158,6 +156,19 @@ fn the_example_forwards() {
         let packed = text.lines().filter(|line| !line.contains(" 0 in aggregates")).count();
         assert_eq!(packed, if aggregate { 2 } else { 0 }, "{text}");
     }
+}
+
+/// What arrives with a packet leaves with it, C or not.
+#[test]
+fn what_travels_with_a_packet_goes_through_c() {
+    let dir = tempfile::tempdir().unwrap();
+    let program = build("cnf/examples/c/l2fwd.c", &dir, true);
+    let wires = Wires::start(2, 1);
+    let _running = Running::start(&program, &[&wires.socket("b0"), &wires.socket("b1")], &["-a"]);
+    let [mut left, mut right] =
+        ["a0", "a1"].map(|port| End::attach(LinkConfig::new(wires.socket(port)).aggregate(Aggregation::default())));
+    settle(&mut [&mut left, &mut right], true, 0);
+    exchange(&mut left, &mut right, 300, Some(|number| Meta { flow: Some(!u32::from(number)), ..Meta::default() }));
 }
 
 /// A packet that the example's other link cannot take unfinished: it was finished before it came there.
@@ -192,7 +203,7 @@ fn what_must_be_refused_is_refused() {
     for shared in [true, false] {
         let dir = tempfile::tempdir().unwrap();
         let program = build("cnf/src/ffi/tests/abuse.c", &dir, shared);
-        let wires = Wires::start(1, 1);
+        let wires = Wired::start(1, 1);
         let output = Command::new(program).arg(wires.socket("a0")).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{text} {}", String::from_utf8_lossy(&output.stderr));

@@ -4,25 +4,21 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::path::PathBuf;
-use std::thread::yield_now;
-use std::time::{Duration, Instant};
 
 use backend::config::{Config, ControlConfig, CrossConnect, Name, PollMode, PortConfig, SocketPath, WorkerConfig};
 use backend::{Node, stats::PortState};
-use cnf::{Event, Link, Queue};
 use tempfile::TempDir;
 
-/// How long anything may take on a loaded machine. Nothing waits for so long unless it fails.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+use crate::wires::until;
 
-/// A node that knows nothing of aggregation on its wires: what one end sends, the other one gets.
-pub(crate) struct Wires {
+/// A running node.
+pub(crate) struct Wired {
     node: Option<Node>,
     config: Config,
     dir: TempDir,
 }
 
-impl Wires {
+impl Wired {
     /// Ports `a0` and `b0` are wired, `a1` and `b1`, and so on.
     pub(crate) fn start(count: usize, queues: u16) -> Self {
         let dir = tempfile::tempdir().unwrap();
@@ -65,40 +61,5 @@ impl Wires {
         if let Some(node) = self.node.take() {
             node.stop();
         }
-    }
-}
-
-/// Polls until something is so.
-#[track_caller]
-pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + PATIENCE;
-    while !done() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        yield_now();
-    }
-}
-
-/// A link with its queues, and what it told.
-pub(crate) struct End {
-    pub(crate) link: Link,
-    pub(crate) queues: Vec<Queue>,
-    pub(crate) told: Vec<Event>,
-}
-
-impl End {
-    pub(crate) fn attach(config: cnf::LinkConfig) -> Self {
-        let (link, queues) = Link::attach(config).unwrap();
-        Self { link, queues, told: Vec::new() }
-    }
-
-    /// Does what is due.
-    pub(crate) fn tend(&mut self) {
-        self.told.extend(self.link.tend());
-        self.queues.iter_mut().for_each(Queue::flush);
-    }
-
-    pub(crate) fn is_aggregating(&self) -> bool {
-        let last = self.told.iter().rev().find(|event| !matches!(event, Event::NotYet { .. }));
-        matches!(last, Some(Event::Aggregating { .. }))
     }
 }
