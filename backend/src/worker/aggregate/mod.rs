@@ -7,13 +7,15 @@
 //! | `split.rs` | what a guest sends, taken apart |
 //! | `runs.rs` | packets of one flow that stand together |
 //! | `link.rs` | what goes to a guest, put together |
+//! | `hold.rs` | when that is sent |
 
 mod guard;
+mod hold;
 mod link;
 mod runs;
 mod split;
 
-pub(super) use guard::refuse;
+pub(super) use guard::{is_aggregate, refuse};
 pub(crate) use link::Link;
-pub(super) use link::{flush, put_bytes, put_together};
+pub(super) use link::{close, end_turn, flush, put_bytes, put_together};
 pub(super) use runs::{Hope, Ranges};
