@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use aggregation::flush::{Histogram, Trigger};
 use packet::DropCause;
 use virtqueue::RingError;
 
@@ -59,6 +60,18 @@ pub(crate) struct PortCounters {
     pub(crate) rx_aggregated: Counter,
     pub(crate) tx_aggregates: Counter,
     pub(crate) tx_aggregated: Counter,
+    /// Numbers of aggregates that were skipped: they were lost on their way here.
+    pub(crate) rx_lost: Counter,
+    /// Frames that negotiate aggregates, received and transmitted.
+    pub(crate) rx_control: Counter,
+    pub(crate) tx_control: Counter,
+    /// Frames that were put together, by what sent them, how many packets were in them, and for how many nanoseconds the first
+    /// of those was held.
+    triggers: [Counter; Trigger::COUNT],
+    pub(crate) packets_per_frame: Buckets,
+    pub(crate) held_ns: Buckets,
+    /// What became of those who speak aggregates.
+    peers: [Counter; PeerEvent::ALL.len()],
     /// Aggregates, or parts of them, that were not taken, by cause.
     damages: [Counter; aggregation::Cause::COUNT],
     drops: [Counter; DropCause::COUNT],
@@ -80,6 +93,13 @@ impl Default for PortCounters {
             rx_aggregated: Counter::default(),
             tx_aggregates: Counter::default(),
             tx_aggregated: Counter::default(),
+            rx_lost: Counter::default(),
+            rx_control: Counter::default(),
+            tx_control: Counter::default(),
+            triggers: std::array::from_fn(|_| Counter::default()),
+            packets_per_frame: Buckets::default(),
+            held_ns: Buckets::default(),
+            peers: std::array::from_fn(|_| Counter::default()),
             damages: std::array::from_fn(|_| Counter::default()),
             drops: std::array::from_fn(|_| Counter::default()),
             errors: std::array::from_fn(|_| Counter::default()),
@@ -92,6 +112,22 @@ impl PortCounters {
     pub(crate) fn drop_packets(&self, cause: DropCause, n: u64) {
         if let Some(counter) = self.drops.get(cause.index()) {
             counter.add(n);
+        }
+    }
+
+    /// A frame that was put together was sent.
+    #[inline]
+    pub(crate) fn flushed(&self, trigger: Trigger, packets: u32, held_ns: u64) {
+        if let Some(counter) = self.triggers.get(trigger.index()) {
+            counter.add(1);
+        }
+        self.packets_per_frame.add(packets.into());
+        self.held_ns.add(held_ns);
+    }
+
+    pub(crate) fn peer(&self, event: PeerEvent) {
+        if let Some(counter) = self.peers.get(event as usize) {
+            counter.add(1);
         }
     }
 
@@ -113,6 +149,16 @@ impl PortCounters {
         DropCause::ALL.iter().zip(&self.drops).map(|(cause, counter)| (cause.label(), counter.get()))
     }
 
+    /// Frames that were put together, by what sent them, all triggers.
+    pub(crate) fn triggers(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        Trigger::ALL.iter().zip(&self.triggers).map(|(trigger, counter)| (trigger.label(), counter.get()))
+    }
+
+    /// What became of those who speak aggregates, all there is.
+    pub(crate) fn peers(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        PeerEvent::ALL.iter().zip(&self.peers).map(|(event, counter)| (event.label(), counter.get()))
+    }
+
     /// What of aggregates was not taken, by cause, all causes.
     pub(crate) fn damages(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         aggregation::Cause::ALL.iter().zip(&self.damages).map(|(cause, counter)| (cause.label(), counter.get()))
@@ -121,6 +167,71 @@ impl PortCounters {
     /// Broken queues by cause, all causes.
     pub(crate) fn errors(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         RingError::CAUSES.iter().zip(&self.errors).map(|(cause, counter)| (*cause, counter.get()))
+    }
+}
+
+/// Counts of numbers by their length in bits, as [`Histogram`] has them.
+#[derive(Debug)]
+pub(crate) struct Buckets {
+    counts: [Counter; Histogram::BUCKETS],
+    sum: Counter,
+}
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self { counts: std::array::from_fn(|_| Counter::default()), sum: Counter::default() }
+    }
+}
+
+impl Buckets {
+    #[inline]
+    fn add(&self, value: u64) {
+        if let Some(counter) = self.counts.get(Histogram::bucket(value)) {
+            counter.add(1);
+        }
+        self.sum.add(value);
+    }
+
+    /// The sum of all numbers, and how many there were in each bucket.
+    pub(crate) fn get(&self) -> (u64, impl Iterator<Item = u64> + '_) {
+        (self.sum.get(), self.counts.iter().map(Counter::get))
+    }
+}
+
+/// What becomes of somebody who speaks aggregates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum PeerEvent {
+    /// It takes aggregates from now on.
+    Up,
+    /// It said goodbye.
+    Bye,
+    /// It was not heard for three keepalives.
+    Silent,
+    /// It, or the link to it, began anew.
+    Restarted,
+    /// Its queue went, or we said goodbye.
+    Closed,
+    /// It was not taken.
+    Refused,
+    /// It does not take us.
+    RefusedBy,
+}
+
+impl PeerEvent {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Up, Self::Bye, Self::Silent, Self::Restarted, Self::Closed, Self::Refused, Self::RefusedBy];
+
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Bye => "bye",
+            Self::Silent => "silent",
+            Self::Restarted => "restarted",
+            Self::Closed => "closed",
+            Self::Refused => "refused",
+            Self::RefusedBy => "refused_by",
+        }
     }
 }
 

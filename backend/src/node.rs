@@ -100,7 +100,7 @@ impl Node {
         let counters: Arc<[WorkerCounters]> = config.workers.iter().map(|_| WorkerCounters::default()).collect();
         let engine = EngineConfig { seed: RandomState::new().hash_one(1), ..EngineConfig::default() };
         let (events, heard) = sync_channel(MAX_EVENTS);
-        let (workers, fleet) = start_workers(&config.workers, &counters, bridge, engine, &events)?;
+        let (workers, fleet) = start_workers(config, &counters, bridge, engine, &events)?;
         let doorbell = Arc::new(EventFd::new(EFD_NONBLOCK)?);
         let (requests, receiver) = channel();
         let thread = PortsThread::new(ThreadParts {
@@ -279,12 +279,13 @@ fn make_state_dir(path: &Path) -> Result<(), NodeError> {
 
 /// Starts all workers, each with a ring to each other one.
 fn start_workers(
-    configs: &[WorkerConfig],
+    config: &Config,
     counters: &Arc<[WorkerCounters]>,
     bridge: BridgeConfig,
     engine: EngineConfig,
     events: &SyncSender<Event>,
 ) -> Result<(Vec<JoinHandle<()>>, Fleet), NodeError> {
+    let (node, configs) = (config.node.id.get(), &config.workers);
     let count = configs.len();
     let wakers: Vec<Arc<Waker>> =
         (0..count).map(|_| Ok(Arc::new(Waker::new(EventFd::new(EFD_NONBLOCK)?)))).collect::<Result<_, io::Error>>()?;
@@ -305,8 +306,19 @@ fn start_workers(
         let (mailbox, inbox) = mailbox(index, Arc::clone(waker));
         let bridge = BridgeConfig { outbox: if count > 1 { bridge.outbox } else { 0 }, ..bridge };
         let (poll, waker, counters) = (config.poll, Arc::clone(waker), Arc::clone(counters));
-        let parts =
-            Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge, engine, events: events.clone() };
+        let parts = Parts {
+            index,
+            node,
+            poll,
+            inbox,
+            waker,
+            inbound,
+            outbound,
+            counters,
+            bridge,
+            engine,
+            events: events.clone(),
+        };
         mailboxes.push(mailbox);
         match start_worker(config, parts) {
             Ok(thread) => threads.push(thread),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use packet::{MacAddr, PortId};
 use switch::{CrossConnect, Forwarder};
 
-use crate::config::{UplinkConfig, Vni};
+use crate::config::{Aggregation, UplinkConfig, Vni};
 use crate::counters::PortCounters;
 
 /// An immutable snapshot.
@@ -41,6 +41,8 @@ pub(crate) struct PortEntry {
     pub(crate) vni: Option<Vni>,
     /// What makes it an uplink, while its interface is there.
     pub(crate) uplink: Option<Arc<UplinkEntry>>,
+    /// How it deals with aggregates.
+    pub(crate) aggregation: Aggregation,
 }
 
 /// An uplink as the workers see it.
@@ -264,10 +266,21 @@ impl Overlays {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::PortKind;
 
     fn entry(wired: bool, receivers: &[(usize, u16)]) -> PortEntry {
         let receivers = receivers.iter().map(|&(worker, pair)| Receiver { worker, pair }).collect();
-        PortEntry { wired, receivers, home: None, counters: Arc::from([]), mac: None, vni: None, uplink: None }
+        let aggregation = Aggregation::of(PortKind::VhostUser);
+        PortEntry {
+            wired,
+            receivers,
+            home: None,
+            counters: Arc::from([]),
+            mac: None,
+            vni: None,
+            uplink: None,
+            aggregation,
+        }
     }
 
     #[test]

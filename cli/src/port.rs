@@ -103,6 +103,21 @@ struct Add {
     /// Flows that may begin in a second
     #[arg(long, value_name = "N", value_parser = within(FlowLimits::PLANS_PER_SECOND))]
     plans_per_second: Option<u32>,
+    /// Whether aggregates are spoken there [default: at a guest's port, if the guest begins]
+    #[arg(long, value_name = "BOOL")]
+    aggregate: Option<bool>,
+    /// Whether the other end may say where groups of packets come from and go to [default: false]
+    #[arg(long, value_name = "BOOL")]
+    trusted: Option<bool>,
+    /// Most bytes of an aggregate that is sent there [default: what the peer takes]
+    #[arg(long, value_name = "BYTES")]
+    tx_aggr_max_bytes: Option<u32>,
+    /// Most packets of one [default: what the peer takes]
+    #[arg(long, value_name = "N")]
+    tx_aggr_max_frames: Option<u32>,
+    /// How long a packet is held at most, so that others join it [default: 0]
+    #[arg(long, value_name = "MICROSECONDS")]
+    tx_aggr_time_usecs: Option<u32>,
     #[command(flatten)]
     control: Control,
 }
@@ -190,6 +205,11 @@ impl Add {
         set("max_flows", json!(self.max_flows));
         set("max_unconfirmed_flows", json!(self.max_unconfirmed_flows));
         set("plans_per_second", json!(self.plans_per_second));
+        set("aggregate", json!(self.aggregate));
+        set("trusted", json!(self.trusted));
+        set("tx-aggr-max-bytes", json!(self.tx_aggr_max_bytes));
+        set("tx-aggr-max-frames", json!(self.tx_aggr_max_frames));
+        set("tx-aggr-time-usecs", json!(self.tx_aggr_time_usecs));
         Ok(body)
     }
 }

@@ -12,11 +12,21 @@ pub struct Histogram {
 }
 
 impl Histogram {
+    /// Number of buckets.
+    pub const BUCKETS: usize = BUCKETS;
+
+    /// The bucket in which a number is counted, below [`Histogram::BUCKETS`].
+    #[inline]
+    #[must_use]
+    pub fn bucket(value: u64) -> usize {
+        let bits = usize::try_from(u64::BITS.saturating_sub(value.leading_zeros())).unwrap_or(BUCKETS);
+        bits.min(BUCKETS - 1)
+    }
+
     /// Counts a number.
     #[inline]
     pub fn add(&mut self, value: u64) {
-        let bits = usize::try_from(u64::BITS.saturating_sub(value.leading_zeros())).unwrap_or(BUCKETS);
-        if let Some(count) = self.buckets.get_mut(bits.min(BUCKETS - 1)) {
+        if let Some(count) = self.buckets.get_mut(Self::bucket(value)) {
             *count = count.wrapping_add(1);
         }
         self.sum = self.sum.wrapping_add(value);

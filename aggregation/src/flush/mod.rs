@@ -199,6 +199,16 @@ impl Queue {
         }
     }
 
+    /// Accounts for packets that were appended together, by somebody who knows himself when a frame is full.
+    pub const fn push_all(&mut self, packets: u32, bytes: usize, now: u64) {
+        if self.frames == 0 {
+            self.first_at = now;
+        }
+        self.arrived = true;
+        self.frames = self.frames.saturating_add(packets);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
     /// At the end of a burst or a turn: whether what waits is to be sent. If not, ask again when [`deadline`](Self::deadline) has come, at
     /// the latest.
     pub fn turn(&mut self, now: u64) -> Option<Trigger> {
@@ -247,6 +257,12 @@ impl Queue {
     pub const fn lost(&mut self) {
         self.bytes = 0;
         self.frames = 0;
+    }
+
+    /// When the first of what waits came, or of what waited last.
+    #[must_use]
+    pub const fn first_at(&self) -> u64 {
+        self.first_at
     }
 
     /// Packets that wait.

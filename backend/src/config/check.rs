@@ -109,6 +109,7 @@ impl PortConfig {
             return Err(Place::in_port(0, "vni").fault(Problem::VniWithoutMac));
         }
         super::limits::check(self.limits)?;
+        self.aggregation.check()?;
         for (at, worker) in self.workers.iter().enumerate() {
             let port = self.name.to_string();
             let wrong = |problem| Err(Place::in_port(0, "workers").fault(problem));

@@ -55,7 +55,7 @@ pub struct Fault {
 /// A key in a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
-    /// `control`, `worker`, `port`, `crossconnect` or `controller`; empty: the top level.
+    /// `node`, `control`, `worker`, `port`, `crossconnect` or `controller`; empty: the top level.
     pub section: &'static str,
     /// Which of several tables of that name, from 0.
     pub index: usize,
@@ -191,8 +191,8 @@ impl fmt::Display for Section {
         match (self.0, f.alternate()) {
             ("", true) => f.write_str("at the top level"),
             ("", false) => f.write_str("top-level"),
-            ("control", true) => f.write_str("in [control]"),
-            ("control", false) => f.write_str("[control]"),
+            (name @ ("control" | "node"), true) => write!(f, "in [{name}]"),
+            (name @ ("control" | "node"), false) => write!(f, "[{name}]"),
             (name, true) => write!(f, "in [[{name}]]"),
             (name, false) => write!(f, "[[{name}]]"),
         }

@@ -12,6 +12,7 @@
 //! | `controller.rs` | `[[controller]]`: who may write policy |
 //! | `port.rs` | `[[port]]`: also the body of `POST /ports` |
 //! | `limits.rs` | how many flows a port may have |
+//! | `aggregation.rs` | `[node]`, and how a port deals with aggregates |
 //! | `endpoint.rs` | what is at the other end of a port, by kind |
 //! | `uplink.rs` | a way to a network, by kind |
 //! | `address.rs`, `socket_path.rs` | checked strings and numbers |
@@ -23,6 +24,7 @@
 //! | `error.rs` | every way in which a configuration can be refused |
 
 mod address;
+mod aggregation;
 mod check;
 mod conflict;
 mod control;
@@ -49,6 +51,7 @@ use std::io::Read;
 use std::path::Path;
 
 pub use self::address::{BadInterfaceAddress, BadInterfaceName, InterfaceAddress, InterfaceName, Vni};
+pub use self::aggregation::{Aggregation, NodeConfig};
 pub use self::conflict::Conflict;
 pub use self::control::{ControlConfig, DEFAULT_RUN_DIR, DEFAULT_SOCKET};
 pub use self::controller::{ControllerConfig, ControllerProblem};
@@ -74,6 +77,8 @@ const MAX_FILE: u64 = 1 << 20;
 /// The whole configuration of a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Config {
+    /// What the node is to others.
+    pub node: NodeConfig,
     /// Where the node is controlled from and keeps its records.
     pub control: ControlConfig,
     /// The poll threads; never empty after [`Config::parse`] (without `[[worker]]`: one adaptive worker `w0`).

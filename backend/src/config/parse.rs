@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use super::address::is_host;
 use super::fields::{Fields, Table};
 use super::{
-    AfXdp, Config, ControlConfig, CrossConnect, Endpoint, Fault, InterfaceAddress, InterfaceName, LinkConfig,
-    MAX_QUEUE_PAIRS, PollMode, PortConfig, PortKind, Problem, Role, UplinkConfig, VhostUser, Vni, WorkerConfig,
-    XdpMode,
+    AfXdp, Aggregation, Config, ControlConfig, CrossConnect, Endpoint, Fault, InterfaceAddress, InterfaceName,
+    LinkConfig, MAX_QUEUE_PAIRS, NodeConfig, PollMode, PortConfig, PortKind, Problem, Role, UplinkConfig, VhostUser,
+    Vni, WorkerConfig, XdpMode,
 };
 
 /// Largest CPU number that is worth comparing with the machine's.
@@ -17,12 +17,13 @@ const MAX_CPU: i64 = 1 << 16;
 
 /// Parses the top level and everything below it.
 pub(super) fn config(root: &Table) -> Result<Config, Fault> {
-    let fields = Fields::new(root, "", 0, &["control", "worker", "port", "crossconnect", "controller"])?;
+    let fields = Fields::new(root, "", 0, &["node", "control", "worker", "port", "crossconnect", "controller"])?;
     let mut workers = numbered(&fields, "worker", worker)?;
     if workers.is_empty() {
         workers.push(WorkerConfig::fallback());
     }
     Ok(Config {
+        node: fields.table("node")?.map_or_else(|| Ok(NodeConfig::default()), super::aggregation::node)?,
         control: fields.table("control")?.map_or_else(|| Ok(ControlConfig::default()), control)?,
         workers,
         ports: numbered(&fields, "port", port)?,
@@ -32,7 +33,7 @@ pub(super) fn config(root: &Table) -> Result<Config, Fault> {
 }
 
 /// Keys of every port, and those that only one kind has.
-const PORT_KEYS: [&str; 20] = [
+const PORT_KEYS: [&str; 25] = [
     "name",
     "kind",
     "socket",
@@ -53,6 +54,11 @@ const PORT_KEYS: [&str; 20] = [
     "max_flows",
     "max_unconfirmed_flows",
     "plans_per_second",
+    "aggregate",
+    "trusted",
+    "tx-aggr-max-bytes",
+    "tx-aggr-max-frames",
+    "tx-aggr-time-usecs",
 ];
 const KIND_KEYS: [&str; 12] = [
     "socket",
@@ -105,7 +111,8 @@ pub(super) fn port(table: &Table, index: usize) -> Result<PortConfig, Fault> {
         return Err(fields.fault("workers", |section| Problem::Empty { section, key: "workers" }));
     }
     let limits = super::limits::parse(&fields)?;
-    Ok(PortConfig { name, endpoint, mac, vni, workers: workers.unwrap_or_default(), limits })
+    let aggregation = Aggregation::parse(&fields, kind)?;
+    Ok(PortConfig { name, endpoint, mac, vni, workers: workers.unwrap_or_default(), limits, aggregation })
 }
 
 fn vhost_user(fields: &Fields<'_>) -> Result<VhostUser, Fault> {

@@ -6,7 +6,9 @@ use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::endpoint::{Endpoint, PortKind, Role, VhostUser};
-use super::{AfXdp, BadSocketPath, Fault, FlowLimits, LinkConfig, Name, SocketPath, Vni, XdpMode, fields, parse};
+use super::{
+    AfXdp, Aggregation, BadSocketPath, Fault, FlowLimits, LinkConfig, Name, SocketPath, Vni, XdpMode, fields, parse,
+};
 
 /// One port: a table `[[port]]`, or the JSON body of `POST /ports` ([`PortBody`]).
 ///
@@ -25,6 +27,8 @@ pub struct PortConfig {
     pub workers: Vec<Name>,
     /// How many flows it may have, once it has policy.
     pub limits: FlowLimits,
+    /// How it deals with aggregates.
+    pub aggregation: Aggregation,
 }
 
 impl PortConfig {
@@ -49,6 +53,7 @@ impl PortConfig {
             vni: None,
             workers: Vec::new(),
             limits: FlowLimits::default(),
+            aggregation: Aggregation::of(PortKind::VhostUser),
         })
     }
 
@@ -174,11 +179,30 @@ pub struct PortBody {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 1, maximum = 10_000_000)]
     plans_per_second: Option<u32>,
+    /// Whether aggregates are spoken there. Where it is not given: at a vhost-user port yes, if the guest begins; else no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    aggregate: Option<bool>,
+    /// Whether the other end may say where groups of packets come from and go to; false where it is not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trusted: Option<bool>,
+    /// Most bytes of an aggregate that is sent there; what the peer takes where it is not given.
+    #[serde(rename = "tx-aggr-max-bytes", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 52, maximum = 65535)]
+    tx_aggr_max_bytes: Option<u32>,
+    /// Most packets of an aggregate that is sent there; what the peer takes where it is not given.
+    #[serde(rename = "tx-aggr-max-frames", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, maximum = 65535)]
+    tx_aggr_max_frames: Option<u16>,
+    /// Microseconds for which a packet is held at most, so that others join it; 0 where it is not given: not at all.
+    #[serde(rename = "tx-aggr-time-usecs", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 100_000)]
+    tx_aggr_time_usecs: Option<u32>,
 }
 
 impl From<&PortConfig> for PortBody {
     fn from(port: &PortConfig) -> Self {
         let (limits, default) = (&port.limits, FlowLimits::default());
+        let (aggregation, usual) = (&port.aggregation, Aggregation::of(port.kind()));
         let unless = |default: u32, value: u32| (value != default).then_some(value);
         let common = Self {
             name: port.name.to_string(),
@@ -189,6 +213,11 @@ impl From<&PortConfig> for PortBody {
             max_flows: unless(default.confirmed, limits.confirmed),
             max_unconfirmed_flows: unless(default.unconfirmed, limits.unconfirmed),
             plans_per_second: unless(default.plans_per_second, limits.plans_per_second),
+            aggregate: (aggregation.aggregate != usual.aggregate).then_some(aggregation.aggregate),
+            trusted: (aggregation.trusted != usual.trusted).then_some(aggregation.trusted),
+            tx_aggr_max_bytes: aggregation.max_bytes,
+            tx_aggr_max_frames: aggregation.max_frames,
+            tx_aggr_time_usecs: unless(usual.time_usecs, aggregation.time_usecs),
             ..Self::default()
         };
         match &port.endpoint {

@@ -52,6 +52,7 @@ pub(super) fn refused(cases: &[(&str, &str)]) {
 fn the_contract_example_means_what_it_says() {
     let socket = |path: &str| SocketPath::new(path).expect("a path");
     let expected = Config {
+        node: NodeConfig::default(),
         control: ControlConfig {
             socket: socket("/run/shunt/control.sock"),
             state_dir: "/run/shunt".into(),
@@ -71,6 +72,7 @@ fn the_contract_example_means_what_it_says() {
                 vni: None,
                 workers: vec![name("w0")],
                 limits: FlowLimits::default(),
+                aggregation: Aggregation::of(PortKind::VhostUser),
             },
             PortConfig {
                 name: name("vm1"),
@@ -83,6 +85,7 @@ fn the_contract_example_means_what_it_says() {
                 vni: None,
                 workers: Vec::new(),
                 limits: FlowLimits::default(),
+                aggregation: Aggregation::of(PortKind::VhostUser),
             },
         ],
         crossconnects: vec![CrossConnect { ports: [name("vm0"), name("vm1")] }],
@@ -119,7 +122,7 @@ fn unknown_keys_are_named_with_their_line() {
     refused(&[
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
+            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second, aggregate, trusted, tx-aggr-max-bytes, tx-aggr-max-frames, tx-aggr-time-usecs",
         ),
         (
             "[control]\n\nsockets = '/s'\n",
@@ -132,11 +135,11 @@ fn unknown_keys_are_named_with_their_line() {
         ("[[crossconnect]]\nport = 'a'\n", "node.toml:2: unknown key \"port\" in [[crossconnect]]; known keys: ports"),
         (
             "# nothing\n[[ports]]\nname = 'a'\n",
-            "node.toml:2: unknown key \"ports\" at the top level; known keys: control, worker, port, crossconnect, controller",
+            "node.toml:2: unknown key \"ports\" at the top level; known keys: node, control, worker, port, crossconnect, controller",
         ),
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nmacs = '02:00:00:00:00:01'\n",
-            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second",
+            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second, aggregate, trusted, tx-aggr-max-bytes, tx-aggr-max-frames, tx-aggr-time-usecs",
         ),
     ]);
 }
@@ -189,6 +192,61 @@ fn values_of_a_wrong_type_or_range_are_named_with_their_line() {
         ("[control]\nstate_dir = ''\n", "node.toml:2: [control] key \"state_dir\" must not be empty"),
         ("[[port]]\nname = 2026-01-01\n", "node.toml:2: no key takes a date"),
     ]);
+}
+
+/// Decisions 25 and 26: who a node is, and how a port deals with aggregates, is said in words that ethtool has for it.
+#[test]
+fn aggregation_is_as_a_port_says() {
+    assert_eq!(parse("[node]\nid = 65535\n").map(|config| config.node.id.get()), Ok(65_535));
+    assert_eq!(parse("[node]\n").map(|config| config.node.id.get()), Ok(1));
+    assert_eq!(parse("").map(|config| config.node.id.get()), Ok(1));
+    let guest = "[[port]]\nname = 'a'\nsocket = '/s'\n";
+    let uplink = "[[port]]\nname = 'a'\nkind = 'tap'\ninterface = 't'\n";
+    let aggregation = |text: &str, rest: &str| parse(&format!("{text}{rest}")).expect(rest).ports[0].aggregation;
+    let default = Aggregation { aggregate: true, trusted: false, max_bytes: None, max_frames: None, time_usecs: 0 };
+    assert_eq!(aggregation(guest, ""), default, "a guest may begin");
+    assert_eq!(aggregation(uplink, ""), Aggregation { aggregate: false, ..default }, "an uplink would have to");
+    assert_eq!(aggregation(uplink, "aggregate = true\n"), default);
+    let all = "aggregate = false\ntrusted = true\ntx-aggr-max-bytes = 52\ntx-aggr-max-frames = 65535\ntx-aggr-time-usecs = 100000\n";
+    let expected = Aggregation {
+        aggregate: false,
+        trusted: true,
+        max_bytes: Some(52),
+        max_frames: Some(u16::MAX),
+        time_usecs: 100_000,
+    };
+    assert_eq!((aggregation(guest, all), aggregation(uplink, all)), (expected, expected));
+    for (line, message) in [
+        ("aggregate = 1", "\"aggregate\" must be true or false, not a whole number"),
+        ("trusted = 'yes'", "\"trusted\" must be true or false, not a string"),
+        ("tx-aggr-max-bytes = 51", "\"tx-aggr-max-bytes\" is 51, which is outside 52..=65535"),
+        ("tx-aggr-max-bytes = 65536", "\"tx-aggr-max-bytes\" is 65536, which is outside 52..=65535"),
+        ("tx-aggr-max-frames = 0", "\"tx-aggr-max-frames\" is 0, which is outside 1..=65535"),
+        ("tx-aggr-max-frames = 65536", "\"tx-aggr-max-frames\" is 65536, which is outside 1..=65535"),
+        ("tx-aggr-time-usecs = -1", "\"tx-aggr-time-usecs\" is -1, which is outside 0..=100000"),
+        ("tx-aggr-time-usecs = 100001", "\"tx-aggr-time-usecs\" is 100001, which is outside 0..=100000"),
+        ("tx-aggr-time-usecs = 1.5", "\"tx-aggr-time-usecs\" must be a whole number, not a fraction"),
+    ] {
+        refused(&[(&format!("{guest}{line}\n"), &format!("node.toml:4: [[port]] key {message}"))]);
+    }
+    let spelled = parse(&format!("{guest}tx_aggr_max_bytes = 1500\n")).expect_err("another spelling");
+    assert!(spelled.starts_with("node.toml:4: unknown key \"tx_aggr_max_bytes\" in [[port]]"), "{spelled}");
+    refused(&[
+        ("[node]\n\nid = 0\n", "node.toml:3: [node] key \"id\" is 0, which is outside 1..=65535"),
+        ("[node]\nid = 65536\n", "node.toml:2: [node] key \"id\" is 65536, which is outside 1..=65535"),
+        ("[node]\nname = 'n'\n", "node.toml:2: unknown key \"name\" in [node]; known keys: id"),
+        ("[[node]]\nid = 1\n", "node.toml:1: top-level key \"node\" must be one table, [..], not an array"),
+    ]);
+    for (change, key) in [
+        (Aggregation { max_bytes: Some(51), ..default }, "tx-aggr-max-bytes"),
+        (Aggregation { max_frames: Some(0), ..default }, "tx-aggr-max-frames"),
+        (Aggregation { time_usecs: 100_001, ..default }, "tx-aggr-time-usecs"),
+    ] {
+        let mut built = parse(guest).expect("accepted");
+        built.ports[0].aggregation = change;
+        let fault = built.check(&Machine::with_cpus([0])).expect_err("refused");
+        assert_eq!(fault.place, Place { section: "port", index: 0, key: key.into() });
+    }
 }
 
 #[test]
@@ -381,6 +439,8 @@ fn a_port_is_read_back_from_its_own_json() {
     (guest.role, guest.queues) = (Role::Client, 4);
     port.workers = vec![name("w1")];
     port.limits = FlowLimits { confirmed: 1000, unconfirmed: 100, plans_per_second: 10 };
+    port.aggregation =
+        Aggregation { aggregate: false, trusted: true, max_bytes: Some(1500), max_frames: Some(20), time_usecs: 50 };
     let uplinks = [uplink_tests::UPLINK, uplink_tests::LINKS].map(|text| parse(text).expect("accepted").ports);
     for port in [vec![port], uplinks.concat()].concat() {
         let json = serde_json::to_vec(&port).expect("JSON");

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric, NoLabelSet};
@@ -14,7 +15,7 @@ use prometheus_client::metrics::gauge::ConstGauge as Gauge;
 use prometheus_client::registry::Registry;
 
 use super::policy_metrics::Policies;
-use crate::stats::{BridgeStats, PortState, PortStatus, Stats, UplinkStatus, WorkerStats};
+use crate::stats::{BridgeStats, Distribution, PortState, PortStatus, Stats, UplinkStatus, WorkerStats};
 
 /// What the text is, in the words of HTTP.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -66,7 +67,7 @@ fn write_workers(out: &mut Writer<'_>, workers: &[WorkerStats]) -> fmt::Result {
 
 fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
     type Column = (&'static str, &'static str, fn(&PortStatus) -> u64);
-    let columns: [Column; 9] = [
+    let columns: [Column; 12] = [
         ("port_rx_packets", "Frames received from the guest", |p| p.rx_packets),
         ("port_rx_bytes", "Bytes received from the guest", |p| p.rx_bytes),
         ("port_tx_packets", "Frames delivered to the guest", |p| p.tx_packets),
@@ -76,14 +77,19 @@ fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
         ("port_rx_aggregated", "Packets received in aggregates", |p| p.aggregation.rx_packets),
         ("port_tx_aggregates", "Aggregates sent", |p| p.aggregation.tx_aggregates),
         ("port_tx_aggregated", "Packets sent in aggregates", |p| p.aggregation.tx_packets),
+        ("port_rx_aggregates_lost", "Aggregates sent to the node that did not arrive", |p| p.aggregation.rx_lost),
+        ("port_rx_aggregation_control", "Frames received that negotiate", |p| p.aggregation.rx_control),
+        ("port_tx_aggregation_control", "Frames sent that negotiate", |p| p.aggregation.tx_control),
     ];
     for (name, help, value) in columns {
         out.counter(name, help, ports.iter().map(|p| ([("port", p.name.as_str())], value(p))))?;
     }
     type Causes = (&'static str, &'static str, fn(&PortStatus) -> &BTreeMap<String, u64>);
-    let columns: [Causes; 3] = [
+    let columns: [Causes; 5] = [
         ("port_drops", "Frames dropped, by cause", |p| &p.drops),
         ("port_aggregation_damages", "What was not taken of aggregates, by cause", |p| &p.aggregation.damages),
+        ("port_aggregation_flushes", "Frames put together and sent, by what sent them", |p| &p.aggregation.flushes),
+        ("port_aggregation_peers", "What became of those that speak aggregates", |p| &p.aggregation.peers),
         ("port_errors", "Broken queues and refused connections, by cause", |p| &p.errors),
     ];
     for (name, help, causes) in columns {
@@ -92,6 +98,19 @@ fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
         });
         out.counter(name, help, samples)?;
     }
+    let distributions = |of: fn(&PortStatus) -> &Distribution| ports.iter().map(move |p| (p.name.as_str(), of(p)));
+    out.histogram(
+        "port_aggregation_frame_packets",
+        "Packets of each frame that was put together",
+        (1..=16, 1.0),
+        distributions(|p| &p.aggregation.packets_per_frame),
+    )?;
+    out.histogram(
+        "port_aggregation_held_seconds",
+        "How long the first packet of each such frame was held",
+        (10..=27, 1e9),
+        distributions(|p| &p.aggregation.held_ns),
+    )?;
     let pairs = ports.iter().map(|p| ([("port", p.name.as_str())], u64::from(p.queue_pairs)));
     out.gauge("port_queue_pairs", "Queue pairs that the front end has enabled", pairs)?;
     let states = ports.iter().flat_map(|p| {
@@ -153,6 +172,31 @@ impl Writer<'_> {
         let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (labels, value) in samples {
             metric.encode_family(&labels)?.encode_counter::<NoLabelSet, u64, u64>(&value, None)?;
+        }
+        Ok(())
+    }
+
+    /// One distribution for each port that has one, by powers of 2. `per` of its numbers are 1 here.
+    #[expect(clippy::cast_precision_loss, reason = "a bound or a sum that is that large needs no last digit")]
+    fn histogram<'p>(
+        &mut self,
+        name: &str,
+        help: &str,
+        (bits, per): (RangeInclusive<u32>, f64),
+        samples: impl Iterator<Item = (&'p str, &'p Distribution)>,
+    ) -> fmt::Result {
+        let mut metric = self.0.encode_descriptor(name, help, None, MetricType::Histogram)?;
+        for (port, distribution) in samples.filter(|(_, distribution)| distribution.count > 0) {
+            // The same bounds for all, so that ports can be added up.
+            let mut left = distribution.buckets.iter().peekable();
+            let mut up_to = |bound: u64| {
+                std::iter::from_fn(|| left.next_if(|b| b.le.unwrap_or(u64::MAX) <= bound)).map(|b| b.count).sum()
+            };
+            let bounds = std::iter::once(0).chain(bits.clone().map(|bits| (1_u64 << bits) - 1));
+            let mut buckets: Vec<(f64, u64)> = bounds.map(|bound| (bound as f64 / per, up_to(bound))).collect();
+            buckets.push((f64::INFINITY, up_to(u64::MAX)));
+            let (sum, count) = (distribution.sum as f64 / per, distribution.count);
+            metric.encode_family(&[("port", port)])?.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
         }
         Ok(())
     }

@@ -13,10 +13,12 @@ use std::{fs, thread};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::{ControlConfig, ControllerConfig, FlowLimits, Name, SocketPath};
+use crate::config::{Aggregation, ControlConfig, ControllerConfig, FlowLimits, Name, SocketPath};
 use crate::policy::PolicyStore;
 use crate::policy::tests::FakeBoard;
-use crate::stats::{BridgeStats, NeighborStatus, PortState, RingLayout, WorkerStats};
+use crate::stats::{
+    AggregationStatus, BridgeStats, Bucket, Distribution, NeighborStatus, PortState, RingLayout, WorkerStats,
+};
 
 /// Remembers ports; refuses what its names say it should.
 #[derive(Debug, Default)]
@@ -128,7 +130,13 @@ fn ports_come_and_go() {
         "name": "vm0", "kind": "vhost-user", "role": "server", "socket": "/tmp/vm0.sock", "state": "listening",
         "ring": null, "features": [], "queue_pairs": 0, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
         "drops": {}, "errors": {}, "notifications": 0,
-        "aggregation": {"rx_aggregates": 0, "rx_packets": 0, "tx_aggregates": 0, "tx_packets": 0, "damages": {}}
+        "aggregation": {
+            "rx_aggregates": 0, "rx_packets": 0, "tx_aggregates": 0, "tx_packets": 0,
+            "rx_lost": 0, "rx_control": 0, "tx_control": 0,
+            "flushes": {}, "peers": {}, "damages": {},
+            "packets_per_frame": {"count": 0, "sum": 0, "buckets": []},
+            "held_ns": {"count": 0, "sum": 0, "buckets": []}
+        }
     });
     assert_eq!((status, &port), (201, &expected));
     assert_eq!(parsed(&served.ask("GET", "/ports/vm0", "")), (200, expected.clone()));
@@ -227,6 +235,9 @@ fn stats_are_the_nodes_own() {
 
 #[test]
 fn metrics_have_one_line_per_count_and_label() {
+    let bucket = |le, count| Bucket { le, count };
+    let buckets = vec![bucket(Some(0), 1), bucket(Some(63), 3), bucket(None, 1)];
+    let distribution = Distribution { count: 5, sum: 1_000_000_120, buckets };
     let port = PortConfig::vhost_user(Name::new("vm0").expect("a name"), "/tmp/vm0.sock").expect("a path");
     let stats = Stats {
         uptime_s: 2.5,
@@ -238,6 +249,15 @@ fn metrics_have_one_line_per_count_and_label() {
             rx_packets: 10,
             drops: [("no_buffers".to_owned(), 4), ("too_big".to_owned(), 5)].into(),
             errors: [("loop".to_owned(), 1)].into(),
+            aggregation: AggregationStatus {
+                rx_lost: 6,
+                tx_control: 7,
+                flushes: [("burst".to_owned(), 3), ("age".to_owned(), 2)].into(),
+                peers: [("up".to_owned(), 1)].into(),
+                packets_per_frame: distribution.clone(),
+                held_ns: distribution,
+                ..AggregationStatus::default()
+            },
             ..PortStatus::new(&port)
         }],
         bridge: BridgeStats { entries: 2, ..BridgeStats::default() },
@@ -264,6 +284,20 @@ fn metrics_have_one_line_per_count_and_label() {
         r#"shunt_port_drops_total{port="vm0",cause="too_big"} 5"#,
         r#"shunt_port_errors_total{port="vm0",cause="loop"} 1"#,
         r#"shunt_port_rx_packets_total{port="vm0"} 10"#,
+        r#"shunt_port_rx_aggregates_lost_total{port="vm0"} 6"#,
+        r#"shunt_port_tx_aggregation_control_total{port="vm0"} 7"#,
+        r#"shunt_port_aggregation_flushes_total{port="vm0",cause="burst"} 3"#,
+        r#"shunt_port_aggregation_flushes_total{port="vm0",cause="age"} 2"#,
+        r#"shunt_port_aggregation_peers_total{port="vm0",cause="up"} 1"#,
+        "# TYPE shunt_port_aggregation_frame_packets histogram",
+        r#"shunt_port_aggregation_frame_packets_bucket{le="0.0",port="vm0"} 1"#,
+        r#"shunt_port_aggregation_frame_packets_bucket{le="63.0",port="vm0"} 4"#,
+        r#"shunt_port_aggregation_frame_packets_bucket{le="+Inf",port="vm0"} 5"#,
+        r#"shunt_port_aggregation_frame_packets_count{port="vm0"} 5"#,
+        r#"shunt_port_aggregation_held_seconds_bucket{le="+Inf",port="vm0"} 5"#,
+        r#"shunt_port_aggregation_held_seconds_sum{port="vm0"} 1.00000012"#,
+        r#"shunt_port_aggregation_held_seconds_bucket{le="0.000001023",port="vm0"} 4"#,
+        r#"shunt_port_aggregation_frame_packets_bucket{le="1.0",port="vm0"} 1"#,
         r#"shunt_port_queue_pairs{port="vm0"} 2"#,
         r#"shunt_port_state{port="vm0",state="up"} 1"#,
         r#"shunt_port_state{port="vm0",state="listening"} 0"#,
@@ -342,6 +376,9 @@ fn the_description_lists_what_is_served() {
         ("max_flows", FlowLimits::CONFIRMED),
         ("max_unconfirmed_flows", FlowLimits::UNCONFIRMED),
         ("plans_per_second", FlowLimits::PLANS_PER_SECOND),
+        ("tx-aggr-max-bytes", Aggregation::MAX_BYTES),
+        ("tx-aggr-max-frames", 1..=u32::from(u16::MAX)),
+        ("tx-aggr-time-usecs", 0..=Aggregation::MAX_TIME_USECS),
     ] {
         let described = &port["properties"][key];
         assert_eq!([&described["minimum"], &described["maximum"]], [range.start(), range.end()], "{key}: {described}");

@@ -89,16 +89,7 @@ impl Port {
             }
             Endpoint::Uplink(uplink) => {
                 let worker = workers.first().copied().unwrap_or(0);
-                Link::Uplink(Box::new(UplinkLink::new(
-                    id,
-                    &config.name,
-                    uplink,
-                    worker,
-                    std::env::var("AWARE")
-                        .ok()
-                        .map(|node| super::uplink::Aware { node: node.parse().unwrap(), trusted: true }),
-                    probe,
-                )?))
+                Link::Uplink(Box::new(UplinkLink::new(id, &config.name, uplink, worker, config.aggregation, probe)?))
             }
         };
         let counters = (0..all_workers).map(|_| PortCounters::default()).collect();
@@ -157,6 +148,7 @@ impl Port {
             mac: self.config.mac,
             vni: self.config.vni,
             uplink,
+            aggregation: self.config.aggregation,
         }
     }
 
@@ -173,7 +165,19 @@ impl Port {
             status.aggregation.rx_packets += counters.rx_aggregated.get();
             status.aggregation.tx_aggregates += counters.tx_aggregates.get();
             status.aggregation.tx_packets += counters.tx_aggregated.get();
+            status.aggregation.rx_lost += counters.rx_lost.get();
+            status.aggregation.rx_control += counters.rx_control.get();
+            status.aggregation.tx_control += counters.tx_control.get();
+            add_all(&mut status.aggregation.flushes, counters.triggers());
+            add_all(&mut status.aggregation.peers, counters.peers());
             add_all(&mut status.aggregation.damages, counters.damages());
+            for (distribution, buckets) in [
+                (&mut status.aggregation.packets_per_frame, &counters.packets_per_frame),
+                (&mut status.aggregation.held_ns, &counters.held_ns),
+            ] {
+                let (sum, counts) = buckets.get();
+                distribution.add(sum, counts);
+            }
             if let Some(uplink) = &mut status.uplink {
                 uplink.rx_unfinished += counters.unfinished.get();
                 uplink.rx_oversized += counters.oversized.get();

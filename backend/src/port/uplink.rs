@@ -16,7 +16,7 @@ use packet::{DropCause, MacAddr, PortId};
 use switch::neighbors::{Neighbors, NeighborsConfig, State};
 
 use super::member::PortError;
-use crate::config::{UplinkConfig, XdpMode};
+use crate::config::{Aggregation, UplinkConfig, XdpMode};
 use crate::fleet::Fleet;
 use crate::link::{Link, Opened};
 use crate::stats::{NeighborStatus, PortState, PortStatus, XdpStatus};
@@ -45,17 +45,8 @@ pub(super) struct UplinkLink {
     last_error: Option<String>,
     /// Looks in a row that found it busy.
     busy_looks: u32,
-    /// As whom the node looks for aware nodes there; `None`: it does not.
-    aware: Option<Aware>,
-}
-
-/// What the node is to aware nodes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Aware {
-    /// Its id.
-    pub(super) node: u16,
-    /// Whether it believes where they say that packets come from and go.
-    pub(super) trusted: bool,
+    /// How it deals with aggregates.
+    aggregation: Aggregation,
 }
 
 /// An interface with a socket on it.
@@ -74,7 +65,7 @@ impl UplinkLink {
         name: &str,
         config: &UplinkConfig,
         worker: usize,
-        aware: Option<Aware>,
+        aggregation: Aggregation,
         probe: &InterfaceProbe,
     ) -> Result<Self, PortError> {
         let mut link = Self {
@@ -88,7 +79,7 @@ impl UplinkLink {
             errors: BTreeMap::new(),
             last_error: None,
             busy_looks: 0,
-            aware,
+            aggregation,
         };
         // What is wrong now is wrong with the request; what is not there may come, and what is busy may become free.
         match link.open(probe, None) {
@@ -248,9 +239,17 @@ impl UplinkLink {
 
     /// How aware nodes are looked for there.
     fn wire(&self, mac: MacAddr, mtu: usize) -> Option<WireConfig> {
+        let Aggregation { aggregate, trusted, max_bytes, max_frames, .. } = self.aggregation;
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let session = RandomState::new().hash_one(self.id.0) as u32 | 1;
-        self.aware.map(|Aware { node, trusted }| WireConfig { node, session, mac, mtu, trusted })
+        aggregate.then(|| WireConfig {
+            session,
+            mac,
+            mtu,
+            trusted,
+            max_bytes: max_bytes.map_or(usize::MAX, |bytes| bytes as usize),
+            max_packets: max_frames.map_or(u32::MAX, u32::from),
+        })
     }
 
     /// Takes the socket back from its worker.

@@ -117,8 +117,65 @@ pub struct AggregationStatus {
     pub tx_aggregates: u64,
     /// Packets in them.
     pub tx_packets: u64,
+    /// Aggregates that were sent to the node and did not arrive, by their numbers.
+    #[serde(default)]
+    pub rx_lost: u64,
+    /// Frames received that negotiate, as far as they were understood.
+    #[serde(default)]
+    pub rx_control: u64,
+    /// Frames sent that negotiate.
+    #[serde(default)]
+    pub tx_control: u64,
+    /// Frames that were put together and sent, aggregates and single packets, by what sent them.
+    #[serde(default)]
+    pub flushes: BTreeMap<String, u64>,
+    /// Packets in each of them.
+    #[serde(default)]
+    pub packets_per_frame: Distribution,
+    /// Nanoseconds for which the first packet of each was held; 0 where nothing is.
+    #[serde(default)]
+    pub held_ns: Distribution,
+    /// What became of those that speak aggregates here: `up`, and how that ended.
+    #[serde(default)]
+    pub peers: BTreeMap<String, u64>,
     /// What was not taken of frames received, by cause: whole frames, groups, or packets, as the cause says.
     pub damages: BTreeMap<String, u64>,
+}
+
+/// How often numbers of which size occurred.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Distribution {
+    /// How many there were.
+    pub count: u64,
+    /// Their sum.
+    pub sum: u64,
+    /// How many were how large; sizes that did not occur are left out.
+    pub buckets: Vec<Bucket>,
+}
+
+/// Numbers of about one size: beyond half of `le`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Bucket {
+    /// The largest of them: 2 to the power of something, less 1. `None`: whatever is beyond all others.
+    pub le: Option<u64>,
+    /// How many.
+    pub count: u64,
+}
+
+impl Distribution {
+    /// Adds counts by size, in the order of [`aggregation::flush::Histogram`].
+    pub(crate) fn add(&mut self, sum: u64, counts: impl Iterator<Item = u64>) {
+        self.sum += sum;
+        for (i, count) in counts.enumerate().filter(|(_, count)| *count > 0) {
+            self.count += count;
+            let le = aggregation::flush::Histogram::bound(i);
+            let key = |bucket: &Bucket| bucket.le.unwrap_or(u64::MAX);
+            match self.buckets.binary_search_by_key(&le.unwrap_or(u64::MAX), key) {
+                Ok(at) => self.buckets.get_mut(at).into_iter().for_each(|bucket| bucket.count += count),
+                Err(at) => self.buckets.insert(at, Bucket { le, count }),
+            }
+        }
+    }
 }
 
 impl PortStatus {

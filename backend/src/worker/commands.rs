@@ -3,15 +3,16 @@
 
 use std::sync::Arc;
 
+use aggregation::Trigger;
 use packet::synth::rarp_announcement;
 use packet::{MacAddr, PortId};
 use virtqueue::MemoryMap;
 
-use super::Worker;
 use super::bridge::Path;
 use super::mailbox::{Attachment, Bell, Command, Job, QueueId, Side};
 use super::slots::{Common, Queue, RxSlot, TxSlot};
 use super::uplink::{LinkReport, Uplink, UplinkTx};
+use super::{Worker, aggregate};
 use crate::counters::PortCounters;
 use crate::sys::cycles;
 use crate::topology::{Route, Routes};
@@ -29,6 +30,9 @@ impl Worker {
                 let _ = reply.try_send(self.detach(id).map(Box::new));
             }
             Command::SetEnabled { id, enabled, reply } => {
+                if !enabled {
+                    self.flush_link(id);
+                }
                 if let Some(common) = self.find(id) {
                     common.enabled = enabled;
                 }
@@ -134,6 +138,7 @@ impl Worker {
     }
 
     fn detach(&mut self, id: QueueId) -> Option<Attachment> {
+        self.close_link(id);
         let attachment = match id.side {
             Side::Transmit => {
                 let at = self.txs.iter().position(|slot| slot.common.id == id)?;
@@ -149,6 +154,27 @@ impl Worker {
         };
         self.compile_routes();
         Some(attachment)
+    }
+
+    /// A receive queue takes no packets for a while. What was put together for it is not to wait for so long.
+    fn flush_link(&mut self, id: QueueId) {
+        if let Some(slot) = self.path.rxs.iter_mut().find(|slot| slot.common.id == id) {
+            aggregate::flush(slot, Trigger::Order);
+            self.notify();
+        }
+    }
+
+    /// A receive queue goes: what was agreed with its guest ends, and loses nothing (decision 28).
+    fn close_link(&mut self, id: QueueId) {
+        if id.side != Side::Receive {
+            return;
+        }
+        let slot = self.path.rxs.iter_mut().find(|slot| slot.common.id == id && slot.link.is_some());
+        if let Some(slot) = slot {
+            aggregate::close(slot);
+            self.unlink(id.port, id.pair);
+            self.notify();
+        }
     }
 
     /// Returns the queues that cannot follow.
@@ -187,7 +213,7 @@ impl Worker {
             log::error!("{:?}: its socket cannot be watched: {error}", uplink.port);
         }
         let counters = self.counters_of(uplink.port);
-        let (rx, tx) = uplink.split(counters, self.path.index, self.clock.nanos_at(cycles()));
+        let (rx, tx) = uplink.split(counters, self.path.index, self.node, self.clock.nanos_at(cycles()));
         self.uplinks.push(rx);
         self.path.uplinks.push(tx);
         self.compile_routes();

@@ -94,6 +94,8 @@ const FLOW_NAP: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) index: usize,
+    /// The node's id.
+    pub(crate) node: u16,
     pub(crate) poll: PollMode,
     pub(crate) inbox: Inbox,
     pub(crate) waker: Arc<Waker>,
@@ -134,11 +136,13 @@ pub(crate) struct Worker {
     last_flow_sweep: u64,
     flow_sweep_ticks: u64,
     ageing_ns: u64,
+    /// When the first frame has to go that is held for others to join it, in nanoseconds.
+    held_until: Option<u64>,
 }
 
 impl Worker {
     pub(crate) fn new(parts: Parts) -> io::Result<Self> {
-        let Parts { index, poll, inbox, waker, inbound, outbound, counters, bridge, engine, events } = parts;
+        let Parts { index, node, poll, inbox, waker, inbound, outbound, counters, bridge, engine, events } = parts;
         let clock = Clock::get();
         let ageing_ns = bridge.ageing_ns;
         let sleeper = Sleeper::new(poll, clock)?;
@@ -171,7 +175,7 @@ impl Worker {
             reader: Reader::default(),
             ranges: Box::new([(0, 0); packet::MAX_BURST]),
             hope: Hope::default(),
-            node: 1,
+            node,
             sleeper,
             shares: Shares::new(clock.to_ticks(QUANTUM)),
             longest: Longest::new(clock.to_ticks(LATELY)),
@@ -184,6 +188,7 @@ impl Worker {
             last_flow_sweep: cycles(),
             flow_sweep_ticks: clock.to_ticks(FLOW_SWEEP),
             ageing_ns,
+            held_until: None,
         })
     }
 
@@ -231,9 +236,6 @@ impl Worker {
             self.release(port);
         }
         if packets > 0 {
-            for slot in &mut self.path.rxs {
-                aggregate::flush(slot);
-            }
             self.notify();
             if self.path.police.engine.has_events() {
                 self.tell_events();
@@ -241,6 +243,8 @@ impl Worker {
             if self.path.police.engine.has_replies() {
                 self.reply();
             }
+        } else if self.held_until.is_some_and(|until| self.clock.nanos_at(now) >= until) {
+            self.notify();
         } else if self.path.uplinks.iter().any(|uplink| uplink.ring.has_unsent())
             && now.wrapping_sub(self.last_flush) >= self.retry_ticks
         {
@@ -291,8 +295,9 @@ impl Worker {
         }
     }
 
-    /// Tells the guests and workers that asked for it.
+    /// Ends what was put together, and tells the guests and workers that asked for it.
     fn notify(&mut self) {
+        self.held_until = self.path.rxs.iter_mut().filter_map(aggregate::end_turn).min();
         // Orders every publication above before the reads of the other sides' suppression areas and sleep flags below.
         full_fence();
         for slot in &mut self.txs {
@@ -402,6 +407,13 @@ impl Worker {
 
     /// How long it may sleep at most, though nothing happens.
     fn timer(&self) -> Option<Duration> {
+        let held = self.held_until.map(|until| until.saturating_sub(self.clock.nanos_at(cycles())));
+        let slow = self.slow_timer();
+        held.map(Duration::from_nanos).map_or(slow, |held| Some(slow.map_or(held, |slow| slow.min(held))))
+    }
+
+    /// The same, of what is not in a hurry.
+    fn slow_timer(&self) -> Option<Duration> {
         let uplinks = &self.path.uplinks;
         if uplinks.iter().any(|uplink| uplink.ring.has_unsent()) {
             return Some(Duration::from_millis(1));

@@ -9,6 +9,9 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::time::Duration;
 
 use epoll::{ControlOptions, Event, Events};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 
 use crate::config::PollMode;
 use crate::sys::Clock;
@@ -27,6 +30,8 @@ pub(crate) struct Sleeper {
     idle_since: Option<u64>,
     /// Rings without a kick eventfd.
     polled_rings: usize,
+    /// A timer for sleeps that are no whole number of milliseconds, once there was one. It is watched, and never read.
+    alarm: Option<OwnedFd>,
 }
 
 impl Sleeper {
@@ -36,7 +41,7 @@ impl Sleeper {
             PollMode::Adaptive => Some(clock.to_ticks(ADAPTIVE_SPIN)),
             PollMode::Interrupt => Some(0),
         };
-        Ok(Self { epoll: OwnedEpoll::new()?, spin_ticks, idle_since: None, polled_rings: 0 })
+        Ok(Self { epoll: OwnedEpoll::new()?, spin_ticks, idle_since: None, polled_rings: 0, alarm: None })
     }
 
     /// Watches an eventfd of ours or a guest's.
@@ -83,14 +88,40 @@ impl Sleeper {
 
     /// Sleeps until something happens, or for as long as `limit`.
     pub(crate) fn sleep(&mut self, limit: Option<Duration>) {
-        let limit = limit.map_or(-1, |limit| i32::try_from(limit.as_millis()).unwrap_or(i32::MAX));
-        let timeout = if self.polled_rings > 0 { POLLED_RING_INTERVAL_MS } else { limit };
+        if let Some(limit) = limit
+            && limit.subsec_nanos() % 1_000_000 != 0
+        {
+            // epoll counts in milliseconds.
+            self.set_alarm(limit);
+        }
+        let millis = limit.map(|limit| limit.as_nanos().div_ceil(1_000_000));
+        let limit = millis.map_or(-1, |millis| i32::try_from(millis).unwrap_or(i32::MAX));
+        let timeout = match (self.polled_rings, limit) {
+            (0, limit) => limit,
+            (_, 0) => 0,
+            (_, _) => POLLED_RING_INTERVAL_MS,
+        };
         let mut events = [Event::new(Events::empty(), 0); 8];
         // An interrupted wait is a wake-up like any other.
         let _ = epoll::wait(self.epoll.0, timeout, &mut events);
         if self.polled_rings == 0 {
             self.idle_since = None;
         }
+    }
+}
+
+impl Sleeper {
+    /// Lets a sleep end after `time`, to the microsecond. If that cannot be had it ends a millisecond later.
+    #[cold]
+    fn set_alarm(&mut self, time: Duration) {
+        if self.alarm.is_none() {
+            let made = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK);
+            self.alarm = made.ok().filter(|alarm| self.watch(alarm).is_ok());
+        }
+        let Some(alarm) = &self.alarm else { return };
+        let once = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let Ok(it_value) = Timespec::try_from(time) else { return };
+        let _ = timerfd_settime(alarm, TimerfdTimerFlags::empty(), &Itimerspec { it_interval: once, it_value });
     }
 }
 

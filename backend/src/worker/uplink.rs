@@ -77,9 +77,15 @@ pub(super) struct UplinkTx {
 
 impl Uplink {
     /// Takes it apart for a worker.
-    pub(super) fn split(self, counters: Arc<[PortCounters]>, worker: usize, now_ns: u64) -> (UplinkRx, UplinkTx) {
+    pub(super) fn split(
+        self,
+        counters: Arc<[PortCounters]>,
+        worker: usize,
+        node: u16,
+        now_ns: u64,
+    ) -> (UplinkRx, UplinkTx) {
         let Self { port, rx, tx, mtu, neighbors, wire } = self;
-        let wire = wire.map(|config| Box::new(Wire::new(config, now_ns)));
+        let wire = wire.map(|config| Box::new(Wire::new(node, config, now_ns)));
         let receiving = UplinkRx { port, ring: rx, counters: Arc::clone(&counters) };
         let sending = UplinkTx { port, ring: tx, counters, worker, mtu, neighbors, park: HopPark::default(), wire };
         (receiving, sending)
@@ -133,7 +139,7 @@ impl UplinkTx {
         let Some(ethernet) = EthernetHeader::parse(head) else { return };
         let addresses = station.map(|station| self.addresses(station));
         let Some(wire) = &self.wire else { return };
-        let node = wire.config.node;
+        let node = wire.node;
         let Some(target) = wire.target(station.unwrap_or(ethernet.destination())) else {
             let source = ethernet.source();
             if wire.should_announce(source, now_ns) {
@@ -143,7 +149,8 @@ impl UplinkTx {
         };
         // Answers are to go to the node that the source is at, though this one has taken the packet out of its group.
         let origin = wire.origin_of(ethernet.source());
-        let key = aggregate::key(origin, target.node, aggregate::class_of(head));
+        let Some(class) = aggregate::class_of(head) else { return self.drop_packets(DropCause::Aggregate, 1) };
+        let key = aggregate::key(origin, target.node, class);
         match wire.room(target, key, len, offload) {
             Room::Now => {}
             Room::Next => self.ship(target.peer),

@@ -12,7 +12,7 @@ pub(crate) fn frame(to: [u8; 6], from: [u8; 6], len: usize, number: u64) -> Vec<
     let mut bytes = Vec::with_capacity(len);
     bytes.extend_from_slice(&to);
     bytes.extend_from_slice(&from);
-    // Local experimental EtherType 1 (IEEE 802).
+    // Local experimental EtherType 2 (IEEE 802); the first is that of aggregates.
     bytes.extend_from_slice(&[0x88, 0xb6]);
     bytes.extend_from_slice(&number.to_le_bytes());
     let mut state = number ^ 0x9e37_79b9_7f4a_7c15;

@@ -79,7 +79,7 @@ impl Path {
     /// Sends on the groups of a frame that are for other nodes.
     fn pass_on(&mut self, uplink: usize, from: MacAddr, frame: &[u8], tools: &mut Tools<'_>) -> Arrived {
         let mut arrived = Arrived::default();
-        let Some((own, true)) = self.wire_at(uplink).map(|wire| (wire.config.node, wire.config.trusted)) else {
+        let Some((own, true)) = self.wire_at(uplink).map(|wire| (wire.node, wire.config.trusted)) else {
             return arrived;
         };
         // What is wrong with a group is told when the frame is taken apart.
@@ -119,7 +119,7 @@ impl Path {
     fn take_apart(&mut self, uplink: usize, from: MacAddr, frame: &[u8], tools: &mut Tools<'_>) -> Arrived {
         let mut arrived = Arrived::default();
         let Some(wire) = self.wire_at(uplink) else { return arrived };
-        let (own, trusted, peer, limits) = (wire.config.node, wire.config.trusted, wire.node_of(from), wire.limits());
+        let (own, trusted, peer, limits) = (wire.node, wire.config.trusted, wire.node_of(from), wire.limits());
         let Some(port) = self.uplinks.get(uplink).map(|link| link.port) else { return arrived };
         if tools.reader.begin(frame, EthernetHeader::LEN, &limits).is_err() {
             return arrived;

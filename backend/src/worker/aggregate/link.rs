@@ -7,18 +7,22 @@
 //! goes when nothing is agreed any more, or with the queue: then all is as if nobody had ever spoken.
 //!
 //! Packets are copied behind each other into the link's own buffer, first in, first out, in groups of one class each. The
-//! frame goes to the guest when it is full, when a packet comes that is to go plain, and at the latest when the worker's
-//! turn ends: what is there together goes together, and nothing waits for what is not. A frame of one packet goes as that
-//! packet.
+//! frame goes to the guest when it is full, when a packet comes that is to go plain, and, unless the port allows packets to be held
+//! (`hold.rs`), at the latest when the worker's turn ends: what is there together goes together, and nothing waits for what is
+//! not. A frame of one packet goes as that packet. What is open when the queue goes, or the guest stops taking aggregates, is
+//! sent before (decision 28).
 
-use aggregation::negotiation::{self, Announce, Config, Event, Features, Grant, MAX_CONTROL, Offer};
-use aggregation::{Cause, Format, GroupKey, Limits, Meta, Sequence, TlvSet, Writer};
+use aggregation::negotiation::{self, Announce, Config, Down, Event, Features, Grant, MAX_CONTROL, Offer};
+use aggregation::{Cause, Format, GroupKey, Limits, Meta, Sequence, TlvSet, Trigger, Writer, wire};
 use packet::{Burst, DropCause, EthernetHeader, Run, WINDOW};
 use virtqueue::{Delivered, NetHeader, Tail};
 
 use super::super::payload::Payload;
 use super::super::slots::RxSlot;
-use super::guard::ETHER_TYPE;
+use super::guard::{ETHER_TYPE, is_aggregate};
+use super::hold::{Hold, format_of};
+use crate::config::Aggregation;
+use crate::counters::{PeerEvent, PortCounters};
 
 /// Addresses on a link that has two ends: the node's and the guest's.
 const NODE: [u8; 6] = [0x02, 0x53, 0x48, 0x55, 0x4e, 0x54];
@@ -29,12 +33,20 @@ const MAX_BYTES: u16 = 16_384;
 const MAX_PACKETS: u16 = 1024;
 const KEEPALIVE_MS: u16 = 1000;
 
+/// What a packet takes up in an aggregate, besides its own bytes, if it is alone there.
+const ALONE: usize = wire::HEADER + wire::GROUP_HEADER + wire::SUBFRAME_HEADER;
+
+/// Buffers that a guest must have posted for packets to be held for it.
+const ENOUGH_BUFFERS: usize = 16;
+
 /// A guest that speaks aggregates.
 #[derive(Debug)]
 pub(crate) struct Link {
     talk: negotiation::Link<()>,
     /// The node's id.
     node: u16,
+    /// What the port's settings are.
+    port: Aggregation,
     /// What is taken from the guest; `None`: nothing was agreed yet.
     pub(in crate::worker) takes: Option<Limits>,
     /// Numbers of the guest's frames.
@@ -49,13 +61,23 @@ struct Bundle {
     writer: Writer,
     origin: u16,
     sequence: u16,
+    hold: Hold,
     /// Bytes of the packets in the open frame.
     bytes: u64,
 }
 
+/// What became of a packet that was to be put together with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pushed {
+    Yes,
+    NoRoom,
+    /// The guest would take it for one of the node's frames.
+    Refused,
+}
+
 impl Link {
     /// Of a guest that nothing is agreed with yet.
-    pub(in crate::worker) fn new(node: u16, session: u32, now_ns: u64) -> Self {
+    pub(in crate::worker) fn new(node: u16, port: Aggregation, session: u32, now_ns: u64) -> Self {
         let offer = Offer {
             versions: (1, 1),
             encapsulations: 1,
@@ -68,7 +90,7 @@ impl Link {
         let announce = Announce::Never;
         let config = Config { node, session, offer, name: Vec::new(), announce, max_peers: 1 };
         let talk = negotiation::Link::new(config, now_ns);
-        Self { talk, node, takes: None, heard: Sequence::new(), out: None }
+        Self { talk, node, port, takes: None, heard: Sequence::new(), out: None }
     }
 
     /// Whether nothing is agreed, and nothing is left to say.
@@ -83,25 +105,24 @@ impl Link {
     }
 
     /// A valid aggregate came from the guest.
-    pub(in crate::worker) fn heard(&mut self, sequence: u16, now_ns: u64) {
+    pub(in crate::worker) fn heard(&mut self, sequence: u16, counters: Option<&PortCounters>, now_ns: u64) {
         self.talk.heard((), now_ns);
+        let before = self.heard.lost();
         self.heard.take(sequence);
+        let lost = self.heard.lost().wrapping_sub(before);
+        if let Some(counters) = counters.filter(|_| lost > 0) {
+            counters.rx_lost.add(lost);
+        }
     }
 }
 
 impl Bundle {
-    fn new(grant: &Grant, origin: u16) -> Self {
-        let format = Format {
-            max_bytes: grant.max_bytes,
-            max_packets: grant.max_packets.into(),
-            stage: 2,
-            check: false,
-            group_crc: false,
-            template: false,
-        };
+    fn new(grant: &Grant, origin: u16, port: &Aggregation) -> Self {
+        let format = format_of(grant, port);
         let mut writer = Writer::new(format.max_bytes, EthernetHeader::LEN);
         writer.begin(&format);
-        Self { format, writer, origin, sequence: 0, bytes: 0 }
+        let hold = Hold::new(&format, port);
+        Self { format, writer, origin, sequence: 0, hold, bytes: 0 }
     }
 
     #[inline]
@@ -109,21 +130,35 @@ impl Bundle {
         !self.writer.is_empty()
     }
 
-    /// Appends packet `i`. `false`: there is no room.
+    /// Appends packet `i`.
     #[inline]
-    fn push(&mut self, burst: &Burst, payload: Payload<'_>, i: usize) -> bool {
+    fn push(&mut self, burst: &Burst, payload: Payload<'_>, i: usize) -> Pushed {
         let (head, rest) = burst.pieces(i);
-        let key = GroupKey { origin: self.origin, destination: 0, class: class_of(head) };
+        let Some(class) = class_of(head) else { return Pushed::Refused };
+        let key = GroupKey { origin: self.origin, destination: 0, class };
+        self.hold.note(head, key.class);
         let tail = |room: &mut [u8]| {
             let read = payload.read(burst.handle(i), 0, room);
             // What a guest has cut short must not show what was there before.
             room.iter_mut().skip(read).for_each(|byte| *byte = 0);
         };
         let pushed = self.writer.push(key, head, rest as usize, tail, &Meta::NONE);
-        if pushed {
-            self.bytes += head.len() as u64 + u64::from(rest);
+        if !pushed {
+            return Pushed::NoRoom;
         }
-        pushed
+        self.bytes += head.len() as u64 + u64::from(rest);
+        Pushed::Yes
+    }
+
+    /// Why there is no room for a packet.
+    fn refusal(&self, len: usize) -> Trigger {
+        if ALONE + wire::padded(len) > self.format.max_bytes {
+            Trigger::Larger
+        } else if self.writer.packets() >= self.format.max_packets {
+            Trigger::Frames
+        } else {
+            Trigger::Bytes
+        }
     }
 
     /// Ends the open frame: its bytes as the guest is to get them, how many packets are in it, and their bytes.
@@ -156,6 +191,9 @@ pub(in crate::worker) fn negotiate(slot: &mut RxSlot, bytes: &[u8], now_ns: u64)
     let Some(link) = &mut slot.link else { return Ok(()) };
     let mut events = Vec::new();
     let understood = link.talk.handle((), bytes, now_ns, |event| events.push(event));
+    if let Some(counters) = slot.common.counters().filter(|_| understood.is_ok()) {
+        counters.rx_control.add(1);
+    }
     events.into_iter().for_each(|event| follow(slot, event));
     speak(slot, now_ns);
     understood.map(drop)
@@ -176,7 +214,10 @@ pub(in crate::worker) fn tick(slot: &mut RxSlot, now_ns: u64) {
 fn follow(slot: &mut RxSlot, event: Event<()>) {
     let id = slot.common.id;
     // What was put together under an agreement is sent under it.
-    flush(slot);
+    flush(slot, Trigger::Order);
+    if let (Some(event), Some(counters)) = (counted(&event), slot.common.counters()) {
+        counters.peer(event);
+    }
     let Some(link) = &mut slot.link else { return };
     match event {
         Event::Accept { node, .. } => {
@@ -195,15 +236,30 @@ fn follow(slot: &mut RxSlot, event: Event<()>) {
         }
         Event::Up { node, grant, .. } => {
             log::info!("{id:?}: CNF {node} takes aggregates of {} bytes", grant.max_bytes);
-            link.out = Some(Box::new(Bundle::new(&grant, link.node)));
+            link.out = Some(Box::new(Bundle::new(&grant, link.node, &link.port)));
         }
         Event::Down { node, why, .. } => {
             log::info!("{id:?}: no more aggregates with CNF {node}: {why:?}");
             (link.takes, link.out) = (None, None);
         }
-        Event::Refused { node, reason, .. } => log::warn!("{id:?}: CNF {node} is refused: {reason:?}"),
-        Event::RefusedBy { node, reason, .. } => log::warn!("{id:?}: CNF {node} refuses: {reason:?}"),
+        // Anybody can have themselves refused, as often as they like.
+        Event::Refused { node, reason, .. } => log::debug!("{id:?}: CNF {node} is refused: {reason:?}"),
+        Event::RefusedBy { node, reason, .. } => log::debug!("{id:?}: CNF {node} refuses: {reason:?}"),
     }
+}
+
+/// As what an event is counted.
+fn counted(event: &Event<()>) -> Option<PeerEvent> {
+    Some(match event {
+        Event::Accept { .. } => return None,
+        Event::Up { .. } => PeerEvent::Up,
+        Event::Down { why: Down::Bye(_), .. } => PeerEvent::Bye,
+        Event::Down { why: Down::Silent, .. } => PeerEvent::Silent,
+        Event::Down { why: Down::Restarted, .. } => PeerEvent::Restarted,
+        Event::Down { why: Down::Closed, .. } => PeerEvent::Closed,
+        Event::Refused { .. } => PeerEvent::Refused,
+        Event::RefusedBy { .. } => PeerEvent::RefusedBy,
+    })
 }
 
 /// Sends the control frames that are due.
@@ -213,7 +269,11 @@ fn speak(slot: &mut RxSlot, now_ns: u64) {
     header.copy_from_slice(&ethernet());
     while let Some(((), len)) = slot.link.as_mut().and_then(|link| link.talk.poll_transmit(now_ns, body)) {
         let body = body.get(..len).unwrap_or_default();
-        deliver(slot, header, Tail::Bytes(body), 0, 0);
+        if deliver(slot, header, Tail::Bytes(body), 0, 0)
+            && let Some(counters) = slot.common.counters()
+        {
+            counters.tx_control.add(1);
+        }
     }
 }
 
@@ -230,17 +290,26 @@ pub(in crate::worker) fn put_together(
     while next < at + run {
         let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { break };
         let before = bundle.writer.len();
-        if bundle.push(burst, payload, next) {
-            slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
-            next += 1;
-            continue;
+        match bundle.push(burst, payload, next) {
+            Pushed::Yes => {
+                slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
+                next += 1;
+                continue;
+            }
+            Pushed::Refused => {
+                slot.common.drop_packets(DropCause::Aggregate, 1);
+                next += 1;
+                continue;
+            }
+            Pushed::NoRoom => {}
         }
-        let fits_none = !bundle.is_open();
-        flush(slot);
-        if fits_none {
+        let (fits_none, trigger) = (!bundle.is_open(), bundle.refusal(burst.frame_len(next) as usize));
+        flush(slot, trigger);
+        if fits_none || trigger == Trigger::Larger {
             break;
         }
     }
+    hurry(slot);
     next - at
 }
 
@@ -248,12 +317,13 @@ pub(in crate::worker) fn put_together(
 #[inline]
 pub(in crate::worker) fn put_run(slot: &mut RxSlot, first: &[u8], bytes: &[u8], run: Run) {
     let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { return };
-    let key = GroupKey { origin: bundle.origin, destination: 0, class: class_of(first) };
+    let key = GroupKey { origin: bundle.origin, destination: 0, class: class_of(first).unwrap_or(0) };
     let before = bundle.writer.len();
     if u16::try_from(run.packets).is_ok_and(|packets| bundle.writer.push_run(key, bytes, packets)) {
         bundle.bytes += run.bytes;
+        bundle.hold.note(first, key.class);
         slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
-        return;
+        return hurry(slot);
     }
     // What fits goes into this frame, the rest into the next.
     let mut rest = bytes;
@@ -266,43 +336,82 @@ pub(in crate::worker) fn put_run(slot: &mut RxSlot, first: &[u8], bytes: &[u8], 
 /// Puts a packet together for a guest, or sends it, if it does not fit.
 pub(in crate::worker) fn put_bytes(slot: &mut RxSlot, packet: &[u8]) {
     let (head, rest) = packet.split_at(packet.len().min(WINDOW));
-    loop {
-        let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { break };
-        let key = GroupKey { origin: bundle.origin, destination: 0, class: class_of(head) };
+    let Some(class) = class_of(head) else { return slot.common.drop_packets(DropCause::Aggregate, 1) };
+    while let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) {
+        let key = GroupKey { origin: bundle.origin, destination: 0, class };
         if bundle.writer.push(key, head, rest.len(), |room| room.copy_from_slice(rest), &Meta::NONE) {
             bundle.bytes += packet.len() as u64;
-            return;
+            bundle.hold.note(head, key.class);
+            return hurry(slot);
         }
-        if !bundle.is_open() {
+        let (fits_none, trigger) = (!bundle.is_open(), bundle.refusal(packet.len()));
+        flush(slot, trigger);
+        if fits_none || trigger == Trigger::Larger {
             break;
         }
-        flush(slot);
     }
     let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
     deliver(slot, head, tail, 1, packet.len() as u64);
 }
 
-/// Gives the guest what was put together.
+/// Sends what may not wait for the end of the turn.
 #[inline]
-pub(in crate::worker) fn flush(slot: &mut RxSlot) {
-    if slot.link.as_ref().and_then(|link| link.out.as_ref()).is_some_and(|bundle| bundle.is_open()) {
-        send(slot);
+fn hurry(slot: &mut RxSlot) {
+    if slot.link.as_ref().and_then(|link| link.out.as_ref()).is_some_and(|bundle| bundle.hold.is_urgent()) {
+        flush(slot, Trigger::Urgent);
     }
 }
 
-fn send(slot: &mut RxSlot) {
+/// The worker's turn ends: gives the guest what was put together, unless something justifies holding it. Returns until when it is
+/// held, in nanoseconds.
+#[inline]
+pub(in crate::worker) fn end_turn(slot: &mut RxSlot) -> Option<u64> {
+    let bundle = slot.link.as_mut()?.out.as_mut().filter(|bundle| bundle.is_open())?;
+    if let Some(trigger) = bundle.hold.turn(bundle.writer.packets(), bundle.writer.len()) {
+        flush(slot, trigger);
+        return None;
+    }
+    let until = bundle.hold.deadline();
+    // A ring that breaks is found when it is used.
+    if slot.queue.prefetch(ENOUGH_BUFFERS).is_ok_and(|held| held < ENOUGH_BUFFERS) {
+        flush(slot, Trigger::Pressure);
+        return None;
+    }
+    until
+}
+
+/// Gives the guest what was put together.
+#[inline]
+pub(in crate::worker) fn flush(slot: &mut RxSlot, trigger: Trigger) {
+    if slot.link.as_ref().and_then(|link| link.out.as_ref()).is_some_and(|bundle| bundle.is_open()) {
+        send(slot, trigger);
+    }
+}
+
+/// The queue goes: what was put together goes before, and nothing is agreed any more.
+pub(in crate::worker) fn close(slot: &mut RxSlot) {
+    flush(slot, Trigger::Order);
+    if slot.link.take().is_some_and(|link| link.takes.is_some())
+        && let Some(counters) = slot.common.counters()
+    {
+        counters.peer(PeerEvent::Closed);
+    }
+}
+
+fn send(slot: &mut RxSlot, trigger: Trigger) {
     let Some(mut bundle) = slot.link.as_mut().and_then(|link| link.out.take()) else { return };
     let (frame, packets, bytes) = bundle.finish();
     let (head, rest) = frame.split_at(frame.len().min(WINDOW));
     let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
-    let is_aggregate = packets > 1 || head.get(12..14) == Some(&ETHER_TYPE.0.to_be_bytes());
-    if deliver(slot, head, tail, packets as usize, bytes)
-        && is_aggregate
-        && let Some(counters) = slot.common.counters()
-    {
+    let together = packets > 1 || head.get(12..14) == Some(&ETHER_TYPE.0.to_be_bytes());
+    let len = frame.len();
+    let delivered = deliver(slot, head, tail, packets as usize, bytes);
+    let counters = slot.common.counters().filter(|_| delivered);
+    if let Some(counters) = counters.filter(|_| together) {
         counters.tx_aggregates.add(1);
         counters.tx_aggregated.add(packets.into());
     }
+    bundle.hold.flushed(packets, len, trigger, counters);
     let format = bundle.format;
     bundle.writer.begin(&format);
     // The lines of the next buffer are asked for while it is filled. A ring that breaks is found when it is used.
@@ -314,6 +423,11 @@ fn send(slot: &mut RxSlot) {
 
 /// Gives the guest a frame with so many packets in it. `false`: it did not take it.
 fn deliver(slot: &mut RxSlot, head: &[u8], tail: Tail<'_>, packets: usize, bytes: u64) -> bool {
+    if !slot.common.usable() {
+        let cause = if slot.common.enabled { DropCause::QueueBroken } else { DropCause::NotReady };
+        slot.common.drop_packets(cause, packets);
+        return false;
+    }
     match slot.queue.deliver(&NetHeader::default(), head, tail) {
         Ok(Delivered::Ok) => {
             slot.queue.publish();
@@ -331,14 +445,20 @@ fn deliver(slot: &mut RxSlot, head: &[u8], tail: Tail<'_>, packets: usize, bytes
     false
 }
 
-/// The class of a packet: the top three bits of its DSCP (decision 24).
+/// The class of a packet: the top three bits of its DSCP (decision 24). `None`: it says that it is an aggregate, which only the node's own
+/// are to a guest.
 #[inline]
-pub(in crate::worker) fn class_of(head: &[u8]) -> u8 {
+pub(in crate::worker) fn class_of(head: &[u8]) -> Option<u8> {
     match head {
-        [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, _, tos, ..] => tos >> 5,
-        [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, first, _, ..] => first >> 1 & 7,
-        _ => 0,
+        [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, _, tos, ..] => Some(tos >> 5),
+        [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, first, _, ..] => Some(first >> 1 & 7),
+        _ => other_class(head),
     }
+}
+
+#[cold]
+fn other_class(head: &[u8]) -> Option<u8> {
+    (!is_aggregate(head)).then_some(0)
 }
 
 #[cfg(test)]
@@ -349,10 +469,12 @@ mod tests {
     fn the_class_is_the_top_of_the_code_point() {
         let frame = |kind: u16, first: u16| [&[2; 12][..], &kind.to_be_bytes(), &first.to_be_bytes()].concat();
         for class in 0..8_u8 {
-            assert_eq!(class_of(&frame(0x0800, 0x451f | u16::from(class) << 5)), class);
-            assert_eq!(class_of(&frame(0x86dd, 0x6000 | u16::from(class) << 9 | 0x1ff)), class);
+            assert_eq!(class_of(&frame(0x0800, 0x451f | u16::from(class) << 5)), Some(class));
+            assert_eq!(class_of(&frame(0x86dd, 0x6000 | u16::from(class) << 9 | 0x1ff)), Some(class));
         }
-        assert_eq!(class_of(&frame(0x0806, 0xffff)), 0);
-        assert_eq!(class_of(&[0; 15]), 0);
+        assert_eq!(class_of(&frame(0x0806, 0xffff)), Some(0));
+        assert_eq!(class_of(&[0; 15]), Some(0));
+        // Decision 26.
+        assert_eq!(class_of(&frame(0x88b5, 0x0100)), None);
     }
 }

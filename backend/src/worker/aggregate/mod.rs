@@ -9,18 +9,20 @@
 //! | `split.rs` | what a guest sends, taken apart |
 //! | `runs.rs` | packets of one flow that stand together |
 //! | `link.rs` | what goes to a guest, put together |
+//! | `hold.rs` | when that is sent |
 
 mod arrive;
 mod guard;
+mod hold;
 mod link;
 mod runs;
 mod split;
 mod wire;
 
 pub(super) use arrive::{Arrived, Tools, key};
-pub(super) use guard::{ETHER_TYPE, refuse};
+pub(super) use guard::{ETHER_TYPE, is_aggregate, refuse};
 pub(crate) use link::Link;
-pub(super) use link::{class_of, flush, put_bytes, put_together};
+pub(super) use link::{class_of, close, end_turn, flush, put_bytes, put_together};
 pub(super) use runs::{Hope, Ranges};
 pub(crate) use wire::WireConfig;
 pub(super) use wire::{CONTROL, Room, Target, Wire};

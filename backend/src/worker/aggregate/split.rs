@@ -19,7 +19,7 @@ use virtqueue::{MAX_BURST, TxQueue};
 use super::super::Worker;
 use super::super::bridge::Ingress;
 use super::super::payload::Payload;
-use super::super::slots::RxSlot;
+use super::super::slots::{RxSlot, TxSlot};
 use super::guard::is_aggregate;
 use super::link::{self, Link};
 use super::runs;
@@ -57,6 +57,9 @@ impl Worker {
     #[cold]
     pub(in crate::worker) fn link(&mut self, index: usize, now: u64) -> bool {
         let (now_ns, node) = (self.clock.nanos_at(now), self.node);
+        let Some(port) = self.txs.get(index).map(|slot| slot.common.port()) else { return false };
+        let settings = self.path.topology.port(port).map(|entry| entry.aggregation);
+        let Some(settings) = settings.filter(|settings| settings.aggregate) else { return false };
         let Some(receiver) = self.receiver(index) else { return false };
         let Some(slot) = self.path.rxs.get_mut(receiver) else { return false };
         let Some(source) = self.txs.get_mut(index) else { return false };
@@ -65,25 +68,31 @@ impl Worker {
         if slot.link.is_none() {
             #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
             let session = RandomState::new().hash_one(now) as u32 | 1;
-            slot.link = Some(Box::new(Link::new(node, session, now_ns)));
+            slot.link = Some(Box::new(Link::new(node, settings, session, now_ns)));
         }
         true
     }
 
     /// Lets time pass at all links.
     pub(in crate::worker) fn tick_links(&mut self, now_ns: u64) {
+        let mut gone = Vec::new();
         for slot in &mut self.path.rxs {
             if slot.link.is_none() {
                 continue;
             }
             link::tick(slot, now_ns);
             if slot.link.is_none() {
-                let (port, pair) = (slot.common.port(), slot.common.id.pair);
-                let of_pair = |common: &super::super::slots::Common| common.port() == port && common.id.pair == pair;
-                self.txs.iter_mut().filter(|slot| of_pair(&slot.common)).for_each(|slot| slot.linked = false);
+                gone.push((slot.common.port(), slot.common.id.pair));
             }
         }
+        gone.into_iter().for_each(|(port, pair)| self.unlink(port, pair));
         self.notify();
+    }
+
+    /// What a guest sends on a queue pair is not looked through for aggregates any more.
+    pub(in crate::worker) fn unlink(&mut self, port: PortId, pair: u16) {
+        let of_pair = |slot: &&mut TxSlot| slot.common.port() == port && slot.common.id.pair == pair;
+        self.txs.iter_mut().filter(of_pair).for_each(|slot| slot.linked = false);
     }
 
     /// Switches what transmit slot `index` holds, in which there may be aggregates. Returns the packets that left the source.
@@ -120,6 +129,7 @@ impl Worker {
                         packets += usize::from(run.packets());
                         let places = self.path.burst.len();
                         let payload = Payload::Runs { bytes: run.bytes(), ranges: &self.ranges };
+                        super::refuse(&mut self.path.burst);
                         self.path.run(&Ingress { payload, ..ingress }, Direction::Out, now_ns);
                         runs::learn(&mut self.hope, places, run.packets().into(), self.path.expanded);
                         continue;
@@ -131,6 +141,7 @@ impl Worker {
                     }
                     packets += self.path.burst.len();
                     bytes += self.path.burst.bytes();
+                    super::refuse(&mut self.path.burst);
                     self.path.run(&ingress, Direction::Out, now_ns);
                 }
                 if let Some(counters) = counters {
@@ -212,7 +223,7 @@ fn begin(
     }
     match (takes, &mut slot.link) {
         (Some(_), Some(link)) => {
-            link.heard(header.sequence, now_ns);
+            link.heard(header.sequence, counters, now_ns);
             true
         }
         _ => {

@@ -35,14 +35,14 @@ const MOVED_MS: u32 = 5_000;
 const ANNOUNCE_MS: u32 = 60_000;
 const KEEPALIVE_MS: u16 = 1000;
 const MAX_PACKETS: u16 = 4096;
+/// The node.
+const STAGE: u8 = 2;
 
 type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// What a wire is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct WireConfig {
-    /// The node's id.
-    pub(crate) node: u16,
     pub(crate) session: u32,
     /// The address of the node's end.
     pub(crate) mac: MacAddr,
@@ -50,6 +50,9 @@ pub(crate) struct WireConfig {
     pub(crate) mtu: usize,
     /// Whether origin and destination of what comes are believed.
     pub(crate) trusted: bool,
+    /// Most bytes and packets of a frame that is sent, whatever peers take.
+    pub(crate) max_bytes: usize,
+    pub(crate) max_packets: u32,
 }
 
 /// A link on which there may be aware nodes.
@@ -57,6 +60,8 @@ pub(crate) struct WireConfig {
 pub(in crate::worker) struct Wire {
     talk: negotiation::Link<MacAddr>,
     pub(in crate::worker) config: WireConfig,
+    /// The node's id.
+    pub(in crate::worker) node: u16,
     peers: Vec<Peer>,
     stations: Map<MacAddr, Station>,
     /// When stations were announced here, and as whose.
@@ -118,7 +123,7 @@ pub(in crate::worker) enum Room {
 }
 
 impl Wire {
-    pub(in crate::worker) fn new(config: WireConfig, now_ns: u64) -> Self {
+    pub(in crate::worker) fn new(node: u16, config: WireConfig, now_ns: u64) -> Self {
         let features = [Features::TEMPLATE, Features::CHECKSUM, Features::GSO, Features::CHECK, Features::GROUP_CRC];
         let offer = Offer {
             versions: (1, 1),
@@ -129,11 +134,12 @@ impl Wire {
             features: features.into_iter().fold(Features::default(), Features::with),
             keepalive_ms: KEEPALIVE_MS,
         };
-        let (node, session, announce) = (config.node, config.session, Announce::Group(EVERYBODY));
+        let (session, announce) = (config.session, Announce::Group(EVERYBODY));
         let talk = Config { node, session, offer, name: Vec::new(), announce, max_peers: MAX_PEERS };
         Self {
             talk: negotiation::Link::new(talk, now_ns),
             config,
+            node,
             peers: Vec::new(),
             stations: Map::default(),
             announced: Map::default(),
@@ -188,7 +194,7 @@ impl Wire {
     }
 
     fn follow(&mut self, event: Event<MacAddr>) {
-        let own = self.config.node;
+        let own = self.node;
         match event {
             Event::Accept { address, node } => {
                 log::info!("node {own}: aggregates are taken from node {node} at {address}");
@@ -198,7 +204,7 @@ impl Wire {
             Event::Up { address, node, grant } => {
                 log::info!("node {own}: node {node} at {address} takes aggregates of {} bytes", grant.max_bytes);
                 if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) {
-                    peer.out = Some(Box::new(Load::new(&grant)));
+                    peer.out = Some(Box::new(Load::new(&grant, &self.config)));
                 }
                 self.announced.clear();
                 self.newcomer = true;
@@ -318,9 +324,9 @@ impl Wire {
     pub(in crate::worker) fn origin_of(&self, station: MacAddr) -> u16 {
         // Nearly all stations are the node's own, and then nobody's have been announced here.
         if !self.has_foreign {
-            return self.config.node;
+            return self.node;
         }
-        self.announced.get(&station).map_or(self.config.node, |(node, _)| *node)
+        self.announced.get(&station).map_or(self.node, |(node, _)| *node)
     }
 
     /// Whether a station is to be announced as the node's own. One that was announced as another's a while
@@ -334,7 +340,7 @@ impl Wire {
             return false;
         }
         let now_ms = to_ms(now_ns);
-        let own = self.config.node;
+        let own = self.node;
         let due = self.announced.get(&station).is_none_or(|(node, at)| {
             let since = now_ms.wrapping_sub(*at);
             since >= if *node == own { ANNOUNCE_MS } else { 2 * ANNOUNCE_MS }
@@ -346,7 +352,7 @@ impl Wire {
     pub(in crate::worker) fn announce(&mut self, station: MacAddr, node: u16, now_ns: u64) -> Vec<usize> {
         if self.announced.len() < MAX_STATIONS {
             self.announced.insert(station, (node, to_ms(now_ns)));
-            self.has_foreign |= node != self.config.node;
+            self.has_foreign |= node != self.node;
         }
         let frame = rarp_announcement(station);
         let key = GroupKey { origin: node, destination: 0, class: 0 };
@@ -430,15 +436,10 @@ impl Wire {
 }
 
 impl Load {
-    fn new(grant: &Grant) -> Self {
-        let format = Format {
-            max_bytes: grant.max_bytes,
-            max_packets: grant.max_packets.into(),
-            stage: 2,
-            check: grant.features.has(Features::CHECK),
-            group_crc: grant.features.has(Features::GROUP_CRC),
-            template: grant.features.has(Features::TEMPLATE),
-        };
+    fn new(grant: &Grant, config: &WireConfig) -> Self {
+        let mut format = grant.format(STAGE);
+        format.max_bytes = format.max_bytes.min(config.max_bytes);
+        format.max_packets = format.max_packets.min(config.max_packets);
         let mut writer = Writer::new(format.max_bytes, EthernetHeader::LEN);
         writer.begin(&format);
         Self { format, features: grant.features, writer, sequence: 0, bytes: 0 }

@@ -14,8 +14,10 @@ fn mac(node: u16) -> MacAddr {
 }
 
 fn wire(node: u16) -> Wire {
-    let config = WireConfig { node, session: 7 + u32::from(node), mac: mac(node), mtu: 1500, trusted: true };
-    Wire::new(config, SECOND)
+    let session = 7 + u32::from(node);
+    let (max_bytes, max_packets) = (usize::MAX, u32::MAX);
+    let config = WireConfig { session, mac: mac(node), mtu: 1500, trusted: true, max_bytes, max_packets };
+    Wire::new(node, config, SECOND)
 }
 
 /// Lets both speak until neither has anything to say.
