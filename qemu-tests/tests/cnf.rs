@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::cnf::example;
+use harness::cnf::{example, examples};
 use harness::netns::NetNs;
 use harness::node::{Node, NodeConfig};
 use harness::process::Process;
@@ -33,6 +33,8 @@ struct Chain {
 
 impl Chain {
     fn start(work: &WorkDir, options: &[&str]) -> Result<Self> {
+        // Before the node, which would wait for as long as building takes.
+        examples()?;
         let mut config = NodeConfig::bridge(&["p0", "p1", "p2", "p3"]);
         config.crossconnects = vec![["p0", "p1"].map(str::to_owned), ["p2", "p3"].map(str::to_owned)];
         let node = Node::start(work, &config)?;
