@@ -119,9 +119,15 @@ impl UdpRx {
         self.used = 0;
     }
 
-    /// What was wrong with datagrams since this was last asked, by cause.
+    /// What was wrong with datagrams since this was last asked, by cause; `refused` counts what the peer's machine said of
+    /// ours.
     pub(super) fn take_faults(&mut self) -> BTreeMap<&'static str, u64> {
-        std::mem::take(&mut self.faults)
+        let mut faults = std::mem::take(&mut self.faults);
+        let refused = self.socket.take_refused();
+        if refused > 0 {
+            faults.insert("refused", refused);
+        }
+        faults
     }
 
     /// Takes packets out of the next datagram. `false`: there is no room for another.

@@ -32,6 +32,9 @@ pub(crate) struct Datagrams {
     peer: SocketAddr,
     /// What the kernel's counter of drops showed last.
     drops: AtomicU64,
+    /// How often the peer's machine said that nobody listens there, since this was last asked, as far as the kernel told: it
+    /// does not when it sends some of many.
+    refused: AtomicU64,
 }
 
 /// Datagrams that were received together.
@@ -63,7 +66,7 @@ impl Datagrams {
         sockopt::enlarge(&fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
         rustix::net::bind(&fd, &local)?;
         rustix::net::connect(&fd, &peer)?;
-        let socket = Self { fd, peer, drops: AtomicU64::new(0) };
+        let socket = Self { fd, peer, drops: AtomicU64::new(0), refused: AtomicU64::new(0) };
         socket.forget_strangers();
         Ok(socket)
     }
@@ -94,6 +97,11 @@ impl Datagrams {
         Ok(now.saturating_sub(self.drops.swap(now, Ordering::Relaxed)))
     }
 
+    /// How often the peer's machine said that nobody listens there since this was last asked.
+    pub(crate) fn take_refused(&self) -> u64 {
+        self.refused.swap(0, Ordering::Relaxed)
+    }
+
     /// Fills the batch with what waits, as far as it goes. Returns whether more may wait.
     pub(crate) fn receive(&self, batch: &mut Batch) -> bool {
         // SAFETY: a `mmsghdr` is plain data: all zeros are a value of it.
@@ -114,11 +122,11 @@ impl Datagrams {
                 libc::recvmmsg(self.as_raw_fd(), messages.as_mut_ptr(), CALL, flags, std::ptr::null_mut())
             };
             let Ok(received) = usize::try_from(received) else {
-                match io::Error::last_os_error().kind() {
+                match self.last_error().kind() {
                     io::ErrorKind::WouldBlock => return false,
+                    io::ErrorKind::Interrupted => continue,
                     // An error of an earlier datagram of ours is told once; the next call knows nothing of it. There may be
                     // as many as we send, so that it is not asked again for ever.
-                    io::ErrorKind::Interrupted => continue,
                     _ => return true,
                 }
             };
@@ -148,7 +156,16 @@ impl Datagrams {
         // SAFETY: the first `count` messages name one piece each, which the caller lends for `'a`; the kernel reads them and
         // does not write.
         let sent = unsafe { libc::sendmmsg(self.as_raw_fd(), messages.as_mut_ptr(), count, libc::MSG_DONTWAIT) };
-        usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+        usize::try_from(sent).map_err(|_| self.last_error())
+    }
+
+    /// What went wrong with the last call.
+    fn last_error(&self) -> io::Error {
+        let error = io::Error::last_os_error();
+        if error.kind() == io::ErrorKind::ConnectionRefused {
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+        error
     }
 
     /// Throws away what came from anybody while the socket had no peer yet.

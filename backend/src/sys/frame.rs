@@ -50,7 +50,7 @@ pub(crate) enum Flushed {
     All,
     /// Some wait for room in the kernel: to be tried again.
     Later,
-    /// The interface is down or gone, and this many are lost.
+    /// The interface is down or gone, and this many are lost; others may still wait.
     Lost(usize),
 }
 

@@ -67,6 +67,28 @@ fn refusals_name_the_port() {
     assert_eq!(ports(&node).len(), 2);
 }
 
+/// The only kind of uplink that needs neither an interface nor a capability.
+#[test]
+fn an_uplink_over_udp_is_added_and_shown() {
+    let node = Node::start();
+    let free = || std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket").local_addr().expect("its address");
+    let (local, peer) = (free().to_string(), free().to_string());
+    let add = |name: &'static str| ["port", "add", name, "--local", &local, "--peer", &peer, "--mtu", "1400"];
+    let place = format!("{local} > {peer}");
+    assert_eq!(node.ask(&add("east")), format!("port east is up on {place}\n"));
+    assert_eq!(node.refuses(&add("west")), format!("port \"west\": path {place} is that of port \"east\""));
+    let list = node.ask(&["port", "list"]);
+    let row = list.lines().find(|line| line.starts_with("east")).expect("listed");
+    assert_eq!(row.split_whitespace().take(3).collect::<Vec<_>>(), ["east", "udp", "up"]);
+    assert!(row.ends_with(&place), "{row}");
+    let stats = json_of(&node.ask(&["stats", "--json"]));
+    let uplink = &stats["ports"][0]["uplink"];
+    assert_eq!([&uplink["local"], &uplink["peer"], &uplink["mtu"]], [&json!(local), &json!(peer), &json!(1400)]);
+    assert!(uplink["interface"].is_null() && uplink["xdp"].is_null(), "{uplink}");
+    node.ask(&["port", "remove", "east"]);
+    assert_eq!(node.ask(&add("west")), format!("port west is up on {place}\n"));
+}
+
 #[test]
 fn tables_are_for_people_and_json_for_scripts() {
     let node = Node::start();

@@ -55,7 +55,9 @@ impl TapTx {
         while let Some(frame) = self.outbox.first() {
             match rustix::io::write(&self.tap.fd, frame) {
                 Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) if lost == 0 => return Flushed::Later,
+                Err(Errno::AGAIN | Errno::NOBUFS | Errno::NOMEM) => {
+                    return if lost == 0 { Flushed::Later } else { Flushed::Lost(lost) };
+                }
                 Ok(_) => {}
                 // It is down or gone, or the frame is one that the kernel does not take.
                 Err(_) => lost += 1,

@@ -112,6 +112,9 @@ impl XdpSocket {
     pub(crate) fn open(request: XdpRequest) -> io::Result<Self> {
         let fd = sockopt::open(libc::AF_XDP, libc::SOCK_RAW).map_err(|error| explain("an AF_XDP socket", &error))?;
         sockopt::enlarge(&fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
+        // First what may be somebody else's: the memory is much to have for nothing.
+        let places = Places { native: request.native, generic: request.generic };
+        let program = Program::attach(request.index, request.queue, places)?;
         let memory = Mapping::anonymous(MEMORY)?;
         let umem = xdp_umem_reg {
             addr: memory.address(),
@@ -141,8 +144,6 @@ impl XdpSocket {
         // Else frames for guests, which have their own addresses, do not get past the device.
         let promiscuous = sockopt::open(libc::AF_PACKET, libc::SOCK_RAW)?;
         sockopt::receive_all(&promiscuous, request.index)?;
-        let places = Places { native: request.native, generic: request.generic };
-        let program = Program::attach(request.index, request.queue, places)?;
         let multi_buffer = bind(&fd, &request, &program)?;
         let mut options = xdp_options { flags: 0 };
         sockopt::get(&fd, libc::SOL_XDP, libc::XDP_OPTIONS, &mut options)?;
