@@ -21,7 +21,7 @@ use harness::process::Process;
 use harness::scenario::{self, WorkDir};
 use harness::transfer::{self, hash};
 use harness::wait::wait_until;
-use serde_json::Value;
+use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(30);
 const MIB: u64 = 8;
@@ -150,14 +150,11 @@ fn all_pairs(racks: &Racks, work: &WorkDir) -> Result<()> {
     Ok(())
 }
 
-fn count(summary: &Value, path: &[&str]) -> u64 {
-    path.iter().fold(summary, |value, key| &value[*key]).as_u64().unwrap_or(0)
-}
-
 fn aggregated(shape: Shape) {
     scenario::run(|work| {
         let racks = Racks::start(shape)?;
-        let mut capture = racks.capture(work)?;
+        // Frames that XDP redirects are invisible to captures.
+        let capture = (shape.kind != "af-xdp").then(|| racks.capture(work)).transpose()?;
         all_pairs(&racks, work)?;
         let before = [racks.sent(0, "up")?, racks.sent(1, "b")?];
         tcp(work, &racks.kernels[0], &racks.kernels[1], ADDRESSES[1])?;
@@ -175,11 +172,17 @@ fn aggregated(shape: Shape) {
                 ensure!(port.aggregation.damages.values().all(|n| *n == 0), "{name:?}: {port:?}");
             }
         }
+        let Some(mut capture) = capture else { return Ok(()) };
         capture.terminate()?;
         let summary = aggdump::summary(&work.file("wire.pcap"), &[])?;
-        ensure!(count(&summary, &["errors"]) == 0, "{summary}");
-        // What A sent to B went whole through the top of the rack.
-        ensure!(summary.to_string().contains("11"), "{summary}");
+        let count = |path: &[&str]| path.iter().fold(&summary, |value, key| &value[*key]).as_u64().unwrap_or(0);
+        ensure!(count(&["refused"]) + count(&["missing"]) == 0 && summary["causes"] == json!({}), "{summary}");
+        ensure!(count(&["aggregates"]) > 0 && count(&["packets"]) > 2 * count(&["aggregates"]), "{summary}");
+        // What A sent to B, and B to A, went whole through the top of the rack: from node to node, whoever carried it.
+        let [a, _, b] = IDS.map(|(_, id)| id.to_string());
+        for node in [&a, &b] {
+            ensure!(count(&["origins", node]) > 100 && count(&["destinations", node]) > 100, "{node}: {summary}");
+        }
         Ok(())
     });
 }

@@ -140,7 +140,7 @@ impl UplinkTx {
         let addresses = station.map(|station| self.addresses(station));
         let Some(wire) = &self.wire else { return };
         let node = wire.node;
-        let Some(target) = wire.target(station.unwrap_or(ethernet.destination())) else {
+        let Some(target) = wire.target(station.unwrap_or_else(|| ethernet.destination())) else {
             let source = ethernet.source();
             if wire.should_announce(source, now_ns) {
                 self.announce_station(source, node, now_ns);

@@ -107,7 +107,10 @@ impl Batch {
     #[inline]
     fn read_again(&mut self, burst: &Burst, at: usize) -> bool {
         let (Some(i), Some(before)) = (self.len.checked_sub(1), at.checked_sub(1)) else { return false };
-        if self.at.get(i).copied().map(usize::from) != Some(before) || burst.run(at).or(burst.run(before)).is_some() {
+        if self.at.get(i).copied().map(usize::from) != Some(before)
+            || burst.run(at).is_some()
+            || burst.run(before).is_some()
+        {
             return false;
         }
         let len = burst.frame_len(at);

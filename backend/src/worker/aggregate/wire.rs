@@ -341,11 +341,10 @@ impl Wire {
         }
         let now_ms = to_ms(now_ns);
         let own = self.node;
-        let due = self.announced.get(&station).is_none_or(|(node, at)| {
+        self.announced.get(&station).is_none_or(|(node, at)| {
             let since = now_ms.wrapping_sub(*at);
             since >= if *node == own { ANNOUNCE_MS } else { 2 * ANNOUNCE_MS }
-        });
-        due
+        })
     }
 
     /// Tells all peers, or all but one, that a station is a node's. Frames that are full are told of by the places of their peers.
