@@ -69,10 +69,26 @@ impl Racks {
             }
         }
         let aware = if shape.aggregate { "aggregate = true\ntrusted = true\n" } else { "aggregate = false\n" };
-        let link = |name: &str, interface: &str| UplinkConfig {
-            extra: aware.to_owned(),
-            ..UplinkConfig::new(name, shape.kind, interface)
+        // The nodes' own addresses, on the wires to hosts A and B.
+        let ends =
+            [("upA", a, "192.0.2.1"), ("downA", t, "192.0.2.2"), ("upB", b, "192.0.2.5"), ("downB", t, "192.0.2.6")];
+        let link = |name: &str, interface: &str| {
+            let own = ends.iter().position(|(known, ..)| *known == interface);
+            match own.filter(|_| shape.kind == "udp") {
+                Some(own) => {
+                    let (local, peer) = (ends[own].2, ends[own ^ 1].2);
+                    let extra = format!("{aware}local = \"{local}:34997\"\npeer = \"{peer}:34997\"\n");
+                    UplinkConfig { extra, ..UplinkConfig::new(name, "udp", "") }
+                }
+                None => {
+                    let kind = if shape.kind == "udp" { "af-packet" } else { shape.kind };
+                    UplinkConfig { extra: aware.to_owned(), ..UplinkConfig::new(name, kind, interface) }
+                }
+            }
         };
+        for (interface, space, address) in ends.iter().filter(|_| shape.kind == "udp") {
+            space.ip(&format!("addr add {address}/30 dev {interface}"))?;
+        }
         let tap = || UplinkConfig { extra: "aggregate = false\n".to_owned(), ..UplinkConfig::new("vm", "tap", "vm0") };
         let uplinks = [
             vec![tap(), link("up", "upA")],
@@ -178,6 +194,10 @@ fn aggregated(shape: Shape) {
         let count = |path: &[&str]| path.iter().fold(&summary, |value, key| &value[*key]).as_u64().unwrap_or(0);
         ensure!(count(&["refused"]) + count(&["missing"]) == 0 && summary["causes"] == json!({}), "{summary}");
         ensure!(count(&["aggregates"]) > 0 && count(&["packets"]) > 2 * count(&["aggregates"]), "{summary}");
+        if shape.kind == "udp" {
+            // Where there is one other end, it takes everything.
+            return Ok(());
+        }
         // What A sent to B, and B to A, went whole through the top of the rack: from node to node, whoever carried it.
         let [a, _, b] = IDS.map(|(_, id)| id.to_string());
         for node in [&a, &b] {
@@ -195,6 +215,11 @@ fn racks_speak_aggregates_over_af_packet() {
 #[test]
 fn racks_speak_aggregates_over_af_xdp() {
     aggregated(Shape { kind: "af-xdp", mtu: 3000, aggregate: true });
+}
+
+#[test]
+fn racks_speak_aggregates_over_udp() {
+    aggregated(Shape { kind: "udp", mtu: 9000, aggregate: true });
 }
 
 #[test]

@@ -13,9 +13,10 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
-use packet::MacAddr;
+use packet::{EthernetHeader, MacAddr};
 use virtqueue::NetHeader;
 
+pub(crate) use self::udp::PEER;
 use self::udp::{UdpRx, UdpTx};
 use crate::config::{self, AfXdp, LinkConfig};
 use crate::sys::{
@@ -229,6 +230,13 @@ impl LinkRx {
 }
 
 impl LinkRx {
+    /// Shows frames that negotiate about aggregates, which are otherwise of no use.
+    pub(crate) fn show_control(&mut self) {
+        if let Self::Udp(udp) = self {
+            udp.show_control();
+        }
+    }
+
     /// What was wrong with what came since this was last asked, by cause.
     pub(crate) fn take_faults(&mut self) -> BTreeMap<&'static str, u64> {
         match self {
@@ -292,6 +300,27 @@ impl LinkTx {
             Self::Tap(tap) => tap.push(len, header, fill),
             Self::Udp(udp) => udp.push(len, fill),
         }
+    }
+
+    /// Adds an aggregate, or a frame that negotiates about them, with the Ethernet header that it has on a link where there is one.
+    pub(crate) fn push_aggregate(&mut self, frame: &[u8]) -> bool {
+        match self {
+            Self::Udp(udp) => udp.push_frame(frame.get(EthernetHeader::LEN..).unwrap_or_default()),
+            others => others.push(frame.len(), NetHeader::default(), |room| room.copy_from_slice(frame)),
+        }
+    }
+
+    /// Bytes of an aggregate on a link that takes IP packets of `mtu` bytes.
+    pub(crate) fn longest_aggregate(&self, mtu: usize) -> usize {
+        match self {
+            Self::Packet(_) | Self::Xdp(_) | Self::Tap(_) => mtu,
+            Self::Udp(_) => udp::payload_of(mtu),
+        }
+    }
+
+    /// Whether there is one other end, which gets whatever is sent.
+    pub(crate) fn has_one_peer(&self) -> bool {
+        matches!(self, Self::Udp(_))
     }
 
     /// Hands what waits to the kernel.

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use aggregation::reader::LOOK_AHEAD;
 use aggregation::{Format, GroupKey, GsoKind, Item, Limits, Meta, Reader, Writer, wire};
-use packet::{Checksum, Offload, Segmentation};
+use packet::{Checksum, EthernetHeader, MacAddr, Offload, Segmentation};
 use virtqueue::NetHeader;
 
 use crate::sys::{Batch, Datagrams, Flushed, LINK_HEADER, LONG_FRAME, MAX_HELD, MAX_MTU, Outbox, Received};
@@ -44,6 +44,16 @@ pub(super) fn mtu_of(payload: usize) -> usize {
     payload.min(LONGEST).saturating_sub(FRAME_OVERHEAD + LINK_HEADER)
 }
 
+/// The longest datagram on a path that takes IP packets of `mtu` bytes.
+pub(super) const fn payload_of(mtu: usize) -> usize {
+    mtu + FRAME_OVERHEAD + LINK_HEADER
+}
+
+/// What frames that negotiate are shown behind: they have no Ethernet header on their way, and there is one peer.
+const SHOWN: [u8; EthernetHeader::LEN] = [3, 0x53, 0x48, 0x55, 0x4e, 0x54, 2, 0x53, 0x48, 0x55, 0x4e, 0x50, 0x88, 0xb5];
+/// From whom they seem to be.
+pub(crate) const PEER: MacAddr = MacAddr([2, 0x53, 0x48, 0x55, 0x4e, 0x50]);
+
 /// The receiving end. Packets are held until [`UdpRx::release`].
 #[derive(Debug)]
 pub(crate) struct UdpRx {
@@ -59,6 +69,8 @@ pub(crate) struct UdpRx {
     used: usize,
     held: Vec<Held>,
     faults: BTreeMap<&'static str, u64>,
+    /// Whether frames that negotiate are held, too.
+    shows_control: bool,
 }
 
 /// Where a held packet lies.
@@ -82,7 +94,13 @@ impl UdpRx {
             used: 0,
             held: Vec::with_capacity(MAX_HELD),
             faults: BTreeMap::new(),
+            shows_control: false,
         }
+    }
+
+    /// From now on frames that negotiate are held like packets, behind an Ethernet header of the type of aggregates.
+    pub(super) fn show_control(&mut self) {
+        self.shows_control = true;
     }
 
     /// Whether a packet may wait that is not held yet. One that comes after `false` is told by the socket.
@@ -132,12 +150,23 @@ impl UdpRx {
 
     /// Takes packets out of the next datagram. `false`: there is no room for another.
     fn take_out(&mut self) -> bool {
-        let Self { batch, next, reader, is_reading, room, used, held, faults, .. } = self;
+        let Self { batch, next, reader, is_reading, room, used, held, faults, shows_control, .. } = self;
         let datagram = batch.get(*next);
         let mut fault = |label| *faults.entry(label).or_default() += 1;
         if !*is_reading {
             let limits = Limits { verify: true, ..Limits::NONE };
             match reader.begin(datagram, 0, &limits) {
+                Ok(header) if header.control && *shows_control => {
+                    let whole = SHOWN.len() + datagram.len();
+                    let free = if held.len() < MAX_HELD { room.get_mut(*used..*used + whole) } else { None };
+                    let Some((front, body)) = free.and_then(|free| free.split_at_mut_checked(SHOWN.len())) else {
+                        return false;
+                    };
+                    front.copy_from_slice(&SHOWN);
+                    body.copy_from_slice(datagram);
+                    held.push(Held { at: *used, len: whole, header: NetHeader::default() });
+                    *used = (*used + whole).next_multiple_of(ALIGN);
+                }
                 Ok(header) if header.control => fault("control_frame"),
                 Ok(_) => {}
                 Err(cause) => fault(cause.label()),
@@ -219,6 +248,11 @@ impl UdpTx {
         let taken = self.outbox.push(frame.len(), |room| room.copy_from_slice(frame));
         self.sequence = self.sequence.wrapping_add(u16::from(taken));
         taken
+    }
+
+    /// Adds a datagram that is a whole frame. `false`: there is no room for it.
+    pub(super) fn push_frame(&mut self, frame: &[u8]) -> bool {
+        self.outbox.push(frame.len(), |room| room.copy_from_slice(frame))
     }
 
     /// Hands what waits to the kernel.

@@ -229,7 +229,8 @@ impl UplinkLink {
         let neighbors = (!self.config.address.is_empty()).then(|| Neighbors::new(&config).map(Box::new)).transpose();
         let neighbors = neighbors.map_err(io::Error::other)?;
         let mtu = mtu.min(self.config.mtu.map_or(usize::MAX, usize::from));
-        self.ready = Some(Uplink { port: self.id, rx, tx, mtu, neighbors, wire: self.wire(mac, mtu) });
+        let wire = self.wire(mac, tx.longest_aggregate(mtu), tx.has_one_peer());
+        self.ready = Some(Uplink { port: self.id, rx, tx, mtu, neighbors, wire });
         let takes_unfinished = link.takes_unfinished();
         let entry = Arc::new(UplinkEntry { mac, config: self.config.clone(), mtu, takes_unfinished });
         self.open = Some(Open { interface, link, entry, mtu });
@@ -238,14 +239,15 @@ impl UplinkLink {
     }
 
     /// How aware nodes are looked for there.
-    fn wire(&self, mac: MacAddr, mtu: usize) -> Option<WireConfig> {
+    fn wire(&self, mac: MacAddr, longest: usize, one_peer: bool) -> Option<WireConfig> {
         let Aggregation { aggregate, trusted, max_bytes, max_frames, .. } = self.aggregation;
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let session = RandomState::new().hash_one(self.id.0) as u32 | 1;
         aggregate.then(|| WireConfig {
             session,
             mac,
-            mtu,
+            longest,
+            one_peer,
             trusted,
             max_bytes: max_bytes.map_or(usize::MAX, |bytes| bytes as usize),
             max_packets: max_frames.map_or(u32::MAX, u32::from),

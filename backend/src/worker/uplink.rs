@@ -86,6 +86,10 @@ impl Uplink {
     ) -> (UplinkRx, UplinkTx) {
         let Self { port, rx, tx, mtu, neighbors, wire } = self;
         let wire = wire.map(|config| Box::new(Wire::new(node, config, now_ns)));
+        let mut rx = rx;
+        if wire.is_some() {
+            rx.show_control();
+        }
         let receiving = UplinkRx { port, ring: rx, counters: Arc::clone(&counters) };
         let sending = UplinkTx { port, ring: tx, counters, worker, mtu, neighbors, park: HopPark::default(), wire };
         (receiving, sending)
@@ -198,7 +202,7 @@ impl UplinkTx {
         let mut frame = [0; aggregate::CONTROL];
         while let Some(len) = self.wire.as_mut().and_then(|wire| wire.speak(now_ns, &mut frame)) {
             let bytes = frame.get(..len).unwrap_or_default();
-            self.push(bytes.len(), NetHeader::default(), |room| room.copy_from_slice(bytes));
+            self.push_aggregate(bytes);
         }
     }
 
@@ -206,7 +210,7 @@ impl UplinkTx {
     fn ship(&mut self, peer: usize) {
         let Some(mut wire) = self.wire.take() else { return };
         wire.ship(peer, |frame, packets, bytes| {
-            if self.push(frame.len(), NetHeader::default(), |room| room.copy_from_slice(frame)) {
+            if self.push_aggregate(frame) {
                 if let Some(counters) = self.counters.get(self.worker) {
                     counters.tx_packets.add(packets.into());
                     counters.tx_bytes.add(bytes);
@@ -218,6 +222,14 @@ impl UplinkTx {
             }
         });
         self.wire = Some(wire);
+    }
+
+    /// Puts an aggregate, or a frame that negotiates, into the ring. `false`: there is no room.
+    fn push_aggregate(&mut self, frame: &[u8]) -> bool {
+        if !self.ring.has_room() {
+            self.drain();
+        }
+        self.ring.push_aggregate(frame)
     }
 
     /// Puts a frame into the ring. `false`: there is no room.

@@ -16,6 +16,7 @@ use super::super::payload::Payload;
 use super::runs::{self, Hope, Ranges};
 use super::wire;
 use crate::counters::PortCounters;
+use crate::link::PEER;
 
 /// The tools with which frames are taken apart.
 pub(in crate::worker) struct Tools<'a> {
@@ -44,6 +45,10 @@ impl Path {
         let Some(from) = EthernetHeader::parse(frame).map(|header| header.source()) else { return refused() };
         let Some(link) = self.uplinks.get_mut(uplink) else { return refused() };
         let Some(wire) = link.wire.as_mut() else { return refused() };
+        // Where there is one peer its packets come without such headers: one that has one is a packet that claims to be more.
+        if wire.config.one_peer && from != PEER {
+            return refused();
+        }
         let limits = wire.limits();
         let header = match tools.reader.begin(frame, EthernetHeader::LEN, &limits) {
             Ok(header) => header,

@@ -46,8 +46,10 @@ pub(crate) struct WireConfig {
     pub(crate) session: u32,
     /// The address of the node's end.
     pub(crate) mac: MacAddr,
-    /// Longest IP packet that the link takes.
-    pub(crate) mtu: usize,
+    /// Bytes of the longest aggregate that the link takes.
+    pub(crate) longest: usize,
+    /// Whether there is one peer at most, which gets whatever is sent.
+    pub(crate) one_peer: bool,
     /// Whether origin and destination of what comes are believed.
     pub(crate) trusted: bool,
     /// Most bytes and packets of a frame that is sent, whatever peers take.
@@ -129,7 +131,7 @@ impl Wire {
             versions: (1, 1),
             encapsulations: 1,
             align_log2: 2,
-            max_bytes: u32::try_from(config.mtu).unwrap_or(u32::MAX),
+            max_bytes: u32::try_from(config.longest).unwrap_or(u32::MAX),
             max_packets: MAX_PACKETS,
             features: features.into_iter().fold(Features::default(), Features::with),
             keepalive_ms: KEEPALIVE_MS,
@@ -294,6 +296,9 @@ impl Wire {
     pub(in crate::worker) fn target(&self, station: MacAddr) -> Option<Target> {
         if self.peers.is_empty() {
             return None;
+        }
+        if self.config.one_peer {
+            return self.peers.first().filter(|peer| peer.out.is_some()).map(|_| Target { peer: 0, node: 0 });
         }
         if let Some(known) = self.stations.get(&station) {
             let peer = self.peer_at(known.peer)?;

@@ -16,7 +16,8 @@ fn mac(node: u16) -> MacAddr {
 fn wire(node: u16) -> Wire {
     let session = 7 + u32::from(node);
     let (max_bytes, max_packets) = (usize::MAX, u32::MAX);
-    let config = WireConfig { session, mac: mac(node), mtu: 1500, trusted: true, max_bytes, max_packets };
+    let config =
+        WireConfig { session, mac: mac(node), longest: 1500, one_peer: false, trusted: true, max_bytes, max_packets };
     Wire::new(node, config, SECOND)
 }
 
