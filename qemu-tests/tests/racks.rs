@@ -19,7 +19,7 @@ use harness::netns::NetNs;
 use harness::node::{Node, NodeConfig, UplinkConfig};
 use harness::process::Process;
 use harness::scenario::{self, WorkDir};
-use harness::transfer::{self, hash};
+use harness::transfer;
 use harness::wait::wait_until;
 use serde_json::json;
 
@@ -140,28 +140,12 @@ impl Racks {
     }
 }
 
-/// Sends random bytes from one kernel to another and compares the hashes.
-fn tcp(work: &WorkDir, from: &NetNs, to: &NetNs, address: &str) -> Result<()> {
-    let (sent, hold, log) = (work.file("sent"), work.file("hold"), work.file("receiver.log"));
-    let _ = fs::remove_file(&log);
-    from.sh(&format!("dd if=/dev/urandom of={} bs=1M count={MIB} status=none", sent.display()))?;
-    let expected = from.sh(&format!("sha256sum < {}", sent.display()))?;
-    let receive = format!("rm -f {0}; mkfifo {0}; busybox nc -l -p 5001 <>{0} | sha256sum", hold.display());
-    let mut receiver: Process = to.spawn(work, "receiver", &["sh", "-c", &receive])?;
-    wait_until("the receiver to listen", SOON, || Ok(to.sh("busybox netstat -ltn")?.contains(":5001 ")))?;
-    from.sh(&format!("timeout {} busybox nc {address} 5001 < {}", transfer::LIMIT.as_secs(), sent.display()))?;
-    receiver.wait_exit(transfer::LIMIT)?;
-    let received = fs::read_to_string(receiver.log_path())?;
-    ensure!(hash(&expected).is_some() && hash(&expected) == hash(&received), "sent {expected}, received {received}");
-    Ok(())
-}
-
 /// KA-6: TCP between all pairs, both ways.
 fn all_pairs(racks: &Racks, work: &WorkDir) -> Result<()> {
     let [a, b, c] = &racks.kernels;
     for (from, to, address) in [(a, b, ADDRESSES[1]), (b, a, ADDRESSES[0]), (a, c, ADDRESSES[2]), (c, b, ADDRESSES[1])]
     {
-        tcp(work, from, to, address).with_context(|| format!("to {address}"))?;
+        transfer::between(work, from, to, address, MIB).with_context(|| format!("to {address}"))?;
     }
     Ok(())
 }
@@ -173,7 +157,7 @@ fn aggregated(shape: Shape) {
         let capture = (shape.kind != "af-xdp").then(|| racks.capture(work)).transpose()?;
         all_pairs(&racks, work)?;
         let before = [racks.sent(0, "up")?, racks.sent(1, "b")?];
-        tcp(work, &racks.kernels[0], &racks.kernels[1], ADDRESSES[1])?;
+        transfer::between(work, &racks.kernels[0], &racks.kernels[1], ADDRESSES[1], MIB)?;
         let after = [racks.sent(0, "up")?, racks.sent(1, "b")?];
         // Stage 2 and stage 3 both put together what they send.
         for (before, after) in before.iter().zip(&after) {

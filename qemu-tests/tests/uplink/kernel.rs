@@ -1,16 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The kernel of this machine in two namespaces: behind testpmd and a tap, and at the other end of a veth pair.
 
-use std::fs;
-
 use anyhow::{Context, Result, ensure};
 use harness::accounting::Footprint;
 use harness::netns::NetNs;
 use harness::node::Node;
-use harness::process::Process;
 use harness::scenario::{self, WorkDir};
 use harness::testpmd::{Ring, Testpmd, VirtioUser};
-use harness::transfer::{self, hash};
+use harness::transfer;
 use harness::wait::wait_until;
 
 use crate::{Link, SOON, config};
@@ -52,19 +49,7 @@ impl Both {
 
 /// Sends random bytes and compares the hashes.
 pub(crate) fn transfer(work: &WorkDir, from: &NetNs, to: &NetNs, ip: &str) -> Result<()> {
-    let (sent, hold, script) = (work.file("sent"), work.file("hold"), work.file("receiver.log"));
-    let _ = fs::remove_file(&script);
-    from.sh(&format!("dd if=/dev/urandom of={} bs=1M count={MIB} status=none", sent.display()))?;
-    let expected = from.sh(&format!("sha256sum < {}", sent.display()))?;
-    // Its input is a pipe that never ends: nc would close the connection at the end of its input.
-    let receive = format!("rm -f {0}; mkfifo {0}; busybox nc -l -p 5001 <>{0} | sha256sum", hold.display());
-    let mut receiver: Process = to.spawn(work, "receiver", &["sh", "-c", &receive])?;
-    wait_until("the receiver to listen", SOON, || Ok(to.sh("busybox netstat -ltn")?.contains(":5001 ")))?;
-    from.sh(&format!("timeout {} busybox nc {ip} 5001 < {}", transfer::LIMIT.as_secs(), sent.display()))?;
-    receiver.wait_exit(transfer::LIMIT)?;
-    let received = fs::read_to_string(receiver.log_path())?;
-    ensure!(hash(&expected).is_some() && hash(&expected) == hash(&received), "sent {expected}, received {received}");
-    Ok(())
+    transfer::between(work, from, to, ip, MIB)
 }
 
 fn kernels_talk(work: &WorkDir, offloads: bool) -> Result<()> {
