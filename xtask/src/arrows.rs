@@ -19,7 +19,15 @@ const ALLOWED: [(&str, &[&str]); 12] = [
     ("shunt-cnf-c", &["shunt-cnf", "shunt-virtqueue"]),
     (
         "shunt-cli",
-        &["shunt-backend", "shunt-cnf", "shunt-packet", "shunt-switch", "shunt-vhost-user", "shunt-virtqueue"],
+        &[
+            "shunt-aggregation",
+            "shunt-backend",
+            "shunt-cnf",
+            "shunt-packet",
+            "shunt-switch",
+            "shunt-vhost-user",
+            "shunt-virtqueue",
+        ],
     ),
     ("shunt-fuzz", &["shunt-aggregation", "shunt-packet", "shunt-switch", "shunt-vhost-user", "shunt-virtqueue"]),
     ("shunt-qemu-tests", &[]),
