@@ -91,7 +91,7 @@ fn outcome(specs: &[Spec], how: How) -> Outcome {
         engine.report(port)
     });
     let report = report.expect("node").expect("port").expect("policy");
-    let policy = [report.flows as u64, report.connections as u64, report.stats.hits, report.stats.misses];
+    let policy = [report.flows, report.connections, report.stats.hits, report.stats.misses];
     let received = (status.rx_packets - before.rx_packets, status.rx_bytes - before.rx_bytes);
     no_damage(&stage.node);
     let rules = snapshot.totals()[0].groups[0].all;

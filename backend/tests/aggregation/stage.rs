@@ -56,7 +56,7 @@ impl Spec {
         let payload = |headers: usize| -> Vec<u8> {
             let number = number.to_be_bytes();
             (0..len.saturating_sub(headers))
-                .map(|at| number.get(at).copied().unwrap_or((at * 7).to_le_bytes()[0]))
+                .map(|at| number.get(at).copied().unwrap_or_else(|| (at * 7).to_le_bytes()[0]))
                 .collect()
         };
         let mut bytes = Vec::new();
@@ -77,19 +77,9 @@ impl Spec {
     pub(crate) fn is_for(self, to: usize) -> bool {
         self.to == to
     }
-
-    /// What keeps its order: the packets of one flow, and all that is no flow.
-    pub(crate) fn key(self) -> (u8, u8) {
-        match self.kind {
-            Kind::Other => (0, 0),
-            Kind::Udp => (1, self.flow),
-            Kind::Blocked => (2, self.flow),
-            Kind::Tcp => (3, self.flow),
-        }
-    }
 }
 
-/// Packets by flow, in order. `translated`: flows whose source port was changed are told by their payload's flow only.
+/// Packets by protocol and source port, in order; what is no IP is one flow.
 pub(crate) type Flows = BTreeMap<(u8, u16), Vec<Vec<u8>>>;
 
 pub(crate) fn flows<'a>(packets: impl IntoIterator<Item = &'a Vec<u8>>) -> Flows {
