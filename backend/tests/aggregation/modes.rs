@@ -23,6 +23,15 @@ fn counts(of: &[(&str, u64)]) -> BTreeMap<String, u64> {
     of.iter().map(|(label, n)| ((*label).to_owned(), *n)).collect()
 }
 
+/// Waits until "b" has come up so often.
+#[track_caller]
+fn up(node: &TestNode, poll: &mut dyn FnMut() -> Vec<Vec<u8>>, times: u64) {
+    until("the node may send", || {
+        assert_eq!(poll(), Vec::<Vec<u8>>::new());
+        (peers(node, "b").get("up") == Some(&times)).then_some(())
+    });
+}
+
 /// A plain guest at "a"; "b" holds packets for as long as can be said.
 fn node() -> (TestNode, Guest) {
     let holds = |port: &mut PortConfig| port.aggregation.time_usecs = Aggregation::MAX_TIME_USECS;
@@ -58,6 +67,7 @@ fn bye_loses_nothing() {
     let (node, mut a) = node();
     let mut b = Speaker::attach(node.socket("b"), 7, 77);
     b.agree();
+    up(&node, &mut || b.poll(), 1);
     announce(&mut b.guest, &mut a);
     let sent = until_held(&node, &mut a);
     b.say(Message::Bye, |control| control.reason = Some(Reason::Closing));
@@ -85,6 +95,7 @@ fn disconnect_and_stop_deliver_or_count_what_is_held() {
     for round in 1..=5 {
         let mut b = Speaker::attach(node.socket("b"), 7, 77);
         b.agree();
+        up(&node, &mut || b.poll(), round);
         announce(&mut b.guest, &mut a);
         until_held(&node, &mut a);
         let before = node.status("a").rx_packets;
@@ -129,19 +140,21 @@ fn a_guest_that_begins_anew_is_new() {
     let (node, mut a) = node();
     let mut b = Cnf::attach(node.socket("b"));
     b.agree();
-    until("the node may send, too", || (peers(&node, "b") == counts(&[("up", 1)])).then_some(()));
+    up(&node, &mut || b.poll(), 1);
+    assert_eq!(peers(&node, "b"), counts(&[("up", 1)]));
     // The same station under another session.
     drop(b);
     node.wait_for("b", PortState::Listening);
     let mut b = Cnf::attach(node.socket("b"));
     b.agree();
-    let expected = counts(&[("up", 2), ("closed", 1)]);
-    until("the node may send, too", || (peers(&node, "b") == expected).then_some(()));
+    up(&node, &mut || b.poll(), 2);
+    assert_eq!(peers(&node, "b"), counts(&[("up", 2), ("closed", 1)]));
     drop(b);
     node.wait_for("b", PortState::Listening);
     // Without a disconnect: another HELLO.
     let mut b = Speaker::attach(node.socket("b"), 7, 77);
     b.agree();
+    up(&node, &mut || b.poll(), 3);
     announce(&mut b.guest, &mut a);
     b.say(Message::Hello, |control| control.session = 78);
     until("the node begins anew", || (peers(&node, "b").get("restarted") == Some(&1)).then_some(()));

@@ -122,12 +122,13 @@ impl Speaker {
         Self { guest, talk, may_send: false, start: Instant::now(), aggregates: 0, damages: 0 }
     }
 
-    /// Waits until the node takes aggregates, and sends them.
+    /// Waits until the node takes aggregates, and its own greeting has been answered: the answer may still be on its way.
     #[track_caller]
     pub(crate) fn agree(&mut self) {
         until("the speaker and the node have agreed", || {
             assert_eq!(self.poll(), Vec::<Vec<u8>>::new());
-            self.may_send.then_some(())
+            let [_, answers, ..] = self.talk.counters().sent;
+            (self.may_send && answers > 0).then_some(())
         });
     }
 
