@@ -72,6 +72,8 @@ pub(crate) struct PortCounters {
     pub(crate) held_ns: Buckets,
     /// What became of those who speak aggregates.
     peers: [Counter; PeerEvent::ALL.len()],
+    /// Packets that were lost by that, as far as headers say how many.
+    pub(crate) damaged: Counter,
     /// Aggregates, or parts of them, that were not taken, by cause.
     damages: [Counter; aggregation::Cause::COUNT],
     drops: [Counter; DropCause::COUNT],
@@ -100,6 +102,7 @@ impl Default for PortCounters {
             packets_per_frame: Buckets::default(),
             held_ns: Buckets::default(),
             peers: std::array::from_fn(|_| Counter::default()),
+            damaged: Counter::default(),
             damages: std::array::from_fn(|_| Counter::default()),
             drops: std::array::from_fn(|_| Counter::default()),
             errors: std::array::from_fn(|_| Counter::default()),

@@ -162,6 +162,9 @@ pub struct PortStats {
     /// What went wrong, by cause.
     #[serde(default)]
     pub errors: BTreeMap<String, u64>,
+    /// What came and went in aggregates.
+    #[serde(default)]
+    pub aggregation: AggregationStats,
     /// What only uplinks have.
     pub uplink: Option<UplinkStats>,
     /// What came and went in aggregates.
@@ -182,6 +185,26 @@ pub struct AggregationStats {
     pub tx_packets: u64,
     /// What was not taken, by cause.
     pub damages: BTreeMap<String, u64>,
+}
+
+/// What a port received and sent in aggregates.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(default)]
+pub struct AggregationStats {
+    /// Aggregates received.
+    pub rx_aggregates: u64,
+    /// Packets in them.
+    pub rx_packets: u64,
+    /// Aggregates sent.
+    pub tx_aggregates: u64,
+    /// Packets in them.
+    pub tx_packets: u64,
+    /// Frames sent that negotiate.
+    pub tx_control: u64,
+    /// What was not taken, by cause.
+    pub damages: BTreeMap<String, u64>,
+    /// What became of those that speak aggregates.
+    pub peers: BTreeMap<String, u64>,
 }
 
 /// What an uplink counts besides.

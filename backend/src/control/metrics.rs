@@ -67,7 +67,7 @@ fn write_workers(out: &mut Writer<'_>, workers: &[WorkerStats]) -> fmt::Result {
 
 fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
     type Column = (&'static str, &'static str, fn(&PortStatus) -> u64);
-    let columns: [Column; 12] = [
+    let columns: [Column; 13] = [
         ("port_rx_packets", "Frames received from the guest", |p| p.rx_packets),
         ("port_rx_bytes", "Bytes received from the guest", |p| p.rx_bytes),
         ("port_tx_packets", "Frames delivered to the guest", |p| p.tx_packets),
@@ -78,6 +78,7 @@ fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
         ("port_tx_aggregates", "Aggregates sent", |p| p.aggregation.tx_aggregates),
         ("port_tx_aggregated", "Packets sent in aggregates", |p| p.aggregation.tx_packets),
         ("port_rx_aggregates_lost", "Aggregates sent to the node that did not arrive", |p| p.aggregation.rx_lost),
+        ("port_rx_packets_damaged", "Packets lost in damaged aggregates", |p| p.aggregation.packets_damaged),
         ("port_rx_aggregation_control", "Frames received that negotiate", |p| p.aggregation.rx_control),
         ("port_tx_aggregation_control", "Frames sent that negotiate", |p| p.aggregation.tx_control),
     ];

@@ -132,7 +132,7 @@ fn ports_come_and_go() {
         "drops": {}, "errors": {}, "notifications": 0,
         "aggregation": {
             "rx_aggregates": 0, "rx_packets": 0, "tx_aggregates": 0, "tx_packets": 0,
-            "rx_lost": 0, "rx_control": 0, "tx_control": 0,
+            "rx_lost": 0, "packets_damaged": 0, "rx_control": 0, "tx_control": 0,
             "flushes": {}, "peers": {}, "damages": {},
             "packets_per_frame": {"count": 0, "sum": 0, "buckets": []},
             "held_ns": {"count": 0, "sum": 0, "buckets": []}

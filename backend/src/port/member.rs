@@ -166,6 +166,7 @@ impl Port {
             status.aggregation.tx_aggregates += counters.tx_aggregates.get();
             status.aggregation.tx_packets += counters.tx_aggregated.get();
             status.aggregation.rx_lost += counters.rx_lost.get();
+            status.aggregation.packets_damaged += counters.damaged.get();
             status.aggregation.rx_control += counters.rx_control.get();
             status.aggregation.tx_control += counters.tx_control.get();
             add_all(&mut status.aggregation.flushes, counters.triggers());

@@ -138,6 +138,9 @@ pub struct AggregationStatus {
     /// What became of those that speak aggregates here: `up`, and how that ended.
     #[serde(default)]
     pub peers: BTreeMap<String, u64>,
+    /// Packets that were lost with what was not taken, as far as headers say how many.
+    #[serde(default)]
+    pub packets_damaged: u64,
     /// What was not taken of frames received, by cause: whole frames, groups, or packets, as the cause says.
     pub damages: BTreeMap<String, u64>,
 }

@@ -3,6 +3,7 @@
 #![allow(dead_code, unused_imports, reason = "each test binary uses a part of it")]
 
 mod arena;
+mod aware;
 mod frames;
 mod guest;
 mod node;
@@ -16,6 +17,7 @@ use std::thread::yield_now;
 use std::time::{Duration, Instant};
 
 pub(crate) use arena::{Arena, ports_thread_is_quiet};
+pub(crate) use aware::{Cnf, OFFER, Speaker, aggregates, control, items, wrap};
 pub(crate) use frames::{BROADCAST, Numbered, frame, number_of};
 pub(crate) use guest::{Guest, Shape, exchange, exchange_shaped, guest_config};
 pub(crate) use node::{NodeSpec, TestNode, port};

@@ -78,10 +78,15 @@ impl RawDevice {
     pub(crate) fn new_memory() -> (OwnedFd, MemoryMap) {
         let file = memfd_create(MEMORY, MemfdFlags::CLOEXEC).expect("memfd");
         ftruncate(&file, BYTES).expect("ftruncate");
+        let memory = Self::map(&file);
+        (file, memory)
+    }
+
+    /// One more mapping of a device's memory, for another thread.
+    pub(crate) fn map(file: &OwnedFd) -> MemoryMap {
         let Region { guest_addr, size, user_addr, mmap_offset } = Self::region();
         let spec = RegionSpec { guest_addr, size, user_addr, mmap_offset };
-        let memory = MemoryMap::from_regions(vec![(spec, copy(&file))]).expect("memory");
-        (file, memory)
+        MemoryMap::from_regions(vec![(spec, copy(file))]).expect("memory")
     }
 
     #[track_caller]

@@ -31,6 +31,8 @@ const GUEST: [u8; 6] = [0x02, 0x53, 0x48, 0x55, 0x4e, 0x43];
 /// What a node takes from a guest at once. It bounds how long one frame keeps a worker.
 const MAX_BYTES: u16 = 16_384;
 const MAX_PACKETS: u16 = 1024;
+/// Bytes of TLVs of a group: all are looked at before any is taken out.
+const MAX_TLV_BYTES: usize = 1024;
 const KEEPALIVE_MS: u16 = 1000;
 
 /// What a packet takes up in an aggregate, besides its own bytes, if it is alone there.
@@ -219,14 +221,15 @@ fn follow(slot: &mut RxSlot, event: Event<()>) {
         counters.peer(event);
     }
     let Some(link) = &mut slot.link else { return };
+    // A guest can make these happen as often as it likes: they are counted for the operator, and told in detail only to who asks.
     match event {
         Event::Accept { node, .. } => {
-            log::info!("{id:?}: aggregates are taken from CNF {node}");
+            log::debug!("{id:?}: aggregates are taken from CNF {node}");
             link.takes = Some(Limits {
                 frame: MAX_BYTES.into(),
                 groups: u8::MAX,
                 packets: MAX_PACKETS.into(),
-                tlv_bytes: 0,
+                tlv_bytes: MAX_TLV_BYTES,
                 tlvs: TlvSet::NONE,
                 foreign_tlvs: false,
                 verify: false,
@@ -235,14 +238,13 @@ fn follow(slot: &mut RxSlot, event: Event<()>) {
             link.heard.restart();
         }
         Event::Up { node, grant, .. } => {
-            log::info!("{id:?}: CNF {node} takes aggregates of {} bytes", grant.max_bytes);
+            log::debug!("{id:?}: CNF {node} takes aggregates of {} bytes", grant.max_bytes);
             link.out = Some(Box::new(Bundle::new(&grant, link.node, &link.port)));
         }
         Event::Down { node, why, .. } => {
-            log::info!("{id:?}: no more aggregates with CNF {node}: {why:?}");
+            log::debug!("{id:?}: no more aggregates with CNF {node}: {why:?}");
             (link.takes, link.out) = (None, None);
         }
-        // Anybody can have themselves refused, as often as they like.
         Event::Refused { node, reason, .. } => log::debug!("{id:?}: CNF {node} is refused: {reason:?}"),
         Event::RefusedBy { node, reason, .. } => log::debug!("{id:?}: CNF {node} refuses: {reason:?}"),
     }

@@ -258,7 +258,12 @@ fn fill(
                     break;
                 }
             }
-            Some(Item::Damaged(damage)) => counters.into_iter().for_each(|counters| counters.damage(damage.cause)),
+            Some(Item::Damaged(damage)) => {
+                if let Some(counters) = counters {
+                    counters.damage(damage.cause);
+                    counters.damaged.add(damage.packets.into());
+                }
+            }
             // TLVs are taken from none.
             Some(Item::Tlv { .. }) => {}
             // Whose it is says the port.
