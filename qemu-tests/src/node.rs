@@ -167,24 +167,6 @@ pub struct PortStats {
     pub aggregation: AggregationStats,
     /// What only uplinks have.
     pub uplink: Option<UplinkStats>,
-    /// What came and went in aggregates.
-    #[serde(default)]
-    pub aggregation: AggregationStats,
-}
-
-/// What a port received and sent in aggregates.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
-pub struct AggregationStats {
-    /// Aggregates received.
-    pub rx_aggregates: u64,
-    /// Packets in them.
-    pub rx_packets: u64,
-    /// Aggregates sent.
-    pub tx_aggregates: u64,
-    /// Packets in them.
-    pub tx_packets: u64,
-    /// What was not taken, by cause.
-    pub damages: BTreeMap<String, u64>,
 }
 
 /// What a port received and sent in aggregates.
