@@ -123,8 +123,14 @@ fn kernels_talk_across_a_bridge_that_aggregates() {
             let aggregation = &port.aggregation;
             ensure!(port.errors.is_empty() && aggregation.damages.is_empty(), "{port:?}");
             ensure!(aggregation.peers.get("up") == Some(&1) && aggregation.peers.len() == 1, "{port:?}");
-            ensure!(aggregation.rx_aggregates > 100 && aggregation.tx_aggregates > 100, "{port:?}");
             ensure!(aggregation.rx_packets >= 2 * aggregation.rx_aggregates, "{port:?}");
+            ensure!(aggregation.tx_packets >= 2 * aggregation.tx_aggregates, "{port:?}");
+            // Data went one way, and only acknowledgements the other.
+            let (data, answers) = match port.name.as_str() {
+                "left" => (aggregation.rx_packets, aggregation.tx_packets),
+                _ => (aggregation.tx_packets, aggregation.rx_packets),
+            };
+            ensure!(data > 1000 && answers > 0, "{port:?}");
         }
         ensure!(node.dropped("policy_default")? > 0, "what was blocked was not counted");
         // What the node says that it delivered are frames, each of one packet, that the guest's kernel counted.

@@ -189,6 +189,11 @@ impl UdpRx {
                     return true;
                 }
             };
+            if packet.head.get(12..14) == Some(&SHOWN[12..]) {
+                // It would be taken for one of those that are shown.
+                fault("aggregate");
+                continue;
+            }
             let len = packet.len as usize;
             let rest = datagram.get(packet.rest_at..).unwrap_or_default();
             let Some((head, tail)) = free.get_mut(..len).and_then(|to| to.split_at_mut_checked(packet.head.len()))

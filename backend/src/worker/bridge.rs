@@ -139,7 +139,8 @@ impl Path {
         if any_policy {
             self.police.inbound(&mut self.burst, &self.routes, self.index, now_ns, &waiting);
         }
-        if matches!(ingress.payload, Payload::Runs { .. }) {
+        self.expanded = false;
+        if self.burst.has_many() {
             self.expanded = self.deliver_runs(ingress, now_ns);
             return self.tell_learned();
         }

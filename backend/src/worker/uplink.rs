@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use packet::{DropCause, EthernetHeader, HEADROOM, MacAddr, Offload, PortId, WINDOW};
+use packet::{DropCause, EthernetHeader, MacAddr, Offload, PortId};
 use switch::neighbors::{Neighbor, Neighbors, NeighborsStats, Resolution};
 use virtqueue::NetHeader;
 
@@ -163,15 +163,17 @@ impl UplinkTx {
                 return self.send_plain(station, offload, head, tail_len, tail);
             }
         }
-        let mut copy = [0; WINDOW + HEADROOM];
-        let head = match (addresses, copy.get_mut(..head.len())) {
-            (Some(addresses), Some(copy)) => {
-                copy.copy_from_slice(head);
-                copy.iter_mut().zip(addresses).for_each(|(to, from)| *to = from);
-                &*copy
-            }
-            _ => head,
+        // The link's own header first, then all else.
+        let (first, rest) = head.split_at(EthernetHeader::LEN.min(head.len()));
+        let mut header = [0; EthernetHeader::LEN];
+        header.iter_mut().zip(first).for_each(|(to, from)| *to = *from);
+        header.iter_mut().zip(addresses.iter().flatten()).for_each(|(to, from)| *to = *from);
+        let tail = |room: &mut [u8]| {
+            let (to, behind) = room.split_at_mut(rest.len().min(room.len()));
+            to.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+            tail(behind);
         };
+        let (head, tail_len) = (&header, rest.len() + tail_len);
         let put = self.wire.as_mut().is_some_and(|wire| wire.put(target, key, head, tail_len, tail, offload));
         if !put {
             self.drop_packets(DropCause::TooBig, 1);
@@ -250,6 +252,10 @@ impl UplinkTx {
         tail_len: usize,
         tail: impl FnOnce(&mut [u8]),
     ) {
+        // Whoever is aware would take it for the node's.
+        if self.wire.is_some() && aggregate::is_aggregate(head) {
+            return self.drop_packets(DropCause::Aggregate, 1);
+        }
         let len = head.len() + tail_len;
         let header = header_of(offload);
         let addresses = station.map(|station| self.addresses(station));
@@ -309,12 +315,17 @@ impl UplinkTx {
 
     /// Sends what was put together, and hands what is in the ring to the kernel. Returns whether all of it went.
     pub(super) fn flush(&mut self) -> bool {
+        self.ship_all();
+        self.drain()
+    }
+
+    /// Sends what was put together for all peers.
+    pub(super) fn ship_all(&mut self) {
         let mut from = 0;
         while let Some(peer) = self.wire.as_ref().and_then(|wire| wire.next_open(from)) {
             self.ship(peer);
             from = peer + 1;
         }
-        self.drain()
     }
 
     /// Hands what is in the ring to the kernel. Returns whether all of it went.

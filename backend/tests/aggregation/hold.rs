@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use aggregation::negotiation::Message;
 use backend::config::{Aggregation, PollMode, PortConfig, PortKind};
-use backend::stats::AggregationStatus;
+use backend::stats::{AggregationStatus, Bucket, PortState};
 
 use crate::stage::{Kind, MACS, Spec};
-use crate::support::{BROADCAST, Guest, NodeSpec, Speaker, TestNode, control, frame, until};
+use crate::support::{BROADCAST, Guest, NodeSpec, Speaker, TestNode, aggregates, control, frame, until};
 
 fn flushes(status: &AggregationStatus) -> Vec<(&str, u64)> {
     status.flushes.iter().map(|(trigger, n)| (trigger.as_str(), *n)).collect()
@@ -114,6 +114,48 @@ fn packets_are_held_for_as_long_as_the_port_says() {
     }
 }
 
+/// A worker that sleeps wakes when the time of what it holds has come, not when it would have woken anyhow.
+#[test]
+fn a_sleeping_worker_wakes_for_what_it_holds() {
+    const HELD_USECS: u32 = 20_000;
+    for poll in [PollMode::Adaptive, PollMode::Interrupt] {
+        let (node, mut a, mut b) = pair(poll, |port| port.time_usecs = HELD_USECS);
+        for number in 0..30 {
+            let sent = packets(number + 1, 60).split_off(number as usize);
+            a.send(&sent);
+            receive(&mut b, &sent);
+        }
+        let held = node.status("b").aggregation.held_ns;
+        // The first few teach the node that others follow.
+        let long = |bucket: &&Bucket| bucket.le.is_none_or(|le| le > 1000 * u64::from(HELD_USECS));
+        let waited: u64 = held.buckets.iter().filter(long).map(|bucket| bucket.count).sum();
+        assert!(waited >= 20, "{poll}: {held:?}");
+        // Up to 34 ms, in most cases: it would look after its links ten times a second.
+        let late = |bucket: &&Bucket| bucket.le.is_none_or(|le| le > 1 << 25);
+        let late: u64 = held.buckets.iter().filter(late).map(|bucket| bucket.count).sum();
+        assert!(late < waited / 2, "{poll}: {held:?}");
+    }
+}
+
+/// The same of runs, which go from frame to frame together.
+#[test]
+fn urgent_runs_do_not_wait() {
+    let (node, a, mut b) = pair(PollMode::Adaptive, |port| port.time_usecs = Aggregation::MAX_TIME_USECS);
+    drop(a);
+    node.wait_for("a", PortState::Listening);
+    let mut a = Speaker::attach(node.socket("a"), 8, 88);
+    a.agree();
+    for round in 0..20 {
+        let mut sent = packets(20, 60);
+        sent.iter_mut().skip(10).for_each(|packet| packet[15] = 0xe0);
+        a.guest.send(&aggregates(&sent, 4000, false));
+        receive(&mut b, &sent);
+        let status = node.status("b").aggregation;
+        assert_eq!(status.flushes.get("urgent"), Some(&(round + 1)), "{status:?}");
+        assert_eq!(status.packets_per_frame.sum, 20 * (round + 1), "{status:?}");
+    }
+}
+
 /// What opens or ends a connection, or is of class 6 or 7, takes along what is held before it.
 #[test]
 fn urgent_packets_do_not_wait() {
@@ -152,7 +194,7 @@ fn a_port_that_does_not_aggregate_answers_nobody() {
     let (mut a, mut b) = (Guest::attach(node.socket("a")), Guest::attach(node.socket("b")));
     let sent = frame(BROADCAST, MACS[0], 60, 1);
     let mut all = vec![control(Message::Hello, |_| {}); 10];
-    all.extend(crate::support::aggregates(&packets(10, 60), 1500, false));
+    all.extend(aggregates(&packets(10, 60), 1500, false));
     all.push(sent.clone());
     a.send(&all);
     assert_eq!(b.receive(1), [sent]);

@@ -10,13 +10,17 @@
 //! | `hold.rs` | what sends a frame, and the settings of a port |
 //! | `modes.rs` | how an agreement begins and ends (decision 28) |
 //! | `abuse.rs` | frames that nobody should send |
+//! | `races.rs` | floods of control frames, and frames that change while they are read |
+//! | `arena.rs` | where these two let a guest loose |
 //! | `stage.rs` | what these have in common |
 
 mod abuse;
+mod arena;
 mod delivery;
 mod hold;
 mod modes;
 mod plain;
+mod races;
 mod stage;
 #[path = "../support/mod.rs"]
 mod support;

@@ -34,7 +34,9 @@ fn ports_come_and_go_on_the_live_node() {
     let path = socket.to_str().expect("text").to_owned();
     let limits = ["--max-flows", "1000", "--max-unconfirmed-flows", "100", "--plans-per-second", "50"];
     let command = ["port", "add", "vm2", "--socket", &path, "--queues", "4", "--workers", "w0"];
-    let added = node.ask(&[&command[..], &limits].concat());
+    let aggregation = ["--aggregate", "false", "--trusted", "true", "--tx-aggr-max-bytes", "1500"];
+    let more = ["--tx-aggr-max-frames", "20", "--tx-aggr-time-usecs", "50"];
+    let added = node.ask(&[&command[..], &limits, &aggregation, &more].concat());
     assert_eq!(added, format!("port vm2 is listening on {path}\n"));
     let [vm0, vm1] = configured.clone();
     assert_eq!(ports(&node), [vm0, vm1, port("vm2", "server", "listening")]);

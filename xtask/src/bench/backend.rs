@@ -31,6 +31,9 @@ pub(super) struct Sample {
 
 /// Runs one side once.
 pub(super) fn measure(side: &Side, scenario: &Scenario, seconds: &str) -> Result<Sample> {
+    if side.kind == Kind::Scene {
+        return Ok(sample_of(&scene(side, scenario, seconds)?, None));
+    }
     let directory = Scratch::new()?;
     let sockets = [directory.file("a.sock"), directory.file("b.sock")];
     let mut backend = start(side.kind, scenario, &directory, &sockets)?;
@@ -40,15 +43,29 @@ pub(super) fn measure(side: &Side, scenario: &Scenario, seconds: &str) -> Result
     if let Some(tables) = tables(side.kind, scenario) {
         ovs::check(&output, &tables).with_context(|| format!("{}:\n{output}", scenario.name))?;
     }
+    let sample = sample_of(&report, peer_cycles(side.kind, &output));
+    ensure!(sample.pps > 0.0, "{}: nothing was received: {report}", side.label);
+    Ok(sample)
+}
+
+/// What the generator found; `cycles` are what a backend said of itself that the generator cannot ask.
+fn sample_of(report: &Value, cycles: Option<f64>) -> Sample {
     let number = |path: &str| report.pointer(path).and_then(Value::as_f64);
-    let sample = Sample {
+    Sample {
         pps: number("/rx_pps").unwrap_or(f64::NAN),
         p50: number("/latency_ns/p50").unwrap_or(f64::NAN),
         p99: number("/latency_ns/p99").unwrap_or(f64::NAN),
-        cycles: number("/cycles_per_packet").or_else(|| peer_cycles(side.kind, &output)),
-    };
-    ensure!(sample.pps > 0.0, "{}: nothing was received: {report}", side.label);
-    Ok(sample)
+        cycles: number("/cycles_per_packet").or(cycles),
+    }
+}
+
+/// Lets the generator at a node of its own.
+fn scene(side: &Side, scenario: &Scenario, seconds: &str) -> Result<Value> {
+    let mut command = Command::new(shunt());
+    command.args(["bench", "pvp", "--json", "--seconds", seconds]).args(scenario.load).args(side.extra);
+    let output = command.stderr(Stdio::piped()).output()?;
+    ensure!(output.status.success(), "{}: {}", side.label, String::from_utf8_lossy(&output.stderr).trim());
+    serde_json::from_slice(&output.stdout).context("the generator's report")
 }
 
 /// Lets the generator at a backend, once it is ready.
@@ -64,7 +81,7 @@ fn exercise(
         Kind::Wired | Kind::Bridged | Kind::Policy(_) => wait_for(|| control.exists(), "the node's control socket")?,
         Kind::Testpmd => wait_for(|| sockets.iter().all(|socket| socket.exists()), "testpmd's sockets")?,
         // It connects to us, whenever it is ready.
-        Kind::Ovs | Kind::OvsTables(_) => {}
+        Kind::Ovs | Kind::OvsTables(_) | Kind::Scene => {}
     }
     if let Kind::Policy(shape) = side.kind {
         let file = directory.file("policy.toml");
@@ -79,7 +96,7 @@ fn exercise(
     match side.kind {
         Kind::Ovs | Kind::OvsTables(_) => _ = command.arg("--server"),
         Kind::Wired | Kind::Bridged | Kind::Policy(_) => _ = command.arg("--control").arg(control),
-        Kind::Testpmd => {}
+        Kind::Testpmd | Kind::Scene => {}
     }
     let output = command.stderr(Stdio::piped()).output()?;
     ensure!(output.status.success(), "the generator: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -150,6 +167,7 @@ fn start(kind: Kind, scenario: &Scenario, directory: &Scratch, sockets: &[PathBu
             let command = ovs::command(directory.path(), sockets, tables(kind, scenario).as_ref())?;
             Backend::start(command, directory, Signal::TERM)
         }
+        Kind::Scene => bail!("a scene has no backend of its own"),
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) enum Kind {
     Testpmd,
     /// OVS-DPDK with port-to-port flows.
     Ovs,
+    /// Our node in the generator's own process, with four CNFs.
+    Scene,
     /// OVS-DPDK with connection tracking and a table for each layer of a policy of this shape.
     OvsTables(Shape),
 }
@@ -67,7 +69,7 @@ impl Metric {
 
     pub(super) fn unit(self) -> &'static str {
         match self {
-            Self::Rate => "Mpps, both directions",
+            Self::Rate => "Mpps",
             Self::P50 => "p50, µs (less is better)",
             Self::P99 => "p99, µs (less is better)",
         }
@@ -101,6 +103,17 @@ const fn policy(label: &'static str, shape: Shape, layers: u32, rules: u32) -> S
     let stateful = if shape.stateful < layers { shape.stateful } else { layers };
     side(label, Kind::Policy(Shape { layers, rules, stateful, ..shape }))
 }
+
+/// Plain frames and aggregates, in a scene.
+const PLAIN: Side = side("plain", Kind::Scene);
+const AGGREGATED: Side = Side { label: "aggregates", kind: Kind::Scene, extra: &["--aggregate"] };
+const RUNS_1: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "1"];
+const RUNS_2: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "2"];
+const RUNS_4: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "4"];
+const RUNS_8: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "8"];
+const RUNS_16: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "16"];
+const IDLE: &[&str] = &["--scene", "bridge", "--flows", "1000", "--load", "1%"];
+const CROSSED: &[&str] = &["--scene", "crossconnect", "--flows", "1000", "--run-length", "8"];
 
 const UDP: &[&str] = &["--size", "64", "--flows", "10000"];
 const TCP: &[&str] = &["--size", "64", "--flows", "10000", "--tcp"];
@@ -143,6 +156,13 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     claim("policy-rules-50k-1", UDP, [policy("shunt 50 k rules", SHAPE, 1, 50_000), policy("1 rule", SHAPE, 1, 1)]),
     claim("policy-ovs-udp", UDP, [POLICY, OVS_TABLES]),
     claim("policy-ovs-tcp", TCP, [POLICY, OVS_TABLES]),
+    claim("aggregate-runs-1", RUNS_1, [AGGREGATED, PLAIN]),
+    claim("aggregate-runs-2", RUNS_2, [AGGREGATED, PLAIN]),
+    claim("aggregate-runs-4", RUNS_4, [AGGREGATED, PLAIN]),
+    claim("aggregate-runs-8", RUNS_8, [AGGREGATED, PLAIN]),
+    claim("aggregate-runs-16", RUNS_16, [AGGREGATED, PLAIN]),
+    claim("aggregate-crossconnect", CROSSED, [AGGREGATED, PLAIN]),
+    Scenario { metric: Metric::P99, ..claim("aggregate-idle", IDLE, [AGGREGATED, PLAIN]) },
     rate("bridge-ovs-tables-udp", UDP, [BRIDGED, OVS_TABLES]),
     rate("bridge-ovs-tables-tcp", TCP, [BRIDGED, OVS_TABLES]),
 ];

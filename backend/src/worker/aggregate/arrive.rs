@@ -8,7 +8,7 @@
 //! looked at, whatever is in it. All others are taken apart, in the order of the frames they came in.
 
 use aggregation::{GroupKey, Item, Reader};
-use packet::{Burst, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId};
+use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId, Verdict};
 use switch::model::Direction;
 
 use super::super::bridge::{Ingress, Path};
@@ -17,6 +17,9 @@ use super::runs::{self, Hope, Ranges};
 use super::wire;
 use crate::counters::PortCounters;
 use crate::link::PEER;
+
+/// Stations that newcomers are told of at once; they learn of others as those speak.
+const WELCOME: usize = 1024;
 
 /// The tools with which frames are taken apart.
 pub(in crate::worker) struct Tools<'a> {
@@ -42,11 +45,17 @@ impl Path {
             counters.into_iter().for_each(|counters| counters.drop_packets(DropCause::Aggregate, 1));
             Arrived::default()
         };
-        let Some(from) = EthernetHeader::parse(frame).map(|header| header.source()) else { return refused() };
+        let Some(ethernet) = EthernetHeader::parse(frame) else { return refused() };
+        let (from, to) = (ethernet.source(), ethernet.destination());
         let Some(link) = self.uplinks.get_mut(uplink) else { return refused() };
         let Some(wire) = link.wire.as_mut() else { return refused() };
         // Where there is one peer its packets come without such headers: one that has one is a packet that claims to be more.
         if wire.config.one_peer && from != PEER {
+            return refused();
+        }
+        // A switch that does not know a station shows its frames to all.
+        let (own, mine) = (wire.config.mac, wire.config.one_peer || to == wire.config.mac);
+        if !from.is_unicast() || from == own {
             return refused();
         }
         let limits = wire.limits();
@@ -57,16 +66,22 @@ impl Path {
                 return refused();
             }
         };
+        if !mine && !(header.control && to.is_multicast()) {
+            return refused();
+        }
         if header.control {
+            // What is open is sent under what was agreed.
+            link.ship_all();
+            let Some(wire) = link.wire.as_mut() else { return refused() };
             let body = frame.get(EthernetHeader::LEN..).unwrap_or_default();
             if let Err(cause) = wire.negotiate(from, body, now_ns) {
                 counters.into_iter().for_each(|counters| counters.damage(cause));
                 return refused();
             }
             link.speak(now_ns);
-            self.welcome(uplink, now_ns);
             return Arrived::default();
         }
+        let Some(wire) = link.wire.as_mut() else { return refused() };
         if !wire.takes(from, header.sequence, now_ns) {
             return refused();
         }
@@ -110,7 +125,8 @@ impl Path {
     /// Puts a group whole into the frame of the peer behind which a node is.
     fn splice(&mut self, uplink: usize, from: MacAddr, node: u16, group: &[u8]) -> bool {
         let found = self.uplinks.iter().enumerate().find_map(|(at, link)| {
-            let wire = link.wire.as_ref()?;
+            // Who is not believed is not sent what is others'.
+            let wire = link.wire.as_ref().filter(|wire| wire.config.trusted)?;
             let target = wire.towards(node)?;
             // Not back to where it came from.
             (at != uplink || wire.address(target.peer) != Some(from)).then_some((at, target))
@@ -138,6 +154,7 @@ impl Path {
             {
                 arrived.packets += usize::from(run.packets());
                 arrived.bytes += runs::fill(&mut self.burst, tools.ranges, port, &run, tools.hope);
+                super::refuse(&mut self.burst);
                 self.learn_behind(uplink, from, origin, &mut last, tools.now_ns);
                 let places = self.burst.len();
                 let payload = Payload::Runs { bytes: run.bytes(), ranges: tools.ranges };
@@ -152,8 +169,8 @@ impl Path {
             while !self.burst.is_full() {
                 match tools.reader.next(frame) {
                     Some(Item::Packet(packet)) if here => {
-                        unfinished |= push(&mut self.burst, port, &packet);
-                        if tools.reader.may_run() {
+                        unfinished |= push(&mut self.burst, port, &packet, trusted);
+                        if in_runs && tools.reader.may_run() {
                             break;
                         }
                     }
@@ -218,6 +235,7 @@ impl Path {
         };
         arrived.packets += self.burst.len();
         arrived.bytes += self.burst.bytes();
+        super::refuse(&mut self.burst);
         self.learn_behind(uplink, from, origin, last, tools.now_ns);
         self.burst.set_runs(true);
         let payload = Payload::Inside(frame);
@@ -225,14 +243,22 @@ impl Path {
         self.run(&ingress, Direction::Out, tools.now_ns);
     }
 
-    /// Notes behind which peer the sources of the burst are.
+    /// Notes behind which peer the sources of the burst are. Who is not believed cannot claim stations of others who are.
     fn learn_behind(&mut self, uplink: usize, from: MacAddr, origin: u16, last: &mut MacAddr, now_ns: u64) {
+        let trusted = self.wire_at(uplink).is_some_and(|wire| wire.config.trusted);
         let Self { burst, uplinks, .. } = self;
-        let Some(wire) = uplinks.get_mut(uplink).and_then(|link| link.wire.as_mut()) else { return };
         for i in 0..burst.len() {
             let Some(source) = EthernetHeader::parse(burst.window(i)).map(|header| header.source()) else { continue };
-            if source != *last {
-                *last = source;
+            if source == *last || burst.verdict(i) != Verdict::Pending {
+                continue;
+            }
+            *last = source;
+            let others = uplinks.iter().enumerate().filter(|(at, _)| *at != uplink);
+            let mut wires = others.filter_map(|(_, link)| link.wire.as_ref());
+            if !trusted && wires.any(|wire| wire.config.trusted && wire.knows(source)) {
+                continue;
+            }
+            if let Some(wire) = uplinks.get_mut(uplink).and_then(|link| link.wire.as_mut()) {
                 wire.learn(source, from, origin, now_ns);
             }
         }
@@ -257,6 +283,10 @@ impl Path {
     pub(in crate::worker) fn tick_wires(&mut self, now_ns: u64) {
         for at in 0..self.uplinks.len() {
             let Some(link) = self.uplinks.get_mut(at) else { break };
+            if link.wire.is_none() {
+                continue;
+            }
+            link.ship_all();
             let Some(wire) = link.wire.as_mut() else { continue };
             wire.tick(now_ns);
             link.speak(now_ns);
@@ -273,7 +303,7 @@ impl Path {
         }
         let others = self.uplinks.iter().enumerate().filter(|(at, _)| *at != uplink);
         let wires = others.filter_map(|(_, link)| link.wire.as_ref());
-        let known: Vec<_> = wires.flat_map(|wire| wire.stations()).collect();
+        let known: Vec<_> = wires.flat_map(|wire| wire.stations()).take(WELCOME).collect();
         if let Some(link) = self.uplinks.get_mut(uplink) {
             known.into_iter().for_each(|(station, node)| link.announce_station(station, node, now_ns));
         }
@@ -285,7 +315,10 @@ impl Path {
         if !wire.has_news() {
             return;
         }
-        let news = wire.take_news();
+        // Nodes that are not believed are not told of: who wants to reach them asks this one.
+        let (own, trusted) = (wire.node, wire.config.trusted);
+        let mut news = wire.take_news();
+        news.iter_mut().filter(|_| !trusted).for_each(|(_, node)| *node = own);
         for (at, link) in self.uplinks.iter_mut().enumerate() {
             if at != uplink {
                 news.iter().for_each(|(station, node)| link.announce_station(*station, *node, now_ns));
@@ -295,9 +328,12 @@ impl Path {
 }
 
 /// Adds a packet. Returns whether its sender left something undone.
-fn push(burst: &mut Burst, port: PortId, packet: &aggregation::Packet<'_>) -> bool {
+fn push(burst: &mut Burst, port: PortId, packet: &aggregation::Packet<'_>, trusted: bool) -> bool {
     let handle = u32::try_from(packet.rest_at).unwrap_or(u32::MAX);
-    let offload = wire::offload_of(&packet.meta);
+    let mut offload = wire::offload_of(&packet.meta);
+    if !trusted && offload.checksum == Checksum::Verified {
+        offload.checksum = Checksum::Unknown;
+    }
     if let Some(window) = burst.push(port, packet.len, offload, handle) {
         runs::copy(window, packet.head);
     }

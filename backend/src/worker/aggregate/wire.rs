@@ -33,6 +33,8 @@ const STATION_MS: u32 = 300_000;
 const MOVED_MS: u32 = 5_000;
 /// A station is announced again after so long: before a bridge forgets it, and before peers do.
 const ANNOUNCE_MS: u32 = 60_000;
+/// That a station has moved is told no more often.
+const TELL_MS: u32 = 1_000;
 const KEEPALIVE_MS: u16 = 1000;
 const MAX_PACKETS: u16 = 4096;
 /// The node.
@@ -199,29 +201,28 @@ impl Wire {
         let own = self.node;
         match event {
             Event::Accept { address, node } => {
-                log::info!("node {own}: aggregates are taken from node {node} at {address}");
+                log::debug!("node {own}: aggregates are taken from node {node} at {address}");
                 self.peers.retain(|peer| peer.address != address);
                 self.peers.push(Peer { address, node, out: None, heard: Sequence::new() });
             }
             Event::Up { address, node, grant } => {
-                log::info!("node {own}: node {node} at {address} takes aggregates of {} bytes", grant.max_bytes);
+                log::debug!("node {own}: node {node} at {address} takes aggregates of {} bytes", grant.max_bytes);
                 if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) {
                     peer.out = Some(Box::new(Load::new(&grant, &self.config)));
                 }
-                self.announced.clear();
                 self.newcomer = true;
             }
             Event::Down { address, node, why } => {
-                log::info!("node {own}: no more aggregates with node {node} at {address}: {why:?}");
+                log::debug!("node {own}: no more aggregates with node {node} at {address}: {why:?}");
                 self.peers.retain(|peer| peer.address != address);
                 self.stations.retain(|_, station| station.peer != address);
                 self.nodes.retain(|_, peer| *peer != address);
             }
             Event::Refused { address, node, reason } => {
-                log::warn!("node {own}: node {node} at {address} is refused: {reason:?}");
+                log::debug!("node {own}: node {node} at {address} is refused: {reason:?}");
             }
             Event::RefusedBy { address, node, reason } => {
-                log::warn!("node {own}: node {node} at {address} refuses: {reason:?}");
+                log::debug!("node {own}: node {node} at {address} refuses: {reason:?}");
             }
         }
     }
@@ -241,7 +242,7 @@ impl Wire {
 
     /// A station was seen inside an aggregate.
     pub(in crate::worker) fn learn(&mut self, station: MacAddr, peer: MacAddr, node: u16, now_ns: u64) {
-        if !station.is_unicast() {
+        if !station.is_unicast() || node == self.node {
             return;
         }
         let now_ms = to_ms(now_ns);
@@ -249,9 +250,11 @@ impl Wire {
         if known.is_none() && self.stations.len() >= MAX_STATIONS {
             return;
         }
-        let told = known.filter(|known| (known.peer, known.node) == (peer, node)).map(|known| known.told_ms);
-        let is_news = told.is_none_or(|told| now_ms.wrapping_sub(told) >= ANNOUNCE_MS);
-        let told_ms = if is_news { now_ms } else { told.unwrap_or(now_ms) };
+        let is_news = known.is_none_or(|known| {
+            let moved = (known.peer, known.node) != (peer, node);
+            now_ms.wrapping_sub(known.told_ms) >= if moved { TELL_MS } else { ANNOUNCE_MS }
+        });
+        let told_ms = if is_news { now_ms } else { known.map_or(now_ms, |known| known.told_ms) };
         self.stations.insert(station, Station { peer, node, seen_ms: now_ms, told_ms });
         if is_news {
             self.news.push((station, node));
@@ -278,7 +281,18 @@ impl Wire {
 
     /// Whether a peer has come since this was last asked, that is to be told of all stations.
     pub(in crate::worker) fn take_newcomer(&mut self) -> bool {
-        std::mem::take(&mut self.newcomer)
+        let is_new = std::mem::take(&mut self.newcomer);
+        if is_new {
+            // It knows none of the node's own.
+            let own = self.node;
+            self.announced.retain(|_, (node, _)| *node != own);
+        }
+        is_new
+    }
+
+    /// Whether a station is behind a peer here.
+    pub(in crate::worker) fn knows(&self, station: MacAddr) -> bool {
+        self.stations.contains_key(&station)
     }
 
     /// All stations behind peers, and their nodes.
@@ -344,6 +358,10 @@ impl Wire {
         {
             return false;
         }
+        if self.announced.len() >= MAX_STATIONS && !self.announced.contains_key(&station) {
+            // There are too many to tell of all.
+            return false;
+        }
         let now_ms = to_ms(now_ns);
         let own = self.node;
         self.announced.get(&station).is_none_or(|(node, at)| {
@@ -354,7 +372,7 @@ impl Wire {
 
     /// Tells all peers, or all but one, that a station is a node's. Frames that are full are told of by the places of their peers.
     pub(in crate::worker) fn announce(&mut self, station: MacAddr, node: u16, now_ns: u64) -> Vec<usize> {
-        if self.announced.len() < MAX_STATIONS {
+        if self.announced.len() < MAX_STATIONS || self.announced.contains_key(&station) {
             self.announced.insert(station, (node, to_ms(now_ns)));
             self.has_foreign |= node != self.node;
         }
