@@ -66,7 +66,7 @@ impl Path {
                 return refused();
             }
         };
-        if !mine && !(header.control && to.is_multicast()) {
+        if !(mine || header.control && to.is_multicast()) {
             return refused();
         }
         if header.control {
