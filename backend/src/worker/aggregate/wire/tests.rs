@@ -79,7 +79,7 @@ fn stations_are_reached_through_the_peer_they_were_seen_behind() {
     one.learn(STATION, mac(2), 2, SECOND);
     assert_eq!(one.target(STATION), Some(Target { peer: 0, node: 0 }));
     // Behind another node, which the peer can reach.
-    one.learn(STATION, mac(2), 5, SECOND);
+    one.learn(STATION, mac(2), 5, 3 * SECOND);
     assert_eq!(
         (one.target(STATION), one.towards(5)),
         (Some(Target { peer: 0, node: 5 }), Some(Target { peer: 0, node: 5 }))
@@ -88,7 +88,7 @@ fn stations_are_reached_through_the_peer_they_were_seen_behind() {
     // Groups have no place behind a peer, and silent stations are forgotten.
     one.learn(MacAddr::BROADCAST, mac(2), 2, SECOND);
     assert_eq!(one.target(MacAddr::BROADCAST), None);
-    one.tick(SECOND + 299 * SECOND);
+    one.tick(SECOND + 300 * SECOND);
     assert_eq!(one.target(STATION), None, "and so is a silent peer");
 }
 
