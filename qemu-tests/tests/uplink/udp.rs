@@ -14,7 +14,7 @@ use crate::kinds::{Ip, udp};
 use crate::station::Station;
 use crate::{Link, SOON};
 
-const MARK: [u8; 2] = [0x88, 0xb5];
+const MARK: [u8; 2] = [0x88, 0xb6];
 
 fn config(ends: [&str; 2]) -> NodeConfig {
     NodeConfig { uplinks: vec![udp(ends)], ..NodeConfig::bridge(&["vm"]) }
