@@ -192,7 +192,7 @@ impl<A: Copy + Eq> Link<A> {
         let Some(peer) = self.meet(from, control, &offer, now, tell) else { return };
         peer.ack_due = true;
         if !peer.acked && peer.hello.is_none() {
-            peer.hello = Some(asked.unwrap_or_else(|| Backoff::new(now)));
+            peer.hello = Some(asked.map_or_else(|| Backoff::new(now), |asked| asked.soon(now)));
         }
     }
 

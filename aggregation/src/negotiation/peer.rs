@@ -8,6 +8,8 @@ pub(super) const MISSED: u64 = 3;
 /// How long the first HELLO waits for its ACK, and how long later ones wait at most, in nanoseconds.
 const FIRST_WAIT: u64 = 1_000_000_000;
 const LONGEST_WAIT: u64 = 30_000_000_000;
+/// How long an ACK may be on its way when the HELLOs of both sides crossed.
+const CROSSING: u64 = 50_000_000;
 
 /// A peer. That it is known means that aggregates from it are taken.
 #[derive(Clone, Debug)]
@@ -112,6 +114,11 @@ impl Backoff {
     /// At once, and then after a second.
     pub(super) const fn new(now: u64) -> Self {
         Self { next: now, wait: FIRST_WAIT }
+    }
+
+    /// Begins anew, with what would be next; if that is not soon, the answer has been lost, or nobody was there to give it.
+    pub(super) fn soon(self, now: u64) -> Self {
+        Self { next: self.next.min(now.saturating_add(CROSSING)), wait: FIRST_WAIT }
     }
 
     /// Takes what is due now, and at least `floor` passes until the next.

@@ -177,6 +177,27 @@ fn ka_7_a_peer_that_does_not_know_is_asked_ever_more_seldom_and_never_sent_to() 
     assert!(net.stations[0].events.is_empty());
 }
 
+/// Both speak first, and nobody was there when one of them did.
+#[test]
+fn ka_7_who_is_greeted_late_greets_back_soon() {
+    let mut net = Net::new(vec![config(1, Announce::Peer(1)), config(2, Announce::Peer(0))]);
+    net.stations[1].alive = false;
+    net.run(20 * S);
+    // The next announcement would be at 31 s.
+    net.restart(1);
+    net.run(100 * MS);
+    assert!(net.all_up());
+}
+
+#[test]
+fn ka_7_hellos_that_cross_are_not_repeated() {
+    let mut net = Net::new(vec![config(1, Announce::Peer(1)), config(2, Announce::Peer(0))]);
+    net.run(S - 500 * MS);
+    assert!(net.all_up());
+    let sent = |station: usize| net.stations[station].link.counters().sent;
+    assert_eq!([sent(0)[..2].to_vec(), sent(1)[..2].to_vec()], [[1, 1], [1, 1]]);
+}
+
 #[test]
 fn decision_28_a_silent_peer_is_gone_after_three_keepalives_and_found_again() {
     for dies in [0, 1] {

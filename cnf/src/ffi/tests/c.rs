@@ -8,6 +8,7 @@ mod node;
 mod wires;
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -59,29 +60,41 @@ fn build(source: &str, dir: &TempDir, shared: bool) -> PathBuf {
 }
 
 /// A program that runs. It is killed when it is dropped.
-struct Running(Child);
+struct Running {
+    child: Child,
+    /// What it says of its links.
+    events: PathBuf,
+}
 
 impl Running {
     fn start(program: &Path, args: &[&Path], options: &[&str]) -> Self {
+        let events = program.with_extension("events");
         let mut command = Command::new(program);
-        Self(command.args(options).args(args).stdout(Stdio::piped()).spawn().unwrap())
+        command.args(options).args(args).stdout(Stdio::piped()).stderr(File::create(&events).unwrap());
+        Self { child: command.spawn().unwrap(), events }
+    }
+
+    /// How often it said that it may send aggregates on a link.
+    fn agreements(&self, link: &Path) -> usize {
+        let told = format!("{}: aggregating", link.display());
+        std::fs::read_to_string(&self.events).unwrap().lines().filter(|line| line.starts_with(&told)).count()
     }
 
     /// Asks it to end; it must end well. Says what it printed.
     fn end(mut self) -> String {
-        let kill = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status().unwrap();
+        let kill = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         assert!(kill.success());
         let mut text = String::new();
-        self.0.stdout.take().unwrap().read_to_string(&mut text).unwrap();
-        assert!(self.0.wait().unwrap().success(), "{text}");
+        self.child.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        assert!(self.child.wait().unwrap().success(), "{text} {:?}", std::fs::read_to_string(&self.events));
         text
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -128,6 +141,18 @@ fn settle(ends: &mut [&mut End], aggregate: bool, ups: usize) {
     });
 }
 
+/// Tends links until something is so.
+fn until_tended(ends: &mut [&mut End], done: impl Fn() -> bool) {
+    let mut burst = Burst::new();
+    until("the program is ready", || {
+        for end in &mut *ends {
+            end.tend();
+            end.queues[0].receive(&mut burst);
+        }
+        done()
+    });
+}
+
 #[test]
 fn the_example_forwards() {
     for (aggregate, shared, options) in
@@ -144,6 +169,9 @@ fn the_example_forwards() {
         });
         wires.wait_until_up();
         settle(&mut [&mut left, &mut right], aggregate, 0);
+        // Its own sides of both links, too, for it says what it packed.
+        let agreed = || !aggregate || ["b0", "b1"].iter().all(|link| running.agreements(&wires.socket(link)) > 0);
+        until_tended(&mut [&mut left, &mut right], agreed);
         exchange(&mut left, &mut right, 5000, None);
         exchange(&mut right, &mut left, 2000, None);
         // The node goes and comes back; the program attaches again.
