@@ -124,7 +124,9 @@ impl Racks {
     fn capture(&self, work: &WorkDir) -> Result<Process> {
         let file = work.file("wire.pcap");
         let file = file.to_str().context("a path")?;
-        let capture = self.spaces[2].spawn(work, "dumpcap", &["dumpcap", "-q", "-P", "-i", "upB", "-w", file])?;
+        // Room (MiB) for all that crosses, else what the machine's other work keeps it from writing would be missing.
+        let words = ["dumpcap", "-q", "-P", "-B", "128", "-i", "upB", "-w", file];
+        let capture = self.spaces[2].spawn(work, "dumpcap", &words)?;
         wait_until(
             "the capture",
             SOON,
