@@ -37,12 +37,27 @@ impl Egress<'_> {
     #[inline]
     pub(super) fn deliver_all(&mut self) {
         let verdicts = self.burst.verdicts();
+        // Packets that went with one before them.
+        let mut gone = 0_u64;
         let mut at = 0;
         while let Some(&verdict) = verdicts.get(at) {
+            if gone >> at & 1 != 0 {
+                at += 1;
+                continue;
+            }
             // Runs of one verdict are the rule: one guest talks to one other for a while.
             let run = verdicts.iter().skip(at).take_while(|&&next| next == verdict).count();
             match verdict {
-                Verdict::Forward(port) | Verdict::Deliver(port) => self.deliver_run(port, at, run),
+                Verdict::Forward(port) | Verdict::Deliver(port) => match self.linked(port) {
+                    Some(receiver) => {
+                        let packets = self.all_for(port, at);
+                        self.deliver_linked(receiver, packets);
+                        gone |= packets;
+                        at += 1;
+                        continue;
+                    }
+                    None => self.deliver_run(port, at, run),
+                },
                 Verdict::Flood => self.flood(at, run),
                 Verdict::Drop(cause) => self.count_drop(cause, run),
                 Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
@@ -53,6 +68,28 @@ impl Egress<'_> {
             }
             at += run;
         }
+    }
+
+    /// The receive queue here of a guest that speaks aggregates.
+    #[inline]
+    fn linked(&self, port: PortId) -> Option<usize> {
+        if self.ingress.offloads || self.routes.home(port).is_some_and(|home| home != self.worker) {
+            return None;
+        }
+        let Route::Local(receiver) = self.routes.to(port, self.ingress.pair) else { return None };
+        let slot = self.rxs.get(receiver)?;
+        (slot.common.usable() && slot.link.is_some()).then_some(receiver)
+    }
+
+    /// The packets from `at` on that go to one port, a bit each, up to the first that is for all: each port gets its packets in their order.
+    #[inline]
+    fn all_for(&self, port: PortId, at: usize) -> u64 {
+        let verdicts = self.burst.verdicts().iter().enumerate().skip(at);
+        let verdicts = verdicts.take_while(|(_, verdict)| **verdict != Verdict::Flood);
+        verdicts.fold(0, |packets, (i, verdict)| {
+            let is_for = *verdict == Verdict::Deliver(port) || *verdict == Verdict::Forward(port);
+            packets | u64::from(is_for) << i
+        })
     }
 
     /// Gives all to the worker that has the policy of the port that they came from. What was decided is decided.
@@ -97,7 +134,7 @@ impl Egress<'_> {
     fn deliver_whole(&mut self, port: PortId, at: usize, run: usize) {
         match self.routes.to(port, self.ingress.pair) {
             Route::Local(receiver) => match self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
-                Some(slot) if slot.link.is_some() => self.deliver_linked(receiver, at, run),
+                Some(slot) if slot.link.is_some() => self.deliver_linked(receiver, places(at, run)),
                 Some(slot) => deliver_local(slot, self.burst, self.ingress.payload, at, run),
                 None => self.count_drop(DropCause::NotReady, run),
             },
@@ -124,20 +161,19 @@ impl Egress<'_> {
     }
 
     /// Delivers packets to a guest that takes aggregates. Those that go plain go behind what was put together before them.
-    fn deliver_linked(&mut self, receiver: usize, at: usize, run: usize) {
+    fn deliver_linked(&mut self, receiver: usize, mut packets: u64) {
         let Some(slot) = self.rxs.get_mut(receiver) else { return };
-        let mut next = at;
-        while next < at + run {
-            next += aggregate::put_together(slot, self.burst, self.ingress.payload, next, at + run - next);
-            if next < at + run {
+        while packets != 0 {
+            packets = aggregate::put_together(slot, self.burst, self.ingress.payload, packets);
+            if packets != 0 {
                 // Only what is too long, or for a guest that takes no aggregates yet, comes here.
+                let next = packets.trailing_zeros() as usize;
+                packets &= packets - 1;
                 if aggregate::is_aggregate(self.burst.window(next)) {
                     slot.common.drop_packets(DropCause::Aggregate, 1);
-                    next += 1;
                     continue;
                 }
                 deliver_local(slot, self.burst, self.ingress.payload, next, 1);
-                next += 1;
             }
         }
     }
@@ -240,6 +276,12 @@ impl Egress<'_> {
             counters.drop_packets(cause, n as u64);
         }
     }
+}
+
+/// Packets `at..at + run`, a bit each.
+#[inline]
+const fn places(at: usize, run: usize) -> u64 {
+    if run >= 64 { u64::MAX } else { ((1 << run) - 1) << at }
 }
 
 /// Writes packets `at..at + run` into a guest's receive queue and publishes them.

@@ -171,17 +171,16 @@ impl Batch {
         }
     }
 
-    /// Its packets.
+    /// Its packets, a bit each.
     #[inline]
-    pub(super) fn members(&self) -> impl Iterator<Item = Member> {
-        let columns = self.at.iter().zip(&self.lens).zip(&self.quick).zip(&self.hash).zip(&self.handle).take(self.len);
-        columns.map(|((((at, len), quick), hash), handle)| Member {
-            at: usize::from(*at),
-            len: *len,
-            quick: *quick,
-            hash: *hash,
-            handle: *handle,
-        })
+    pub(super) const fn all(&self) -> u64 {
+        if self.len >= 64 { u64::MAX } else { (1 << self.len) - 1 }
+    }
+
+    /// Where in the burst packet `i` is, and its length.
+    #[inline]
+    pub(super) fn place(&self, i: usize) -> Option<(usize, u32)> {
+        Some((usize::from(*self.at.get(i)?), *self.lens.get(i)?))
     }
 
     /// How many packets from `i` on have one identity, and the bytes of all of them.

@@ -82,6 +82,15 @@ pub(super) struct Packet<'a> {
     pub(super) segment: Segment,
 }
 
+/// What a first look at the flows of a batch has shown, a bit for each packet.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Ways {
+    /// Its flow leads on to the next.
+    pub(super) through: u64,
+    /// It went through both: there is nothing left to do.
+    pub(super) gone: u64,
+}
+
 /// Packets that are dealt with each in their way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Sort {
@@ -171,39 +180,45 @@ impl Shard {
         let scope = scope(direction);
         self.stats.unparsed += batch.read(burst, wanted, &self.flows, scope);
         batch.find(&self.flows, scope);
-        let mut through = 0_u64;
+        let has_runs = batch.has_runs() || burst.has_many();
+        let mut ways = Ways::default();
         if direction == Direction::Out {
             outside.trail.start(self.port, burst.len());
-            for (i, handle) in batch.plain_flows().enumerate() {
-                let leads_on = handle.is_some_and(|at| self.leads_on(at, &now, outside.shards, outside.trail));
-                through |= u64::from(leads_on) << i;
-            }
+            ways = if has_runs {
+                self.look_ahead(&batch, &now, outside)
+            } else {
+                self.pass_all(burst, &batch, &now, outside)
+            };
         } else {
             // Nothing comes of it but that all connections are waited for together.
             let flows = batch.plain_flows().flatten().filter_map(|at| self.flows.get(at));
             black_box(flows.filter(|flow| self.is_followed(flow)).count());
         }
-        let hits = if batch.has_runs() || burst.has_many() {
-            self.hit_runs(burst, &batch, &now, through, outside)
+        let hits = if has_runs {
+            self.hit_runs(burst, &batch, &now, ways.through, outside)
         } else {
-            self.hit_each(burst, &batch, &now, through, outside)
+            self.hit_each(burst, &batch, &now, ways, outside)
         };
-        self.stats.hits += hits;
+        self.stats.hits += hits + u64::from(ways.gone.count_ones());
         self.batch = Some(batch);
     }
 
-    /// Deals with the packets one by one. `through`: of which the flow leads on, a bit each. Returns how many were calm.
+    /// Deals with the packets one by one that have not gone yet. Returns how many were calm.
     #[inline]
     fn hit_each(
         &mut self,
         burst: &mut Burst,
         batch: &Batch,
         now: &Now<'_>,
-        through: u64,
+        Ways { through, gone }: Ways,
         outside: &mut Outside<'_>,
     ) -> u64 {
         let mut hits = 0;
-        for (i, member) in batch.members().enumerate() {
+        let mut left = batch.all() & !gone;
+        while left != 0 {
+            let i = left.trailing_zeros() as usize;
+            left &= left - 1;
+            let Some(member) = batch.member(i) else { break };
             if member.is_plain() && self.hit_calm(burst, &member, now, through >> i & 1 != 0, outside) {
                 hits += 1;
             } else {

@@ -68,12 +68,13 @@ struct Bundle {
     bytes: u64,
 }
 
-/// What became of a packet that was to be put together with others.
+/// Why putting packets together has come to an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pushed {
-    Yes,
+enum Stopped {
+    Done,
+    /// The next one finds no room.
     NoRoom,
-    /// The guest would take it for one of the node's frames.
+    /// The guest would take the next one for one of the node's frames.
     Refused,
 }
 
@@ -132,24 +133,28 @@ impl Bundle {
         !self.writer.is_empty()
     }
 
-    /// Appends packet `i`.
+    /// Appends packets of a burst, one bit each, and takes them out of `packets` as long as all goes well.
     #[inline]
-    fn push(&mut self, burst: &Burst, payload: Payload<'_>, i: usize) -> Pushed {
-        let (head, rest) = burst.pieces(i);
-        let Some(class) = class_of(head) else { return Pushed::Refused };
-        let key = GroupKey { origin: self.origin, destination: 0, class };
-        self.hold.note(head, key.class);
-        let tail = |room: &mut [u8]| {
-            let read = payload.read(burst.handle(i), 0, room);
-            // What a guest has cut short must not show what was there before.
-            room.iter_mut().skip(read).for_each(|byte| *byte = 0);
-        };
-        let pushed = self.writer.push(key, head, rest as usize, tail, &Meta::NONE);
-        if !pushed {
-            return Pushed::NoRoom;
+    fn push_all(&mut self, burst: &Burst, payload: Payload<'_>, packets: &mut u64) -> Stopped {
+        let Self { writer, hold, origin, bytes, .. } = self;
+        while *packets != 0 {
+            let i = packets.trailing_zeros() as usize;
+            let (head, rest) = burst.pieces(i);
+            let Some(class) = class_of(head) else { return Stopped::Refused };
+            let key = GroupKey { origin: *origin, destination: 0, class };
+            let tail = |room: &mut [u8]| {
+                let read = payload.read(burst.handle(i), 0, room);
+                // What a guest has cut short must not show what was there before.
+                room.iter_mut().skip(read).for_each(|byte| *byte = 0);
+            };
+            if !writer.push(key, head, rest as usize, tail, &Meta::NONE) {
+                return Stopped::NoRoom;
+            }
+            hold.note(head, class);
+            *bytes += head.len() as u64 + u64::from(rest);
+            *packets &= *packets - 1;
         }
-        self.bytes += head.len() as u64 + u64::from(rest);
-        Pushed::Yes
+        Stopped::Done
     }
 
     /// Why there is no room for a packet.
@@ -279,40 +284,34 @@ fn speak(slot: &mut RxSlot, now_ns: u64) {
     }
 }
 
-/// Puts packets `at..at + run` together for a guest. Returns how many: the next one has to go plain, behind them.
+/// Puts packets of a burst together for a guest, one bit each in `packets`. Returns those that are left: the first of them has to
+/// go plain, behind all that went before.
 #[inline]
-pub(in crate::worker) fn put_together(
-    slot: &mut RxSlot,
-    burst: &Burst,
-    payload: Payload<'_>,
-    at: usize,
-    run: usize,
-) -> usize {
-    let mut next = at;
-    while next < at + run {
+pub(in crate::worker) fn put_together(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, mut packets: u64) -> u64 {
+    while packets != 0 {
         let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { break };
         let before = bundle.writer.len();
-        match bundle.push(burst, payload, next) {
-            Pushed::Yes => {
-                slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
-                next += 1;
-                continue;
-            }
-            Pushed::Refused => {
+        let stopped = bundle.push_all(burst, payload, &mut packets);
+        slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
+        let (fits_none, trigger) = match stopped {
+            Stopped::Done => break,
+            Stopped::Refused => {
                 slot.common.drop_packets(DropCause::Aggregate, 1);
-                next += 1;
+                packets &= packets - 1;
                 continue;
             }
-            Pushed::NoRoom => {}
-        }
-        let (fits_none, trigger) = (!bundle.is_open(), bundle.refusal(burst.frame_len(next) as usize));
+            Stopped::NoRoom => {
+                let len = burst.frame_len(packets.trailing_zeros() as usize);
+                (!bundle.is_open(), bundle.refusal(len as usize))
+            }
+        };
         flush(slot, trigger);
         if fits_none || trigger == Trigger::Larger {
             break;
         }
     }
     hurry(slot);
-    next - at
+    packets
 }
 
 /// Puts a run together for a guest: `bytes` are its sub-frames, `first` begins its first packet.

@@ -181,7 +181,7 @@ impl Path {
             None => {
                 let burst = &self.burst;
                 let payload = ingress.payload;
-                if link::put_together(slot, burst, payload, i, 1) == 0 {
+                if link::put_together(slot, burst, payload, 1 << i) != 0 {
                     super::super::egress::deliver_bytes(slot, burst.window(i));
                 }
             }
