@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::stage::{Kind, NAMES, Spec, Stage, assert_counts, flows, mix, send_all, sent_to};
-use crate::support::Cnf;
+use crate::stage::{Kind, MACS, NAMES, Spec, Stage, assert_counts, flows, mix, send_all, sent_to};
+use crate::support::{BROADCAST, Cnf};
 
 /// Requirement A2, decisions 23, 24 and 27: two that aggregate and one that does not, on a bridge with and without policy. Packets of all lengths,
 /// also those that no frame holds, arrive once, in order, byte for byte; who does not aggregate receives plain frames only.
@@ -139,4 +139,46 @@ fn policy_drops_are_counted_per_packet() {
     assert_eq!(folded.expect("node").expect("port"), None, "all flows");
     let total = snapshot.totals()[0].groups[0].all;
     assert_eq!((total.packets, total.bytes), (1200, 1200 * 60));
+}
+
+/// Decision 27: packets that alternate between guests are put together for each, and what is for all stays in its place among them.
+#[test]
+fn each_guest_gets_its_packets_in_their_order() {
+    for with_policy in [false, true] {
+        let mut stage = Stage::start(|spec| spec);
+        let mut a = Cnf::attach(stage.node.socket("a"));
+        a.agree();
+        if with_policy {
+            stage.blocking_policy();
+        }
+        let to = |number: usize| (number % 13 != 7).then_some(1 + number % 3 % 2);
+        let packets: Vec<Vec<u8>> = (0..1800)
+            .map(|number: usize| {
+                let numbered = u32::try_from(number).expect("few");
+                match to(number) {
+                    Some(to) => {
+                        let flow = u8::try_from(number % 5).expect("few");
+                        Spec { kind: Kind::Udp, to, flow, len: 64 }.packet(numbered)
+                    }
+                    None => [&BROADCAST[..], &MACS[0], &[0x88, 0xb6], &numbered.to_be_bytes(), &[0; 46]].concat(),
+                }
+            })
+            .collect();
+        let expected: [Vec<Vec<u8>>; 2] = [1, 2].map(|receiver| {
+            let is_for = |number: usize| to(number).is_none_or(|to| to == receiver);
+            packets.iter().enumerate().filter(|(number, _)| is_for(*number)).map(|(_, packet)| packet.clone()).collect()
+        });
+        let mut got: [Vec<Vec<u8>>; 2] = Default::default();
+        for first in (0..packets.len()).step_by(60) {
+            let slice = first..first + 60;
+            let counts = [1, 2]
+                .map(|receiver| slice.clone().filter(|number| to(*number).is_none_or(|to| to == receiver)).count());
+            let mut sent = 0;
+            let arrived = stage.receive(counts, || sent += a.offer(&packets[slice.clone()][sent..]));
+            got.iter_mut().zip(arrived).for_each(|(got, arrived)| got.extend(arrived));
+        }
+        assert_eq!(got, expected, "policy {with_policy}");
+        assert_counts(&stage.node, "a", &[]);
+        assert!(stage.b.queues[0].counters().packets_unpacked > 500);
+    }
 }
