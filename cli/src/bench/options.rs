@@ -14,6 +14,7 @@ use super::flood::Flood;
 use super::flows;
 use super::frames::{self, Transport};
 use super::inspect::Expect;
+use super::scene;
 
 /// Memory that the frames of one queue pair may take.
 const MOST_FRAME_BYTES: u64 = 1 << 30;
@@ -75,7 +76,7 @@ pub(crate) struct Options {
     /// Measure how many packets go, then measure at this share of it, as in 10%
     #[arg(long, value_name = "PERCENT")]
     pub(super) load: Option<Percent>,
-    /// Be the front end of the backend behind these two sockets, instead of a node of our own
+    /// Be the front end of the backend behind these two sockets, instead of a node of our own; in a scene four, A and B send
     #[arg(long, value_delimiter = ',', num_args = 1.., value_name = "A,B")]
     pub(super) sockets: Vec<PathBuf>,
     /// Control socket of that backend, if it is a Shunt node: its cycles are asked for
@@ -94,10 +95,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, requires = "bridge", value_name = "WHAT")]
     pub(super) flood: Option<Flood>,
     /// Two CNFs that send and two that receive, on our own node: on its bridge under a stateful layer, or wired in pairs
-    #[arg(long, value_enum, conflicts_with_all = ["sockets", "bridge", "flood", "tcp", "expect", "pairs"], value_name = "WHICH")]
+    #[arg(long, value_enum, conflicts_with_all = ["bridge", "flood", "tcp", "expect", "pairs"], value_name = "WHICH")]
     pub(super) scene: Option<Scene>,
-    /// CNFs and node put packets together; in a scene
-    #[arg(long)]
+    /// CNFs and node put packets together; in a scene on a node of our own
+    #[arg(long, conflicts_with = "sockets")]
     pub(super) aggregate: bool,
     /// Packets of a flow that are sent one behind the other; in a scene
     #[arg(long, default_value_t = 8, value_name = "N")]
@@ -178,8 +179,8 @@ impl Options {
         let (shortest, longest) = (self.transport().shortest(), frames::LONGEST);
         ensure!((shortest..=longest).contains(&self.size), "--size: {shortest} to {longest} bytes are possible");
         ensure!(
-            !self.is_scene() || self.sockets.is_empty() && !self.bridge && self.pairs == 1,
-            "--aggregate: a scene is on a node of our own, each CNF has one queue pair"
+            !self.is_scene() || !self.bridge && self.pairs == 1,
+            "--aggregate: a scene says itself how its CNFs are connected, and each has one queue pair"
         );
         ensure!((512..=16_384).contains(&self.bundle), "--bundle: 512 to 16384 bytes are possible");
         ensure!((1..=4096).contains(&self.run_length), "--run-length: 1 to 4096 are possible");
@@ -197,7 +198,8 @@ impl Options {
             self.flows,
             self.size
         );
-        ensure!(self.sockets.is_empty() || self.sockets.len() == 2, "--sockets: two are needed, as A,B");
+        let (ports, example) = if self.is_scene() { (scene::PORTS.len(), "A,B,C,D") } else { (2, "A,B") };
+        ensure!(self.sockets.is_empty() || self.sockets.len() == ports, "--sockets: {ports} are needed, as {example}");
         Ok(())
     }
 

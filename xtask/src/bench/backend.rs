@@ -35,7 +35,7 @@ pub(super) fn measure(side: &Side, scenario: &Scenario, seconds: &str) -> Result
         return Ok(sample_of(&scene(side, scenario, seconds)?, None));
     }
     let directory = Scratch::new()?;
-    let sockets = [directory.file("a.sock"), directory.file("b.sock")];
+    let sockets: Vec<PathBuf> = side.kind.ports().iter().map(|port| directory.file(&format!("{port}.sock"))).collect();
     let mut backend = start(side.kind, scenario, &directory, &sockets)?;
     let report = exercise(side, scenario, &directory, &sockets, seconds);
     let output = backend.finish()?;
@@ -73,15 +73,17 @@ fn exercise(
     side: &Side,
     scenario: &Scenario,
     directory: &Scratch,
-    sockets: &[PathBuf; 2],
+    sockets: &[PathBuf],
     seconds: &str,
 ) -> Result<Value> {
     let control = directory.file("control.sock");
     match side.kind {
         Kind::Wired | Kind::Bridged | Kind::Policy(_) => wait_for(|| control.exists(), "the node's control socket")?,
-        Kind::Testpmd => wait_for(|| sockets.iter().all(|socket| socket.exists()), "testpmd's sockets")?,
+        Kind::Testpmd | Kind::TestpmdScene => {
+            wait_for(|| sockets.iter().all(|socket| socket.exists()), "testpmd's sockets")?;
+        }
         // It connects to us, whenever it is ready.
-        Kind::Ovs | Kind::OvsTables(_) | Kind::Scene => {}
+        Kind::Ovs | Kind::OvsTables(_) | Kind::OvsScene | Kind::Scene => {}
     }
     if let Kind::Policy(shape) = side.kind {
         let file = directory.file("policy.toml");
@@ -89,14 +91,14 @@ fn exercise(
         let mut command = Command::new(shunt());
         output(command.args(["policy", "apply"]).arg(file).arg("--control").arg(&control))?;
     }
-    let [a, b] = sockets;
+    let list: Vec<String> = sockets.iter().map(|socket| socket.display().to_string()).collect();
     let mut command = Command::new(shunt());
-    command.args(["bench", "pvp", "--json", "--seconds", seconds, "--sockets"]);
-    command.arg(format!("{},{}", a.display(), b.display())).args(scenario.load).args(side.extra);
+    command.args(["bench", "pvp", "--json", "--seconds", seconds, "--sockets", &list.join(",")]);
+    command.args(scenario.load).args(side.extra);
     match side.kind {
-        Kind::Ovs | Kind::OvsTables(_) => _ = command.arg("--server"),
+        Kind::Ovs | Kind::OvsTables(_) | Kind::OvsScene => _ = command.arg("--server"),
         Kind::Wired | Kind::Bridged | Kind::Policy(_) => _ = command.arg("--control").arg(control),
-        Kind::Testpmd | Kind::Scene => {}
+        Kind::Testpmd | Kind::TestpmdScene | Kind::Scene => {}
     }
     let output = command.stderr(Stdio::piped()).output()?;
     ensure!(output.status.success(), "the generator: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -105,8 +107,12 @@ fn exercise(
 
 /// OVS's tables under this load, if it is to have any.
 fn tables(kind: Kind, scenario: &Scenario) -> Option<Tables> {
-    let Kind::OvsTables(shape) = kind else { return None };
-    Some(Tables { shape, tcp: scenario.load.contains(&"--tcp"), connections: scenario.flows() })
+    let (shape, clients) = match kind {
+        Kind::OvsTables(shape) => (shape, &[1][..]),
+        Kind::OvsScene => (Shape { layers: 0, rules: 0, groups: 0, stateful: 0 }, &[1, 2][..]),
+        _ => return None,
+    };
+    Some(Tables { shape, clients, tcp: scenario.load.contains(&"--tcp"), connections: scenario.flows() })
 }
 
 /// A backend that runs, and what it said.
@@ -153,7 +159,7 @@ impl Drop for Backend {
     }
 }
 
-fn start(kind: Kind, scenario: &Scenario, directory: &Scratch, sockets: &[PathBuf; 2]) -> Result<Backend> {
+fn start(kind: Kind, scenario: &Scenario, directory: &Scratch, sockets: &[PathBuf]) -> Result<Backend> {
     match kind {
         Kind::Wired | Kind::Bridged | Kind::Policy(_) => {
             let config = directory.file("node.toml");
@@ -162,8 +168,8 @@ fn start(kind: Kind, scenario: &Scenario, directory: &Scratch, sockets: &[PathBu
             command.args(["run", "--config"]).arg(config);
             Backend::start(command, directory, Signal::TERM)
         }
-        Kind::Testpmd => Backend::start(testpmd(sockets), directory, Signal::INT),
-        Kind::Ovs | Kind::OvsTables(_) => {
+        Kind::Testpmd | Kind::TestpmdScene => Backend::start(testpmd(sockets), directory, Signal::INT),
+        Kind::Ovs | Kind::OvsTables(_) | Kind::OvsScene => {
             let command = ovs::command(directory.path(), sockets, tables(kind, scenario).as_ref())?;
             Backend::start(command, directory, Signal::TERM)
         }
@@ -171,7 +177,7 @@ fn start(kind: Kind, scenario: &Scenario, directory: &Scratch, sockets: &[PathBu
     }
 }
 
-fn node_toml(kind: Kind, directory: &Scratch, [a, b]: &[PathBuf; 2]) -> String {
+fn node_toml(kind: Kind, directory: &Scratch, sockets: &[PathBuf]) -> String {
     let more = match kind {
         Kind::Wired => "\n[[crossconnect]]\nports = [\"a\", \"b\"]\n".to_owned(),
         Kind::Policy(Shape { layers, .. }) => {
@@ -180,29 +186,42 @@ fn node_toml(kind: Kind, directory: &Scratch, [a, b]: &[PathBuf; 2]) -> String {
         }
         _ => String::new(),
     };
+    let ports = kind.ports().iter().zip(sockets);
+    let ports: String =
+        ports.map(|(name, socket)| format!("[[port]]\nname = {name:?}\nsocket = {socket:?}\n")).collect();
     format!(
         "[control]\nsocket = {:?}\nstate_dir = \"/dev/shm/shunt-bench-{}\"\n\
-         [[worker]]\nname = \"w0\"\ncpu = 0\npoll = \"busy\"\n\
-         [[port]]\nname = \"a\"\nsocket = {a:?}\n[[port]]\nname = \"b\"\nsocket = {b:?}\n{more}",
+         [[worker]]\nname = \"w0\"\ncpu = 0\npoll = \"busy\"\n{ports}{more}",
         directory.file("control.sock"),
         std::process::id()
     )
 }
 
-fn testpmd([a, b]: &[PathBuf; 2]) -> Command {
+/// Wires the first port to the second, or of four the first to the third and the second to the fourth.
+fn testpmd(sockets: &[PathBuf]) -> Command {
+    // It pairs neighbours.
+    let half = sockets.len() / 2;
+    let neighbours =
+        sockets.iter().zip(sockets.iter().skip(half)).take(half).flat_map(|(first, second)| [first, second]);
     let mut command = Command::new("dpdk-testpmd");
-    command.args(["--lcores", "0@0,1@0", "-m", "256", "--no-pci", "--single-file-segments", "--no-telemetry"]);
+    // Who waits for the signal to end is not where packets move, else it never runs if that is a real-time thread.
+    command.args(["--lcores", "0@1,1@0", "-m", "256", "--no-pci", "--single-file-segments", "--no-telemetry"]);
     command.arg(format!("--file-prefix=shunt-bench-{}", std::process::id()));
-    command.args(["--vdev", &format!("net_vhost0,iface={}", a.display())]);
-    command.args(["--vdev", &format!("net_vhost1,iface={}", b.display()), "--"]);
-    command.args(["--forward-mode=io", "--total-num-mbufs=16384", "--auto-start", "--record-core-cycles"]);
+    for (number, socket) in neighbours.enumerate() {
+        command.args(["--vdev", &format!("net_vhost{number},iface={}", socket.display())]);
+    }
+    command.args(["--", "--forward-mode=io", "--total-num-mbufs=16384", "--auto-start", "--record-core-cycles"]);
     command.args(["--stats-period=3600", "--txd=1024", "--rxd=1024"]);
     command
 }
 
 /// What the peers print of themselves: testpmd `CPU cycles/packet=…`, OVS `avg processing cycles per packet: …`.
 fn peer_cycles(kind: Kind, output: &str) -> Option<f64> {
-    let marker = if kind == Kind::Testpmd { "CPU cycles/packet=" } else { "avg processing cycles per packet:" };
+    let marker = if matches!(kind, Kind::Testpmd | Kind::TestpmdScene) {
+        "CPU cycles/packet="
+    } else {
+        "avg processing cycles per packet:"
+    };
     let rest = output.split(marker).nth(1)?.trim_start();
     let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
     rest.get(..end)?.parse().ok()

@@ -53,9 +53,9 @@ pub(crate) struct PolicyOptions {
 /// How it is measured.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Pairs of runs in each comparison; 15 at least in those of policies
-    #[arg(long, default_value_t = 7)]
-    pairs: usize,
+    /// Pairs of runs in each comparison [default: 7, or 15 where a difference is to be shown to be small]
+    #[arg(long)]
+    pairs: Option<usize>,
     /// Seconds of each run
     #[arg(long, default_value = "2")]
     seconds: String,
@@ -75,7 +75,7 @@ pub(crate) fn run(what: &What) -> Result<()> {
 }
 
 fn peers(options: &Options) -> Result<()> {
-    ensure!(options.pairs > 0, "--pairs: at least one is needed");
+    ensure!(options.pairs != Some(0), "--pairs: at least one is needed");
     setup::run(&setup::PEERS)?;
     execute(&mut cargo(&["build", "--release", "--package", "shunt-cli", "--quiet"]))?;
     let wanted = |scenario: &&Scenario| options.only.as_ref().is_none_or(|name| scenario.name.contains(name.as_str()));
@@ -96,7 +96,7 @@ fn compare(scenario: &Scenario, options: &Options) -> Result<()> {
     let [first, second] = &scenario.sides;
     let (mut firsts, mut seconds, mut ratios, mut differences) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     let measure = |side: &Side| patiently(|| measure(side, scenario, &options.seconds));
-    for pair in 0..options.pairs.max(scenario.pairs) {
+    for pair in 0..options.pairs.unwrap_or(scenario.pairs) {
         let (a, b) = if pair % 2 == 0 {
             let a = measure(first)?;
             (a, measure(second)?)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! OVS-DPDK as a peer: port to port, or a pipeline of tables with connection tracking; and whether it did what it was to do.
+//! OVS-DPDK as a peer: port to port, or a pipeline of tables, maybe none, with connection tracking; and whether it did what it was to do.
 //!
 //! Theory of operation. The pipeline is what the same policy would be in OpenFlow: packets are tracked, new connections
 //! committed if they come from the client's port, then each table lets a packet go on to the next if one of its flows is
@@ -25,12 +25,14 @@ const MOST_UPCALLS: f64 = 0.01;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Tables {
     pub(super) shape: Shape,
+    /// Ports whose first packets make connections.
+    pub(super) clients: &'static [u32],
     pub(super) tcp: bool,
     pub(super) connections: u32,
 }
 
 /// A database, a daemon and its flows, in a shell because that is how OVS is operated; it ends with its own statistics.
-pub(super) fn command(directory: &Path, [a, b]: &[PathBuf; 2], tables: Option<&Tables>) -> Result<Command> {
+pub(super) fn command(directory: &Path, sockets: &[PathBuf], tables: Option<&Tables>) -> Result<Command> {
     const SCRIPT: &str = r#"
 set -eu
 export OVS_RUNDIR=$DIR OVS_LOGDIR=$DIR OVS_DBDIR=$DIR
@@ -40,7 +42,7 @@ ovsdb-tool create $DIR/conf.db /usr/share/openvswitch/vswitch.ovsschema
 ovsdb-server $DIR/conf.db --remote=p$db --pidfile=$DIR/db.pid --detach --log-file=$DIR/db.log
 ovs-vsctl --db=$db --no-wait init
 ovs-vsctl --db=$db --no-wait set Open_vSwitch . other_config:dpdk-init=true other_config:pmd-cpu-mask=0x1 \
-  other_config:dpdk-lcore-mask=0x1 other_config:dpdk-socket-mem=256 "other_config:dpdk-extra=--no-pci --file-prefix=o$$"
+  other_config:dpdk-lcore-mask=0x2 other_config:dpdk-socket-mem=256 "other_config:dpdk-extra=--no-pci --file-prefix=o$$"
 $daemon $db --pidfile=$DIR/vs.pid --detach --log-file=$DIR/vs.log
 ctl=$(ls $DIR/ovs-vswitchd*.ctl)
 bridge=unix:$DIR/br0.mgmt
@@ -55,8 +57,11 @@ trap finish TERM
 ovs-vsctl --db=$db add-br br0 -- set bridge br0 datapath_type=netdev
 ovs-ofctl del-flows $bridge
 ovs-ofctl add-flows $bridge $DIR/flows
-ovs-vsctl --db=$db add-port br0 p1 -- set Interface p1 type=dpdkvhostuserclient options:vhost-server-path=$A ofport_request=1 mtu_request=9000
-ovs-vsctl --db=$db add-port br0 p2 -- set Interface p2 type=dpdkvhostuserclient options:vhost-server-path=$B ofport_request=2 mtu_request=9000
+port=0
+for socket in $SOCKETS; do
+  port=$((port + 1))
+  ovs-vsctl --db=$db add-port br0 p$port -- set Interface p$port type=dpdkvhostuserclient options:vhost-server-path=$socket ofport_request=$port mtu_request=9000
+done
 # Cycles count from when every connection is there.
 while [ $(ovs-appctl -t $ctl dpctl/ct-stats-show 2>/dev/null | sed -n 's/^Connections Stats:.*Total: //p;s/^ *Total: //p' | head -n 1 || echo 0) -lt $CONNECTIONS ]; do sleep 0.1; done
 sleep 0.2
@@ -66,7 +71,9 @@ while :; do sleep 0.2; done
     std::fs::write(directory.join("flows"), tables.map_or_else(port_to_port, pipeline))?;
     let connections = tables.map_or(0, |tables| tables.connections);
     let mut command = Command::new("bash");
-    command.args(["-c", SCRIPT]).env("DIR", directory).env("A", a).env("B", b);
+    command.args(["-c", SCRIPT]).env("DIR", directory);
+    let list: Vec<String> = sockets.iter().map(|socket| socket.display().to_string()).collect();
+    command.env("SOCKETS", list.join(" "));
     command.env("CONNECTIONS", connections.to_string());
     Ok(command)
 }
@@ -95,13 +102,19 @@ fn port_to_port() -> String {
 }
 
 fn pipeline(tables: &Tables) -> String {
-    let Tables { shape, tcp, .. } = tables;
+    let Tables { shape, clients, tcp, .. } = tables;
     let protocol = if *tcp { "tcp" } else { "udp" };
     let mut text = format!(
         "table=0,ip,ct_state=-trk,actions=ct(table=1)\n\
-         table=1,{protocol},ct_state=+trk+est,actions=goto_table:{FIRST_TABLE}\n\
-         table=1,{protocol},ct_state=+trk+new,in_port=1,actions=ct(commit),goto_table:{FIRST_TABLE}\n"
+         table=1,{protocol},ct_state=+trk+est,actions=goto_table:{FIRST_TABLE}\n"
     );
+    for port in *clients {
+        // Writing to a string cannot fail.
+        let _ = writeln!(
+            text,
+            "table=1,{protocol},ct_state=+trk+new,in_port={port},actions=ct(commit),goto_table:{FIRST_TABLE}"
+        );
+    }
     for layer in 0..shape.layers {
         let (table, next) = (FIRST_TABLE + layer, FIRST_TABLE + layer + 1);
         let cells = cells(layer, shape.rules, Cut::Masked);
@@ -109,7 +122,6 @@ fn pipeline(tables: &Tables) -> String {
             let priority = cells.len() - place;
             let (value, mask) = masked(client_ports);
             for (address, port) in [("nw_dst", "tp_src"), ("nw_src", "tp_dst")] {
-                // Writing to a string cannot fail.
                 let _ = writeln!(
                     text,
                     "table={table},priority={priority},{protocol},{address}={server},{port}={value:#x}/{mask:#x},\
@@ -126,8 +138,12 @@ fn pipeline(tables: &Tables) -> String {
 mod tests {
     use super::*;
 
-    const TABLES: Tables =
-        Tables { shape: Shape { layers: 10, rules: 200, groups: 1, stateful: 1 }, tcp: false, connections: 10_000 };
+    const TABLES: Tables = Tables {
+        shape: Shape { layers: 10, rules: 200, groups: 1, stateful: 1 },
+        clients: &[1],
+        tcp: false,
+        connections: 10_000,
+    };
 
     #[test]
     fn a_pipeline_has_as_many_tables_and_flows_as_the_policy() {
@@ -140,6 +156,16 @@ mod tests {
         assert_eq!(lines[3], "table=2,priority=200,udp,nw_dst=10.128.0.0/27,tp_src=0x4000/0xf800,actions=goto_table:3");
         assert_eq!(lines[4], "table=2,priority=200,udp,nw_src=10.128.0.0/27,tp_dst=0x4000/0xf800,actions=goto_table:3");
         assert_eq!(lines.last(), Some(&"table=12,actions=normal"));
+    }
+
+    #[test]
+    fn without_tables_connections_are_tracked_and_frames_forwarded() {
+        let shape = Shape { layers: 0, rules: 0, groups: 0, stateful: 0 };
+        let text = pipeline(&Tables { shape, clients: &[1, 2], ..TABLES });
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines.len(), 5, "{text}");
+        assert_eq!(lines[3], "table=1,udp,ct_state=+trk+new,in_port=2,actions=ct(commit),goto_table:2");
+        assert_eq!(lines[4], "table=2,actions=normal");
     }
 
     #[test]

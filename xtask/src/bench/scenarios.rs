@@ -11,7 +11,7 @@ pub(super) struct Scenario {
     pub(super) load: &'static [&'static str],
     pub(super) metric: Metric,
     pub(super) sides: [Side; 2],
-    /// Fewest pairs of runs that say anything about it.
+    /// Pairs of runs, where nobody says how many.
     pub(super) pairs: usize,
 }
 
@@ -46,8 +46,24 @@ pub(super) enum Kind {
     Ovs,
     /// Our node in the generator's own process, with four CNFs.
     Scene,
+    /// DPDK's vhost library with four CNFs, each that sends wired to one that receives.
+    TestpmdScene,
+    /// OVS-DPDK with four CNFs: connection tracking, then forwarding by MAC address, learning.
+    OvsScene,
     /// OVS-DPDK with connection tracking and a table for each layer of a policy of this shape.
     OvsTables(Shape),
+}
+
+impl Kind {
+    /// Names of its ports; in a scene those that send come first.
+    pub(super) const fn ports(self) -> &'static [&'static str] {
+        match self {
+            Self::Wired | Self::Bridged | Self::Policy(_) | Self::Testpmd | Self::Ovs | Self::OvsTables(_) => {
+                &["a", "b"]
+            }
+            Self::Scene | Self::TestpmdScene | Self::OvsScene => &["a", "b", "c", "d"],
+        }
+    }
 }
 
 /// What a run is judged by; larger is better except for latencies, whose ratio is turned round.
@@ -112,6 +128,14 @@ const RUNS_2: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length"
 const RUNS_4: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "4"];
 const RUNS_8: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "8"];
 const RUNS_16: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "16"];
+/// Aggregates beside what moves plain frames of the same size in as many flows.
+const FLOWS_1000: &[&str] = &["--size", "64", "--flows", "1000"];
+const SCENE: Side =
+    Side { label: "aggregates", kind: Kind::Scene, extra: &["--scene", "bridge", "--run-length", "8", "--aggregate"] };
+const WIRED_CNFS: &[&str] = &["--scene", "crossconnect", "--run-length", "8"];
+const TESTPMD_SCENE: Side = Side { label: "net_vhost, 4 CNFs", kind: Kind::TestpmdScene, extra: WIRED_CNFS };
+const BRIDGED_CNFS: &[&str] = &["--scene", "bridge", "--run-length", "8"];
+const OVS_SCENE: Side = Side { label: "OVS-DPDK, 4 CNFs", kind: Kind::OvsScene, extra: BRIDGED_CNFS };
 const IDLE: &[&str] = &["--scene", "bridge", "--flows", "1000", "--load", "1%"];
 const CROSSED: &[&str] = &["--scene", "crossconnect", "--flows", "1000", "--run-length", "8"];
 
@@ -125,7 +149,7 @@ const HUGE: &[&str] = &["--size", "65536", "--mergeable", "--queue-size", "1024"
 const LIGHT: &[&str] = &["--size", "64", "--load", "10%"];
 
 const fn rate(name: &'static str, load: &'static [&'static str], sides: [Side; 2]) -> Scenario {
-    Scenario { name, load, metric: Metric::Rate, sides, pairs: 1 }
+    Scenario { name, load, metric: Metric::Rate, sides, pairs: 7 }
 }
 
 /// One that is to show that there is no difference, or how small it is.
@@ -161,6 +185,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     claim("aggregate-runs-4", RUNS_4, [AGGREGATED, PLAIN]),
     claim("aggregate-runs-8", RUNS_8, [AGGREGATED, PLAIN]),
     claim("aggregate-runs-16", RUNS_16, [AGGREGATED, PLAIN]),
+    claim("aggregate-net_vhost-ports", FLOWS_1000, [SCENE, TESTPMD]),
+    claim("aggregate-net_vhost-scene", FLOWS_1000, [SCENE, TESTPMD_SCENE]),
+    claim("aggregate-ovs-ports", FLOWS_1000, [SCENE, OVS]),
+    claim("aggregate-ovs-scene", FLOWS_1000, [SCENE, OVS_SCENE]),
     claim("aggregate-crossconnect", CROSSED, [AGGREGATED, PLAIN]),
     Scenario { metric: Metric::P99, ..claim("aggregate-idle", IDLE, [AGGREGATED, PLAIN]) },
     rate("bridge-ovs-tables-udp", UDP, [BRIDGED, OVS_TABLES]),

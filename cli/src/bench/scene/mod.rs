@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! A scene: two CNFs that send and two that receive, on one node, with or without aggregates.
+//! A scene: two CNFs that send and two that receive, on one node, with or without aggregates. With `--sockets` it is
+//! somebody else's node, which is to forward by MAC address, or between the first and third port and the second and fourth.
 //!
 //! Every flow is opened by an exchange of packets before anything is measured, and every packet that arrives is compared with
 //! what was sent, byte by byte, and counted in its flow: a run proves that all arrived, once and in order.
@@ -78,7 +79,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 fn measure(options: &Options) -> anyhow::Result<Report> {
     let node = Node::new(options)?;
     pin(options.cpu);
-    let sockets = node.sockets().context("a scene is on a node of our own")?;
+    let sockets = node.sockets().unwrap_or(&options.sockets);
     let endpoints: Vec<Endpoint> =
         sockets.iter().map(|socket| Endpoint::open(options.device(socket.clone()))).collect::<Result<_, _>>()?;
     let devices: Vec<Device> = endpoints.iter().map(Endpoint::attach).collect::<Result<_, _>>()?;
