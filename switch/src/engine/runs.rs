@@ -37,11 +37,11 @@ impl Shard {
         while i < batch.len() {
             let Some(first) = batch.member(i) else { break };
             let leads_on = through >> i & 1 != 0;
-            let run = match burst.run(first.at) {
-                Some(packet::Run { packets, bytes }) => Run { at: first.at, places: 1, packets, bytes },
+            let run = match burst.run(first.at()) {
+                Some(packet::Run { packets, bytes }) => Run { at: first.at(), places: 1, packets, bytes },
                 None => {
                     let (places, bytes) = batch.run(i);
-                    Run { at: first.at, places, packets: u32::try_from(places).unwrap_or(1), bytes }
+                    Run { at: first.at(), places, packets: u32::try_from(places).unwrap_or(1), bytes }
                 }
             };
             if run.packets > 1
@@ -50,16 +50,16 @@ impl Shard {
                 && self.hit_run(burst, run, handle, now, leads_on, outside)
             {
                 hits += u64::from(run.packets);
-            } else if burst.run(first.at).is_some() {
+            } else if burst.run(first.at()).is_some() {
                 self.leave(burst, batch, i, now);
                 break;
             } else {
                 for i in i..i + run.places {
                     let Some(member) = batch.member(i) else { break };
-                    if member.is_plain() && self.hit_calm(burst, &member, now, leads_on, outside) {
+                    if member.is_plain() && self.hit_calm(burst, member, now, leads_on, outside) {
                         hits += 1;
                     } else {
-                        self.slow(burst, batch, i, &member, now, outside);
+                        self.slow(burst, batch, i, member, now, outside);
                     }
                 }
             }
@@ -77,7 +77,7 @@ impl Shard {
             Direction::In => Verdict::ExpandTo(self.port),
         };
         for member in (i..batch.len()).filter_map(|i| batch.member(i)) {
-            burst.set_verdict(member.at, verdict);
+            burst.set_verdict(member.at(), verdict);
         }
     }
 

@@ -191,21 +191,44 @@ impl Shard {
             };
         } else {
             // Nothing comes of it but that all connections are waited for together.
-            let flows = batch.plain_flows().flatten().filter_map(|at| self.flows.get(at));
+            let flows = batch.plain_flows().filter_map(|(_, handle)| self.flows.get(handle?));
             black_box(flows.filter(|flow| self.is_followed(flow)).count());
         }
         let hits = if has_runs {
             self.hit_runs(burst, &batch, &now, ways.through, outside)
+        } else if ways.gone == 0 {
+            self.hit_each(burst, &batch, &now, ways.through, outside)
         } else {
-            self.hit_each(burst, &batch, &now, ways, outside)
+            self.hit_left(burst, &batch, &now, ways, outside)
         };
         self.stats.hits += hits + u64::from(ways.gone.count_ones());
         self.batch = Some(batch);
     }
 
-    /// Deals with the packets one by one that have not gone yet. Returns how many were calm.
+    /// Deals with the packets one by one. `through`: of which the flow leads on, a bit each. Returns how many were calm.
     #[inline]
     fn hit_each(
+        &mut self,
+        burst: &mut Burst,
+        batch: &Batch,
+        now: &Now<'_>,
+        through: u64,
+        outside: &mut Outside<'_>,
+    ) -> u64 {
+        let mut hits = 0;
+        for (i, member) in batch.members().iter().enumerate() {
+            if member.is_plain() && self.hit_calm(burst, member, now, through >> i & 1 != 0, outside) {
+                hits += 1;
+            } else {
+                self.slow(burst, batch, i, member, now, outside);
+            }
+        }
+        hits
+    }
+
+    /// The same with those that have not gone, where some have.
+    #[inline(never)]
+    fn hit_left(
         &mut self,
         burst: &mut Burst,
         batch: &Batch,
@@ -213,16 +236,15 @@ impl Shard {
         Ways { through, gone }: Ways,
         outside: &mut Outside<'_>,
     ) -> u64 {
-        let mut hits = 0;
-        let mut left = batch.all() & !gone;
+        let (mut hits, mut left) = (0, batch.all() & !gone);
         while left != 0 {
             let i = left.trailing_zeros() as usize;
             left &= left - 1;
             let Some(member) = batch.member(i) else { break };
-            if member.is_plain() && self.hit_calm(burst, &member, now, through >> i & 1 != 0, outside) {
+            if member.is_plain() && self.hit_calm(burst, member, now, through >> i & 1 != 0, outside) {
                 hits += 1;
             } else {
-                self.slow(burst, batch, i, &member, now, outside);
+                self.slow(burst, batch, i, member, now, outside);
             }
         }
         hits
@@ -230,7 +252,11 @@ impl Shard {
 
     /// Deals with a packet of a flow that has nothing to learn from it: nearly every packet comes here. `false`: there is
     /// more to it, and nothing was done.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "bursts with runs and without ask in two places: called for each packet it costs more"
+    )]
     pub(super) fn hit_calm(
         &mut self,
         burst: &mut Burst,
@@ -247,7 +273,7 @@ impl Shard {
         let layout = member.quick.layout();
         if flow.marks.has(Marks::TUNNEL) {
             // What a SYN says may have to be lowered, though all of its flow's packets have fitted so far.
-            let is_syn = || member.quick.tcp(burst.window(member.at)).is_some_and(|tcp| tcp.flags & SYN != 0);
+            let is_syn = || member.quick.tcp(burst.window(member.at())).is_some_and(|tcp| tcp.flags & SYN != 0);
             if is_syn() || !self.tunnels.fits(&beside.change, layout, member.len) {
                 return false;
             }
@@ -256,16 +282,16 @@ impl Shard {
             return false;
         }
         let passes = if flow.marks.has(Marks::CHANGES) {
-            beside.change.apply(flow.fate, burst, member.at, layout, member.hash)
+            beside.change.apply(flow.fate, burst, member.at(), layout, member.hash)
         } else {
-            Change::None.apply(flow.fate, burst, member.at, layout, member.hash)
+            Change::None.apply(flow.fate, burst, member.at(), layout, member.hash)
         };
         flow.count(member.len, now.ms);
         if passes {
             match (leads_on, flow.next) {
                 (true, Some(next)) => Self::go_through(burst, member, (flow.next_port, next), now, outside.shards),
-                _ if now.direction == Direction::Out => outside.trail.note(member.at, handle),
-                _ => self.note_next(member.at, handle, now, outside.shards, outside.trail),
+                _ if now.direction == Direction::Out => outside.trail.note(member.at(), handle),
+                _ => self.note_next(member.at(), handle, now, outside.shards, outside.trail),
             }
         }
         true
@@ -291,9 +317,9 @@ impl Shard {
         if member.is_plain()
             && let Some(handle) = member.handle
         {
-            let tcp = member.quick.tcp(burst.window(member.at)).map(Segment::from);
+            let tcp = member.quick.tcp(burst.window(member.at())).map(Segment::from);
             let (layout, hash) = (member.quick.layout(), member.hash);
-            let packet = Packet { at: member.at, len: member.len, layout, hash, segment: tcp.unwrap_or_default() };
+            let packet = Packet { at: member.at(), len: member.len, layout, hash, segment: tcp.unwrap_or_default() };
             if self.hit(burst, &packet, handle, now) {
                 return;
             }
@@ -304,7 +330,7 @@ impl Shard {
             && !self.flows.has_quick(scope(now.direction), &member.quick.words, member.hash)
         {
             self.stats.misses += 1;
-            return self.refuse(burst, member.at);
+            return self.refuse(burst, member.at());
         }
         let Some(place) = member.place(burst, batch.parsed(i)) else { return };
         let key = FlowKey { scope: scope(now.direction), ufid: &place.parsed.ufid, hash: member.hash };
@@ -490,7 +516,7 @@ pub(super) fn follow(
     member: &Member,
     now: &Now<'_>,
 ) -> bool {
-    let window = burst.window(member.at);
+    let window = burst.window(member.at());
     let Some(segment) = member.quick.tcp(window).map(Segment::from).filter(|segment| segment.is_plain()) else {
         return false;
     };

@@ -64,7 +64,7 @@ impl Shard {
     #[inline]
     pub(super) fn look_ahead(&self, batch: &Batch, now: &Now<'_>, outside: &Outside<'_>) -> Ways {
         let mut ways = Ways::default();
-        for (i, handle) in batch.plain_flows().enumerate() {
+        for (i, (_, handle)) in batch.plain_flows().enumerate() {
             let leads_on = handle.is_some_and(|at| self.leads_on(at, now, outside.shards, outside.trail).is_some());
             ways.through |= u64::from(leads_on) << i;
         }
@@ -81,14 +81,12 @@ impl Shard {
         outside: &mut Outside<'_>,
     ) -> Ways {
         let mut ways = Ways::default();
-        for (i, handle) in batch.plain_flows().enumerate() {
+        for (i, (member, handle)) in batch.plain_flows().enumerate() {
             let Some(handle) = handle else { continue };
             let Some((port, next)) = self.leads_on(handle, now, outside.shards, outside.trail) else { continue };
             ways.through |= 1 << i;
-            if let Some((at, len)) = batch.place(i)
-                && self.pass(handle, (port, next), len, now, outside.shards)
-            {
-                burst.set_verdict(at, Verdict::Deliver(port));
+            if self.pass(handle, (port, next), member.len, now, outside.shards) {
+                burst.set_verdict(member.at(), Verdict::Deliver(port));
                 ways.gone |= 1 << i;
             }
         }
@@ -164,11 +162,11 @@ impl Shard {
         }
         shard.stats.hits += 1;
         shard.stats.through += 1;
-        flow.count(burst.frame_len(member.at), now.ms);
+        flow.count(burst.frame_len(member.at()), now.ms);
         let changes = flow.marks.has(Marks::CHANGES);
-        burst.set_verdict(member.at, Verdict::Deliver(port));
+        burst.set_verdict(member.at(), Verdict::Deliver(port));
         if changes && let Some(beside) = shard.flows.beside(handle) {
-            beside.change.apply(Fate::Pass, burst, member.at, member.quick.layout(), member.hash);
+            beside.change.apply(Fate::Pass, burst, member.at(), member.quick.layout(), member.hash);
         }
     }
 
