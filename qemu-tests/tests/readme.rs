@@ -76,7 +76,7 @@ impl Session<'_> {
         let mut argv = vec!["qemu-system-x86_64".to_owned()];
         for word in rest {
             match *word {
-                "…" => argv.extend(guest::machine(self.work, "1G", "10.9.0.250")?),
+                "…" => argv.extend(guest::machine(self.work, "1G", "10.9.0.250", &[])?),
                 word => argv.push(word.to_owned()),
             }
         }

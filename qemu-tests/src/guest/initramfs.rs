@@ -44,8 +44,8 @@ const OVERLAYS: [&str; 11] = [
 /// iproute2's `ip`, because busybox's makes no tunnels.
 const IP: &str = "/sbin/ip";
 
-/// Writes the archive to `path`.
-pub(super) fn write(kernel: &Kernel, path: &Path) -> Result<()> {
+/// Writes the archive, with some more programs of this machine, to `path`.
+pub(super) fn write(kernel: &Kernel, programs: &[PathBuf], path: &Path) -> Result<()> {
     let mut archive = Archive::default();
     for directory in ["bin", "dev", "modules", "modules/overlays", "proc", "sys", "tmp"] {
         archive.directory(directory);
@@ -58,17 +58,19 @@ pub(super) fn write(kernel: &Kernel, path: &Path) -> Result<()> {
     for (order, module) in OVERLAYS.iter().enumerate() {
         archive.file(&format!("modules/overlays/{order:02}.ko"), &kernel.module(module)?);
     }
-    add_program(&mut archive, IP)?;
+    for program in programs.iter().map(PathBuf::as_path).chain([Path::new(IP)]) {
+        add_program(&mut archive, program)?;
+    }
     archive.file("init", script().as_bytes());
     fs::write(path, archive.finish())?;
     Ok(())
 }
 
 /// Adds a program of this machine, at its own place, and the libraries that it is linked with.
-fn add_program(archive: &mut Archive, program: &str) -> Result<()> {
-    let linked = run(&["ldd", program])?;
+fn add_program(archive: &mut Archive, program: &Path) -> Result<()> {
+    let linked = run(&["ldd".as_ref(), program.as_os_str()])?;
     let libraries = linked.split_whitespace().filter(|word| word.starts_with('/'));
-    let files: BTreeSet<&Path> = libraries.chain([program]).map(Path::new).collect();
+    let files: BTreeSet<&Path> = libraries.map(Path::new).chain([program]).collect();
     // Parents come before what is in them.
     let directories: BTreeSet<PathBuf> =
         files.iter().flat_map(|file| file.ancestors().skip(1)).map(Path::to_owned).collect();

@@ -37,6 +37,8 @@ pub struct GuestConfig {
     pub wire: Wire,
     /// Write all frames, as they are on the wire, to [`capture`](Self::capture).
     pub captured: bool,
+    /// Programs of this machine that it has as well, at their own places.
+    pub programs: Vec<PathBuf>,
 }
 
 /// What a guest's network device is connected to.
@@ -62,13 +64,13 @@ impl GuestConfig {
     /// A guest on a vhost-user socket that does not reconnect.
     pub fn new(name: &str, number: u8, socket: &Path, ring: Ring) -> Self {
         let wire = Wire::VhostUser { socket: socket.to_owned(), ring, reconnect: false };
-        Self { name: name.to_owned(), number, wire, captured: false }
+        Self { name: name.to_owned(), number, wire, captured: false, programs: Vec::new() }
     }
 
     /// A guest on a tap device, whose frames are captured.
     pub fn on_tap(name: &str, number: u8, interface: &str) -> Self {
         let wire = Wire::Tap { interface: interface.to_owned() };
-        Self { name: name.to_owned(), number, wire, captured: true }
+        Self { name: name.to_owned(), number, wire, captured: true, programs: Vec::new() }
     }
 
     /// The same, but it reconnects.
@@ -77,6 +79,13 @@ impl GuestConfig {
         if let Wire::VhostUser { reconnect, .. } = &mut self.wire {
             *reconnect = true;
         }
+        self
+    }
+
+    /// The same, with a program of this machine.
+    #[must_use]
+    pub fn with_program(mut self, program: &Path) -> Self {
+        self.programs.push(program.to_owned());
         self
     }
 
@@ -119,12 +128,13 @@ impl GuestConfig {
 }
 
 /// The QEMU options of a machine with the guest's kernel and user space, a serial line on standard input and output, and
-/// `memory` (as in `256M`), but without network device; `ip` is the address that its network device will get.
-pub fn machine(work: &WorkDir, memory: &str, ip: &str) -> Result<Vec<String>> {
+/// `memory` (as in `256M`), but without network device; `ip` is the address that its network device will get. It has these programs of this machine.
+pub fn machine(work: &WorkDir, memory: &str, ip: &str, programs: &[PathBuf]) -> Result<Vec<String>> {
     let kernel = kernel::find()?;
-    let initramfs = work.file("initramfs");
+    let names = programs.iter().filter_map(|program| program.file_name()?.to_str());
+    let initramfs = work.file(&["initramfs"].into_iter().chain(names).collect::<Vec<_>>().join("-"));
     if !initramfs.exists() {
-        initramfs::write(&kernel, &initramfs)?;
+        initramfs::write(&kernel, programs, &initramfs)?;
     }
     let options = [
         ("-machine", "q35,accel=tcg".to_owned()),
@@ -185,7 +195,8 @@ impl Guest {
     fn spawn_with(work: &WorkDir, config: &GuestConfig, prefix: Vec<OsString>) -> Result<Self> {
         let mut argv = prefix;
         argv.push("qemu-system-x86_64".into());
-        let arguments = machine(work, MEMORY, &config.ip())?.into_iter().chain(config.arguments(work));
+        let arguments =
+            machine(work, MEMORY, &config.ip(), &config.programs)?.into_iter().chain(config.arguments(work));
         argv.extend(arguments.map(OsString::from));
         let process = Process::spawn_errors_apart(work, &config.name, &argv)?;
         Ok(Self { config: config.clone(), since_boot: process.born(), process, commands: 0 })
