@@ -39,13 +39,20 @@ class Limits:
         self.tlv_bytes = tlv_bytes
 
 
+def crc32c_step(crc):
+    """RFC 3720, one byte, bit by bit."""
+    for _ in range(8):
+        crc = (crc >> 1) ^ 0x82F63B78 if crc & 1 else crc >> 1
+    return crc
+
+
+CRC_STEPS = [crc32c_step(byte) for byte in range(256)]
+
+
 def crc32c(data):
-    """RFC 3720, bit by bit."""
     crc = 0xFFFFFFFF
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ 0x82F63B78 if crc & 1 else crc >> 1
+        crc = (crc >> 8) ^ CRC_STEPS[(crc ^ byte) & 0xFF]
     return crc ^ 0xFFFFFFFF
 
 
