@@ -21,6 +21,7 @@
 //! | [`transfer`] | TCP transfers whose hashes are compared |
 //! | [`capture`] | the frames that QEMU saw at a guest |
 //! | [`aggdump`] | captures of links with aggregate frames, decoded by somebody else |
+//! | [`racks`] | three nodes, a top of the rack among them, with guests and CNFs |
 //! | [`netns`] | network namespaces of the host |
 //! | [`accounting`] | what a process holds: descriptors, mappings, memory |
 //! | [`cover`] | covering every pair of options with few runs |
@@ -37,6 +38,7 @@ pub mod guest;
 pub mod netns;
 pub mod node;
 pub mod process;
+pub mod racks;
 pub mod scenario;
 pub mod stream;
 pub mod testpmd;
