@@ -2,12 +2,16 @@
 //! A node in this process, for the demo and the benchmark: one worker, a few ports, everything in a directory of its own
 //! that goes with it.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use backend::config::{Config, ControlConfig, CrossConnect, Name, PollMode, PortConfig, SocketPath, WorkerConfig};
-use backend::stats::{PortState, Stats};
+use backend::config::{
+    Aggregation, Config, ControlConfig, CrossConnect, Endpoint, FlowLimits, InterfaceName, LinkConfig, Name,
+    NodeConfig, PollMode, PortConfig, PortKind, SocketPath, UplinkConfig, WorkerConfig,
+};
+use backend::stats::{PortState, PortStatus, Stats};
 use backend::{Node, NodeHandle};
 use tempfile::TempDir;
 
@@ -27,6 +31,20 @@ pub(crate) struct Shape<'a> {
     pub(crate) poll: PollMode,
     /// Core of the worker.
     pub(crate) cpu: Option<usize>,
+    /// What others know the node by.
+    pub(crate) id: NonZero<u16>,
+    /// Its way to others, on the bridge.
+    pub(crate) uplink: Option<Uplink<'a>>,
+}
+
+/// A packet socket on an interface that is there.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Uplink<'a> {
+    /// Name of the port.
+    pub(crate) port: &'static str,
+    pub(crate) interface: &'a InterfaceName,
+    /// Whether nodes are looked for that aggregate.
+    pub(crate) aggregate: bool,
 }
 
 /// A running node. Dropping it stops it and removes its files.
@@ -54,6 +72,18 @@ impl EmbeddedNode {
             }
             ports.push(port);
         }
+        if let Some(Uplink { port, interface, aggregate }) = shape.uplink {
+            let kind = PortKind::AfPacket;
+            ports.push(PortConfig {
+                name: Name::new(port)?,
+                endpoint: Endpoint::Uplink(UplinkConfig::new(LinkConfig::AfPacket { interface: interface.clone() })),
+                mac: None,
+                vni: None,
+                workers: Vec::new(),
+                limits: FlowLimits::default(),
+                aggregation: Aggregation { aggregate, ..Aggregation::of(kind) },
+            });
+        }
         let mut crossconnects = Vec::new();
         for [first, second] in shape.wires {
             crossconnects.push(CrossConnect { ports: [Name::new(*first)?, Name::new(*second)?] });
@@ -64,8 +94,15 @@ impl EmbeddedNode {
             ..ControlConfig::default()
         };
         let workers = vec![WorkerConfig { name: worker, cpu: shape.cpu, poll: shape.poll }];
-        let node = Node::start(&Config { control, workers, ports, crossconnects, ..Config::default() })
-            .context("cannot start the node")?;
+        let node = Node::start(&Config {
+            node: NodeConfig { id: shape.id },
+            control,
+            workers,
+            ports,
+            crossconnects,
+            ..Config::default()
+        })
+        .context("cannot start the node")?;
         Ok(Self { handle: node.handle(), sockets, _node: node, _dir: dir })
     }
 
@@ -84,7 +121,7 @@ impl EmbeddedNode {
         Ok(self.handle.stats()?)
     }
 
-    /// Waits until the rings of every port run, after front ends were attached.
+    /// Waits until the rings of every port run, after front ends were attached, and the link of every uplink is there.
     pub(crate) fn wait_until_up(&self) -> anyhow::Result<()> {
         let end = Instant::now() + START;
         loop {
@@ -92,10 +129,17 @@ impl EmbeddedNode {
             if ports.iter().all(|port| port.state == PortState::Up) {
                 return Ok(());
             }
-            let slow: Vec<&str> =
-                ports.iter().filter(|port| port.state != PortState::Up).map(|port| port.name.as_str()).collect();
-            ensure!(Instant::now() < end, "{}: the rings do not start", slow.join(", "));
+            let slow: Vec<String> =
+                ports.iter().filter(|port| port.state != PortState::Up).map(what_is_missing).collect();
+            ensure!(Instant::now() < end, "{}", slow.join(", "));
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+}
+
+fn what_is_missing(port: &PortStatus) -> String {
+    match &port.uplink {
+        Some(uplink) => format!("there is no interface {} that is up and has a carrier", uplink.interface),
+        None => format!("{}: the rings do not start", port.name),
     }
 }

@@ -26,6 +26,7 @@ pub(crate) use interface::{Interface, InterfaceProbe};
 pub use listener::{DirectoryFault, SocketError};
 pub(crate) use listener::{SocketListener, SocketMode};
 pub(crate) use outbox::Outbox;
+pub use packet_socket::packet_ring_frames;
 pub(crate) use packet_socket::{PacketSocket, RxRing, TxRing};
 pub(crate) use tap::{Tap, TapRx, TapTx};
 pub(crate) use xdp_socket::{XdpMode, XdpRequest, XdpRx, XdpSocket, XdpTx};

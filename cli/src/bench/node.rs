@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! The backend under test as far as it is ours: a node in this process, or one that answers on a control socket.
 
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use backend::config::PollMode;
+use backend::config::{InterfaceName, PollMode};
 use backend::policy::PolicyStore;
 use backend::stats::Stats;
 use switch::document::Document;
@@ -16,13 +17,13 @@ use super::options::{Options, Poll};
 use super::pvp::as_float;
 use super::scene;
 use crate::client::{Client, Control};
-use crate::embedded::{EmbeddedNode, Shape};
+use crate::embedded::{EmbeddedNode, Shape, Uplink};
 
 /// The backend under test.
 #[derive(Debug)]
 pub(super) enum Node {
-    /// Runs in this process.
-    Embedded(EmbeddedNode),
+    /// Runs in this process: one, or two with an uplink between them.
+    Embedded(Vec<EmbeddedNode>),
     /// Runs elsewhere, and answers.
     Answering(Client),
     /// Anything that speaks vhost-user.
@@ -34,6 +35,9 @@ impl Node {
     /// what it is to know besides its ports, it is told here.
     pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
         if options.sockets.is_empty() {
+            if let Some(interfaces) = options.interfaces() {
+                return Ok(Self::Embedded(start_two(options, interfaces)?));
+            }
             let node = start(options)?;
             let policies = PolicyStore::new(Arc::new(node.handle().clone()));
             if let Some(file) = &options.policy {
@@ -44,9 +48,9 @@ impl Node {
                 apply(flood::POLICY, &policies)?;
             }
             if options.is_bridged_scene() {
-                apply(&scene::policy(), &policies)?;
+                apply(&scene::policy(&scene::PORTS), &policies)?;
             }
-            return Ok(Self::Embedded(node));
+            return Ok(Self::Embedded(vec![node]));
         }
         match &options.control {
             Some(socket) => Ok(Self::Answering(Client::new(&Control::at(socket.clone()))?)),
@@ -55,9 +59,9 @@ impl Node {
     }
 
     /// Where its ports listen, if it is our own.
-    pub(super) fn sockets(&self) -> Option<&[PathBuf]> {
+    pub(super) fn sockets(&self) -> Option<Vec<PathBuf>> {
         match self {
-            Self::Embedded(node) => Some(node.sockets()),
+            Self::Embedded(nodes) => Some(nodes.iter().flat_map(EmbeddedNode::sockets).cloned().collect()),
             Self::Answering(_) | Self::Stranger => None,
         }
     }
@@ -65,7 +69,7 @@ impl Node {
     /// Waits until its rings run, if that can be known.
     pub(super) fn wait_until_up(&self) -> anyhow::Result<()> {
         match self {
-            Self::Embedded(node) => node.wait_until_up(),
+            Self::Embedded(nodes) => nodes.iter().try_for_each(EmbeddedNode::wait_until_up),
             Self::Answering(_) | Self::Stranger => Ok(()),
         }
     }
@@ -73,11 +77,19 @@ impl Node {
     /// What its workers have done so far, if that can be known.
     pub(super) fn work(&self) -> anyhow::Result<Option<Work>> {
         Ok(match self {
-            Self::Embedded(node) => Some(Work::of(&node.stats()?)),
+            Self::Embedded(_) => Some(Work(self.stats()?.iter().map(Done::of).collect())),
             // Workers are not to count flows while they are measured.
-            Self::Answering(client) => Some(Work::of(&client.get("/stats?policies=false")?)),
+            Self::Answering(client) => Some(Work(vec![Done::of(&client.get("/stats?policies=false")?)])),
             Self::Stranger => None,
         })
+    }
+
+    /// What our own nodes count, in the order of their ports.
+    pub(super) fn stats(&self) -> anyhow::Result<Vec<Stats>> {
+        match self {
+            Self::Embedded(nodes) => nodes.iter().map(EmbeddedNode::stats).collect(),
+            Self::Answering(_) | Self::Stranger => Ok(Vec::new()),
+        }
     }
 }
 
@@ -94,13 +106,40 @@ fn start(options: &Options) -> anyhow::Result<EmbeddedNode> {
             (true, false) => &[["a", "c"], ["b", "d"]],
             (false, false) => &[["a", "b"]],
         },
-        poll: match options.poll {
-            Poll::Busy => PollMode::Busy,
-            Poll::Adaptive => PollMode::Adaptive,
-            Poll::Interrupt => PollMode::Interrupt,
-        },
+        poll: poll_mode(options.poll()),
         cpu: Some(options.node_cpu.into()),
+        id: NonZero::<u16>::MIN,
+        uplink: None,
     })
+}
+
+/// Two nodes, each with a packet socket on one of two interfaces: at the first those that send, at the second those that receive.
+fn start_two(options: &Options, interfaces: &[InterfaceName; 2]) -> anyhow::Result<Vec<EmbeddedNode>> {
+    let (sources, sinks) = scene::PORTS.split_at(scene::SOURCES);
+    let ids = [NonZero::<u16>::MIN, NonZero::<u16>::MIN.saturating_add(1)];
+    let mut nodes = Vec::new();
+    for ((ports, interface), id) in [sources, sinks].into_iter().zip(interfaces).zip(ids) {
+        let node = EmbeddedNode::start(&Shape {
+            ports,
+            queues: 1,
+            wires: &[],
+            poll: poll_mode(options.poll()),
+            cpu: Some(options.node_cpu.into()),
+            id,
+            uplink: Some(Uplink { port: scene::UPLINK, interface, aggregate: options.aggregate }),
+        })?;
+        apply(&scene::policy(ports), &PolicyStore::new(Arc::new(node.handle().clone())))?;
+        nodes.push(node);
+    }
+    Ok(nodes)
+}
+
+fn poll_mode(poll: Poll) -> PollMode {
+    match poll {
+        Poll::Busy => PollMode::Busy,
+        Poll::Adaptive => PollMode::Adaptive,
+        Poll::Interrupt => PollMode::Interrupt,
+    }
 }
 
 /// Puts the node's ports under the policy of a document, whoever its controller is.
@@ -111,14 +150,29 @@ fn apply(text: &str, policies: &PolicyStore) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a node's workers have done so far.
+/// What the workers of one node, or of each of ours, have done so far.
+#[derive(Clone, Debug)]
+pub(super) struct Work(Vec<Done>);
+
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Work {
+struct Done {
     packets: u64,
     busy_cycles: u64,
 }
 
 impl Work {
+    /// What a packet took at each node, in the order of their ports.
+    pub(super) fn cycles_at_each_since(&self, before: &Self) -> Option<Vec<f64>> {
+        self.0.iter().zip(&before.0).map(|(now, then)| now.cycles_per_packet_since(*then)).collect()
+    }
+
+    /// What a packet took at all nodes that it crossed.
+    pub(super) fn cycles_per_packet_since(&self, before: &Self) -> Option<f64> {
+        Some(self.cycles_at_each_since(before)?.iter().sum())
+    }
+}
+
+impl Done {
     fn of(stats: &Stats) -> Self {
         Self {
             packets: stats.workers.iter().map(|worker| worker.packets).sum(),
@@ -126,7 +180,7 @@ impl Work {
         }
     }
 
-    pub(super) fn cycles_per_packet_since(self, before: Self) -> Option<f64> {
+    fn cycles_per_packet_since(self, before: Self) -> Option<f64> {
         let packets = self.packets.checked_sub(before.packets).filter(|&packets| packets > 0)?;
         Some(as_float(self.busy_cycles.saturating_sub(before.busy_cycles)) / as_float(packets))
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use backend::config::InterfaceName;
 use clap::ValueEnum;
 use cnf::{DeviceConfig, Role};
 use virtqueue::RingKind;
@@ -94,10 +95,17 @@ pub(crate) struct Options {
     /// A third port sends as much as it can, through stateful policy of its own and for nobody
     #[arg(long, value_enum, requires = "bridge", value_name = "WHAT")]
     pub(super) flood: Option<Flood>,
-    /// Two CNFs that send and two that receive, on our own node: on its bridge under a stateful layer, or wired in pairs
+    /// Two CNFs that send and two that receive, on our own node: on its bridge under a stateful layer, wired in pairs, or with an
+    /// uplink between those that send and those that receive
     #[arg(long, value_enum, conflicts_with_all = ["bridge", "flood", "tcp", "expect", "pairs"], value_name = "WHICH")]
     pub(super) scene: Option<Scene>,
-    /// CNFs and node put packets together; in a scene on a node of our own
+    /// With `--scene uplink`: the two ends of a veth pair, or two interfaces on one link, that nobody else uses
+    #[arg(long, value_delimiter = ',', value_parser = interface, conflicts_with = "sockets", value_name = "A,B")]
+    pub(super) interfaces: Vec<InterfaceName>,
+    /// Packets of 60, 590 and 1514 bytes, 7 to 4 to 1, instead of one size; in a scene
+    #[arg(long, conflicts_with = "size")]
+    pub(super) imix: bool,
+    /// CNFs and node put packets together, and nodes on an uplink between them; in a scene on a node of our own
     #[arg(long, conflicts_with = "sockets")]
     pub(super) aggregate: bool,
     /// Packets of a flow that are sent one behind the other; in a scene
@@ -106,10 +114,10 @@ pub(crate) struct Options {
     /// Bytes of a frame that a CNF puts together; in a scene
     #[arg(long, default_value_t = 4096, value_name = "B")]
     pub(super) bundle: u32,
-    /// How our own node waits for packets
-    #[arg(long, value_enum, default_value_t = Poll::Busy, conflicts_with = "sockets")]
-    pub(super) poll: Poll,
-    /// Core of our own node
+    /// How our own node waits for packets [default: busy; interrupt where two share a core]
+    #[arg(long, value_enum, conflicts_with = "sockets")]
+    pub(super) poll: Option<Poll>,
+    /// Core of our own node, or of both
     #[arg(long, default_value_t = 0, value_name = "CPU", conflicts_with = "sockets")]
     pub(super) node_cpu: u16,
     /// Core of the generator
@@ -137,6 +145,8 @@ pub(super) enum Scene {
     Bridge,
     /// Wires, from each that sends to one that receives
     Crossconnect,
+    /// The MAC bridges of two nodes, joined by uplinks, likewise with a stateful layer at every CNF's port
+    Uplink,
 }
 
 impl Scene {
@@ -144,6 +154,7 @@ impl Scene {
         match self {
             Self::Bridge => "bridge",
             Self::Crossconnect => "crossconnect",
+            Self::Uplink => "uplink",
         }
     }
 }
@@ -182,6 +193,16 @@ impl Options {
             !self.is_scene() || !self.bridge && self.pairs == 1,
             "--aggregate: a scene says itself how its CNFs are connected, and each has one queue pair"
         );
+        ensure!(!self.imix || self.is_scene(), "--imix: only a scene has packets of different sizes");
+        let is_uplink = self.scene == Some(Scene::Uplink);
+        ensure!(
+            if is_uplink { self.interfaces.len() == 2 } else { self.interfaces.is_empty() },
+            "--interfaces: two are needed with --scene uplink, as A,B, and none without"
+        );
+        ensure!(
+            !is_uplink || self.poll() != Poll::Busy && self.sockets.is_empty(),
+            "--scene uplink: both nodes are our own and share a core, so they cannot be busy"
+        );
         ensure!((512..=16_384).contains(&self.bundle), "--bundle: 512 to 16384 bytes are possible");
         ensure!((1..=4096).contains(&self.run_length), "--run-length: 1 to 4096 are possible");
         ensure!(self.seconds > 0.0 && self.seconds <= 86_400.0, "--seconds: not between 0 and a day");
@@ -210,7 +231,18 @@ impl Options {
 
     /// Whether it is one on the bridge.
     pub(super) fn is_bridged_scene(&self) -> bool {
-        self.is_scene() && self.scene.unwrap_or_default() == Scene::Bridge
+        self.is_scene() && self.scene.unwrap_or_default() != Scene::Crossconnect
+    }
+
+    /// The interfaces of a scene's uplinks, if it has any.
+    pub(super) fn interfaces(&self) -> Option<&[InterfaceName; 2]> {
+        self.interfaces.first_chunk()
+    }
+
+    /// How our own nodes wait: two that share a core have to let each other have it.
+    pub(super) fn poll(&self) -> Poll {
+        let shares = self.scene == Some(Scene::Uplink);
+        self.poll.unwrap_or(if shares { Poll::Interrupt } else { Poll::Busy })
     }
 
     pub(super) const fn transport(&self) -> Transport {
@@ -225,12 +257,17 @@ impl Options {
     /// Bytes of a transmit buffer: as programs have them, for a full frame, but no more than needed where they are so
     /// many that they would not stay in the cache.
     fn tx_buffer(&self) -> u32 {
-        let frame = self.size + HEADER;
+        let frame = self.longest() + HEADER;
         if self.frame_buffers() <= CACHED_BUFFERS { frame.max(FULL_BUFFER) } else { frame }
     }
 
     pub(super) fn duration(&self) -> Duration {
         Duration::from_secs_f64(self.seconds)
+    }
+
+    /// Bytes of the longest frame that is sent.
+    pub(super) fn longest(&self) -> u32 {
+        if self.imix { scene::IMIX_LONGEST } else { self.size }
     }
 
     /// The device to attach to `socket`.
@@ -253,10 +290,14 @@ impl Options {
             } else if self.mergeable {
                 2048
             } else {
-                (self.size + HEADER).max(FULL_BUFFER)
+                (self.longest() + HEADER).max(FULL_BUFFER)
             },
             huge_pages: self.huge_pages,
             ..DeviceConfig::new(socket)
         }
     }
+}
+
+fn interface(text: &str) -> anyhow::Result<InterfaceName> {
+    Ok(InterfaceName::new(text)?)
 }

@@ -32,7 +32,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     let node = Node::new(options)?;
     // After the node's threads were made, which would inherit it.
     pin(options.cpu);
-    let mut devices = attach(options, node.sockets().unwrap_or(&options.sockets))?;
+    let mut devices = attach(options, &node.sockets().unwrap_or_else(|| options.sockets.clone()))?;
     node.wait_until_up()?;
     let (bits, ring) = devices.first().map(|one| (one.features(), one.queue_features())).context("no device")?;
     let third = options.flood.and_then(|sort| Some((sort, devices.pop()?)));
@@ -92,7 +92,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
         tx_pps: (as_float(sent) / seconds).round(),
         lost,
         flood: options.flood.map(|sort| Flooded { sort: sort.name(), pps: (as_float(flooded) / seconds).round() }),
-        cycles_per_packet: before.zip(after).and_then(|(before, after)| after.cycles_per_packet_since(before)),
+        cycles_per_packet: before.zip(after).and_then(|(before, after)| after.cycles_per_packet_since(&before)),
         latency_ns,
         rx_gbps: rx_pps * f64::from(options.size) * 8.0 / 1e9,
         rate,

@@ -15,6 +15,7 @@ mod station;
 mod summary;
 mod view;
 
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -62,6 +63,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         wires: &[],
         poll: PollMode::Adaptive,
         cpu: None,
+        id: NonZero::<u16>::MIN,
+        uplink: None,
     })?;
     screen.say("Shunt demo: a node with two CNFs attached over vhost-user sockets\n\n")?;
     screen.say("  cnf-a ◀══ packed rings ══▶ worker w0, MAC bridge ◀══ packed rings ══▶ cnf-b\n\n")?;

@@ -90,7 +90,11 @@ fn bench_names_what_is_wrong() {
     let pvp = |options: &[&'static str]| [&["bench", "pvp"], options].concat();
     for (options, part) in [
         (&["--size", "59"][..], "--size: 60 to"),
-        (&["--sockets", "/tmp/a"], "two are needed"),
+        (&["--sockets", "/tmp/a"], "2 are needed"),
+        (&["--scene", "uplink"], "--interfaces: two are needed"),
+        (&["--scene", "bridge", "--interfaces", "a,b"], "--interfaces"),
+        (&["--scene", "uplink", "--interfaces", "a,b", "--poll", "busy"], "cannot be busy"),
+        (&["--imix"], "--imix"),
         (&["--flows", "0"], "--flows"),
         (&["--flows", "8000000", "--size", "1518"], "1 GiB"),
         (&["--flows", "30000000"], "--flows: 1 to 8388608"),

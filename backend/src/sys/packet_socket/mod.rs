@@ -166,6 +166,11 @@ impl Drop for PacketSocket {
     }
 }
 
+/// How many frames wait at an `af-packet` uplink at most, on an interface with this MTU in bytes, before the kernel drops them.
+pub fn packet_ring_frames(mtu: u32) -> usize {
+    RX_BYTES / slot_size(mtu)
+}
+
 /// The size of slots into which frames of an interface with this MTU fit.
 fn slot_size(mtu: u32) -> usize {
     let frame = RX_OVERHEAD + LINK_HEADER + mtu as usize;

@@ -13,12 +13,6 @@ const FRONT: usize = 14 + 8 + 12;
 /// Bytes of a sub-frame's header.
 const SUBFRAME: usize = 4;
 
-/// How many packets of `size` bytes fit.
-pub(super) fn packets_in(bytes: u32, size: u32) -> u64 {
-    let each = SUBFRAME + size.next_multiple_of(4) as usize;
-    ((bytes as usize).saturating_sub(FRONT) / each).max(1) as u64
-}
-
 /// Puts packets together, each with its flow and its frame, in frames of at most so many bytes.
 pub(super) fn bundles<'a>(packets: impl Iterator<Item = (usize, &'a Box<[u8]>)>, bytes: usize) -> Vec<Item> {
     let format =

@@ -11,19 +11,23 @@
 //! | `bundle` | packets put together |
 //! | `member` | a CNF's end of its rings |
 //! | `talk` | what it agrees on with the node |
+//! | `opening` | the first packets of all flows |
 //! | `source` | a CNF that sends |
+//! | `uplink` | what crosses between two nodes |
 //! | `report` | what is printed |
 
 mod bundle;
 mod member;
+mod opening;
 mod report;
 mod source;
 mod talk;
 mod traffic;
+mod uplink;
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use backend::sys::{Clock, cycles};
 use cnf::{Device, Endpoint};
 
@@ -31,7 +35,9 @@ use self::member::Member;
 use self::report::Report;
 use self::source::{Item, Source};
 use self::talk::Talk;
-use self::traffic::{Account, Flow, SINKS, SOURCES};
+use self::traffic::{Account, Flow, SINKS};
+pub(super) use self::traffic::{IMIX_LONGEST, SOURCES};
+use self::uplink::Uplinks;
 use super::node::Node;
 use super::options::{Options, Percent};
 use super::pace::Pace;
@@ -42,23 +48,22 @@ use crate::output;
 const WARM_UP: Duration = Duration::from_millis(300);
 const SURVEY: Duration = Duration::from_millis(500);
 
-/// How long opening all flows may take, and how long one that was not answered waits before it is asked again.
-const OPENING: Duration = Duration::from_secs(10);
-const ASK_AGAIN: Duration = Duration::from_millis(50);
+/// How long agreeing on aggregates may take.
+const AGREEING: Duration = Duration::from_secs(10);
 
 /// When nothing has moved for so long after sending stopped, what is missing is lost.
 const QUIET: Duration = Duration::from_millis(300);
 
-/// Flows that are opened at once: fewer than receive buffers.
-const AT_ONCE: usize = 64;
-
 /// The state that every CNF's port has in front of the bridge.
 pub(super) const PORTS: [&str; SOURCES + SINKS] = ["a", "b", "c", "d"];
 
-/// Policy of a bridged scene: one stateful layer at every port.
-pub(super) fn policy() -> String {
+/// The port of each node to the other, where there are two.
+pub(super) const UPLINK: &str = "up";
+
+/// Policy of a bridged scene: one stateful layer at every CNF's port.
+pub(super) fn policy(ports: &[&str]) -> String {
     let mut text = "controller = \"scene\"\n".to_owned();
-    for port in PORTS {
+    for port in ports {
         text += &format!("[[layer]]\nport = \"{port}\"\nname = \"acl\"\norder = 0\ndefault = \"block\"\n");
         text += "[[layer.group]]\nname = \"all\"\norder = 0\n";
         for direction in ["out", "in"] {
@@ -79,15 +84,16 @@ pub(super) fn run(options: &Options) -> anyhow::Result<()> {
 fn measure(options: &Options) -> anyhow::Result<Report> {
     let node = Node::new(options)?;
     pin(options.cpu);
-    let sockets = node.sockets().unwrap_or(&options.sockets);
+    let sockets = node.sockets().unwrap_or_else(|| options.sockets.clone());
     let endpoints: Vec<Endpoint> =
         sockets.iter().map(|socket| Endpoint::open(options.device(socket.clone()))).collect::<Result<_, _>>()?;
     let devices: Vec<Device> = endpoints.iter().map(Endpoint::attach).collect::<Result<_, _>>()?;
     node.wait_until_up()?;
-    let mut scene = Scene::new(devices, options)?;
+    let uplinks = Uplinks::of(&node, options)?;
+    let mut scene = Scene::new(devices, options, uplinks)?;
     scene.agree()?;
-    scene.open()?;
-    scene.load(options);
+    scene.open_with(|| uplinks.filter(|_| options.aggregate).map_or(Ok(true), |uplinks| uplinks.are_agreed(&node)))?;
+    scene.load(options, uplinks)?;
 
     let mut rate = options.rate;
     let mut capacity = None;
@@ -99,6 +105,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
         scene.run(rate, WARM_UP)?;
     }
     scene.drain()?;
+    let crossed = uplinks.map(|uplinks| uplinks.crossed(&node)).transpose()?;
     let before = node.work()?;
     scene.account.restart();
     let count = scene.run(rate, options.duration())?;
@@ -106,20 +113,30 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     scene.drain()?;
     scene.check()?;
 
-    let cycles = before.zip(after).and_then(|(before, after)| after.cycles_per_packet_since(before));
+    let work = before.zip(after);
+    let uplink = match uplinks.zip(crossed) {
+        Some((uplinks, before)) => {
+            let crossed = [before, uplinks.crossed(&node)?];
+            let each = work.as_ref().and_then(|(before, after)| after.cycles_at_each_since(before)).unwrap_or_default();
+            Some(uplinks.report(crossed, options.aggregate, scene.account.too_long, &each)?)
+        }
+        None => None,
+    };
     Ok(Report {
         scene: options.scene.unwrap_or_default().name(),
         aggregate: options.aggregate,
         run_length: options.run_length,
-        size: options.size,
+        size: scene.mean_size(),
+        imix: options.imix,
         flows: options.flows,
         seconds: count.seconds,
         rx_pps: count.per_second().round(),
         verified: scene.account.received,
         lost: 0,
-        cycles_per_packet: cycles,
+        cycles_per_packet: work.and_then(|(before, after)| after.cycles_per_packet_since(&before)),
         sent_frames_per_packet: as_float(count.sent_frames) / as_float(count.sent.max(1)),
         received_frames_per_packet: as_float(count.received_frames) / as_float(count.received.max(1)),
+        uplink,
         latency_ns: scene.account.latency(),
         rate,
         capacity_pps: capacity,
@@ -152,14 +169,15 @@ struct Scene {
     sources: Vec<Source>,
     sinks: Vec<Member>,
     account: Account,
-    /// Packets of each source that may be on their way.
+    /// Packets of each source that may be on their way, once it is known what is sent.
     window: u64,
 }
 
 impl Scene {
-    fn new(devices: Vec<Device>, options: &Options) -> anyhow::Result<Self> {
+    fn new(devices: Vec<Device>, options: &Options, uplinks: Option<Uplinks>) -> anyhow::Result<Self> {
         ensure!(devices.len() == PORTS.len(), "{} devices instead of {}", devices.len(), PORTS.len());
-        let flows = traffic::flows(options.flows, options.size, !options.is_bridged_scene());
+        let sizes: &[u32] = if options.imix { &traffic::IMIX } else { &[options.size] };
+        let flows = traffic::flows(options.flows, sizes, !options.is_bridged_scene());
         let (mut sources, mut sinks) = (Vec::new(), Vec::new());
         for (number, device) in (0..).zip(devices) {
             let member = Member::new(device, options.aggregate.then(|| Talk::new(number)))?;
@@ -169,17 +187,13 @@ impl Scene {
                 sinks.push(member);
             }
         }
-        let account = Account::new(&flows)?;
-        // All may be for one sink, and an aggregate may become two.
-        let frames = u64::from(options.queue_size) / SOURCES as u64;
-        let window =
-            if options.aggregate { frames / 2 * bundle::packets_in(options.bundle, options.size) } else { frames };
-        Ok(Self { flows, sources, sinks, account, window })
+        let account = Account::new(&flows, uplinks.map_or(usize::MAX, Uplinks::longest_inside))?;
+        Ok(Self { flows, sources, sinks, account, window: 0 })
     }
 
     /// Agrees on aggregates with the node, where that is asked for.
     fn agree(&mut self) -> anyhow::Result<()> {
-        let end = cycles() + Clock::get().to_ticks(OPENING);
+        let end = cycles() + Clock::get().to_ticks(AGREEING);
         while !self.members().all(|member| member.is_ready()) {
             ensure!(cycles() < end, "the node does not agree to aggregates");
             for member in self.members() {
@@ -194,68 +208,40 @@ impl Scene {
         self.sources.iter_mut().map(|source| &mut source.member).chain(&mut self.sinks)
     }
 
-    /// Sends the first packet of every flow until it is answered and its answer arrives.
-    fn open(&mut self) -> anyhow::Result<()> {
-        let clock = Clock::get();
-        let (end, again) = (cycles() + clock.to_ticks(OPENING), clock.to_ticks(ASK_AGAIN));
-        let mut open = vec![false; self.flows.len()];
-        for from in (0..self.flows.len()).step_by(AT_ONCE) {
-            let to = (from + AT_ONCE).min(self.flows.len());
-            let mut asked = None;
-            while open.iter().take(to).skip(from).any(|open| !open) {
-                let now = cycles();
-                ensure!(now < end, "of {} flows {} open", open.len(), open.iter().filter(|open| **open).count());
-                if asked.is_none_or(|asked| now - asked > again) {
-                    asked = Some(now);
-                    for flow in self.flows.iter().zip(&open).take(to).skip(from).filter(|(_, open)| !**open) {
-                        let source = self.sources.get_mut(flow.0.source).context("a source")?;
-                        source.member.port.send_burst(&[&flow.0.frame])?;
-                    }
-                }
-                for (number, sink) in self.sinks.iter_mut().enumerate() {
-                    let mut heard = Vec::new();
-                    sink.hear(|packet| heard.push(traffic::opened(packet, open.len())))?;
-                    for flow in heard {
-                        let flow = self.flows.get(flow?).context("a flow")?;
-                        // What is flooded reaches others, too.
-                        if flow.sink == number {
-                            sink.port.send_burst(&[&flow.answer])?;
-                        }
-                    }
-                }
-                for source in &mut self.sources {
-                    let mut heard = Vec::new();
-                    source.member.hear(|packet| heard.push(traffic::opened(packet, open.len())))?;
-                    for flow in heard {
-                        if let Some(open) = open.get_mut(flow?) {
-                            *open = true;
-                        }
-                    }
-                }
+    /// Puts together what every source sends: runs of packets of a flow, one flow after the other. Says how many may be on their way.
+    fn load(&mut self, options: &Options, uplinks: Option<Uplinks>) -> anyhow::Result<()> {
+        // All may be for one sink, and an aggregate may become two, or more on an uplink.
+        let room = uplinks.map_or(u64::MAX, Uplinks::frames).min(options.queue_size.into()) / SOURCES as u64;
+        let frames = match options.aggregate {
+            true => room / uplinks.map_or(2, |uplinks| uplinks.frames_of(options.bundle)),
+            false => room,
+        };
+        self.window = u64::MAX;
+        for (number, source) in self.sources.iter_mut().enumerate() {
+            let own = self.flows.iter().enumerate().filter(|(_, flow)| flow.source == number);
+            let packets = own.flat_map(|(at, flow)| (0..options.run_length).map(move |_| (at, &flow.frame)));
+            let items: Vec<Item> = match options.aggregate {
+                true => bundle::bundles(packets, options.bundle as usize),
+                false => packets.map(|(at, frame)| Item { bytes: frame.clone(), packets: [(0, at)].into() }).collect(),
+            };
+            // The last one may be shorter; where sizes are mixed they differ, and follow each other evenly.
+            let packets: usize = items.iter().map(|item| item.packets.len()).sum();
+            let each = packets.div_ceil(items.len().max(1)) as u64;
+            let longest = items.iter().map(|item| item.packets.len()).max().unwrap_or(0) as u64;
+            ensure!(frames > 0, "--queue-size: too small for what a frame of {} bytes becomes", options.bundle);
+            // With one flow, one of them has nothing to send.
+            if longest > 0 {
+                self.window = self.window.min((frames * each).max(longest));
             }
-        }
-        // What was asked twice, or flooded, is still to come.
-        let (mut quiet, limit) = (cycles(), clock.to_ticks(ASK_AGAIN));
-        while cycles() - quiet < limit {
-            for member in self.sources.iter_mut().map(|source| &mut source.member).chain(&mut self.sinks) {
-                if member.hear(|_| {})? > 0 {
-                    quiet = cycles();
-                }
-            }
+            source.load(items);
         }
         Ok(())
     }
 
-    /// Puts together what every source sends: runs of packets of a flow, one flow after the other.
-    fn load(&mut self, options: &Options) {
-        for (number, source) in self.sources.iter_mut().enumerate() {
-            let own = self.flows.iter().enumerate().filter(|(_, flow)| flow.source == number);
-            let packets = own.flat_map(|(at, flow)| (0..options.run_length).map(move |_| (at, &flow.frame)));
-            source.load(match options.aggregate {
-                true => bundle::bundles(packets, options.bundle as usize),
-                false => packets.map(|(at, frame)| Item { bytes: frame.clone(), packets: [(0, at)].into() }).collect(),
-            });
-        }
+    /// Bytes of a packet, in the mean.
+    fn mean_size(&self) -> f64 {
+        let bytes: usize = self.flows.iter().map(|flow| flow.frame.len()).sum();
+        as_float(bytes as u64) / as_float(self.flows.len() as u64)
     }
 
     /// Sends and receives for so long.

@@ -30,8 +30,12 @@ const TIMED: u32 = 16;
 const LONGEST_NS: u64 = 10_000_000_000;
 
 /// Who sends: sources and sinks alternate over the flows.
-pub(super) const SOURCES: usize = 2;
+pub(in crate::bench) const SOURCES: usize = 2;
 pub(super) const SINKS: usize = 2;
+
+/// Bytes of packets as they are mixed on the Internet, without their checksums: 64, 594 and 1518 with them, 7 to 4 to 1.
+pub(super) const IMIX: [u32; 12] = [60, 590, 60, 60, 590, 60, IMIX_LONGEST, 60, 590, 60, 590, 60];
+pub(in crate::bench) const IMIX_LONGEST: u32 = 1514;
 
 /// Not those of tunnels.
 const PORTS: [u16; 2] = [10_000, 10_001];
@@ -43,20 +47,22 @@ pub(super) struct Flow {
     pub(super) sink: usize,
     /// What is sent, without a stamp.
     pub(super) frame: Box<[u8]>,
-    /// The first answer.
+    /// What is sent before, and what answers that: short, whatever the others are, so that it fits into any aggregate.
+    pub(super) opening: Box<[u8]>,
     pub(super) answer: Box<[u8]>,
 }
 
-/// So many flows of frames of `size` bytes. `wired`: source 0 reaches sink 0 only, and 1 reaches 1.
-pub(super) fn flows(count: u32, size: u32, wired: bool) -> Vec<Flow> {
+/// So many flows of frames of these sizes in bytes, from each that sends to each that receives. `wired`: source 0 reaches sink 0 only, and 1 reaches 1.
+pub(super) fn flows(count: u32, sizes: &[u32], wired: bool) -> Vec<Flow> {
     (0..count)
         .map(|number| {
             let source = number as usize % SOURCES;
             let sink = if wired { source } else { (number as usize / SOURCES) % SINKS };
+            let size = sizes.get(number as usize / (SOURCES * SINKS) % sizes.len().max(1)).copied().unwrap_or(SHORTEST);
             let (from, to) = (station(source), station(SOURCES + sink));
-            let (there, back) =
-                (frame([from, to], PORTS, number, size), frame([to, from], [PORTS[1], PORTS[0]], number, size));
-            Flow { source, sink, frame: there, answer: back }
+            let there = |size| frame([from, to], PORTS, number, size);
+            let answer = frame([to, from], [PORTS[1], PORTS[0]], number, SHORTEST);
+            Flow { source, sink, frame: there(size), opening: there(SHORTEST), answer }
         })
         .collect()
 }
@@ -107,29 +113,40 @@ pub(super) struct Account {
     pub(super) missing: u64,
     /// Packets that were not as they were sent, or not for whom they reached.
     pub(super) changed: u64,
+    /// Packets since the restart that were longer than that: they have no room in an aggregate.
+    pub(super) too_long: u64,
+    longest: usize,
     times: Histogram<u64>,
     since: u64,
     clock: Clock,
 }
 
 impl Account {
-    pub(super) fn new(flows: &[Flow]) -> anyhow::Result<Self> {
+    /// `longest`: bytes of the longest packet that an aggregate has room for.
+    pub(super) fn new(flows: &[Flow], longest: usize) -> anyhow::Result<Self> {
         Ok(Self {
             flows: flows.iter().map(|flow| (flow.frame.clone(), flow.sink, 0)).collect(),
             received: 0,
             late: 0,
             missing: 0,
             changed: 0,
+            too_long: 0,
+            longest,
             times: Histogram::new_with_bounds(1, LONGEST_NS, 3)?,
             since: cycles(),
             clock: Clock::get(),
         })
     }
 
-    /// A frame has arrived at a sink: every byte of it is compared.
+    /// A frame has arrived at a sink: every byte of it is compared. What is for a group nobody here has sent: a network has that of
+    /// its own.
     #[inline]
     pub(super) fn enter(&mut self, sink: usize, frame: &[u8]) {
+        if is_for_a_group(frame) {
+            return;
+        }
         self.received += 1;
+        self.too_long += u64::from(frame.len() > self.longest);
         if self.compare(sink, frame).is_none() {
             self.changed += 1;
         }
@@ -166,6 +183,7 @@ impl Account {
     /// From now on times are taken.
     pub(super) fn restart(&mut self) {
         self.times.reset();
+        self.too_long = 0;
         self.since = cycles();
     }
 
@@ -185,12 +203,20 @@ impl Account {
     }
 }
 
-/// The number of a flow from a frame that opens it.
-pub(super) fn opened(frame: &[u8], count: usize) -> anyhow::Result<usize> {
-    let flow = frame.get(STAMP..).and_then(|rest| rest.first_chunk()).context("a short frame")?;
-    let flow = u32::from_le_bytes(*flow) as usize;
-    ensure!(flow < count, "a frame that nobody sent");
-    Ok(flow)
+/// Whether a frame goes to a group, or to all.
+fn is_for_a_group(frame: &[u8]) -> bool {
+    frame.first().is_some_and(|first| first & 1 != 0)
+}
+
+/// The number of a flow from a frame that opens it; `None`: it goes to a group, as a network has frames of its own.
+pub(super) fn opened(frame: &[u8], count: usize) -> Option<anyhow::Result<usize>> {
+    let number = || {
+        let flow = frame.get(STAMP..).and_then(|rest| rest.first_chunk()).context("a short frame")?;
+        let flow = u32::from_le_bytes(*flow) as usize;
+        ensure!(flow < count, "a frame that nobody sent");
+        Ok(flow)
+    };
+    (!is_for_a_group(frame)).then(number)
 }
 
 #[cfg(test)]
@@ -201,20 +227,34 @@ mod tests {
 
     #[test]
     fn flows_are_plain_packets_and_differ() {
-        let flows = flows(1000, 64, false);
+        let flows = flows(1000, &[64], false);
         let mut words = std::collections::HashSet::new();
         for (number, flow) in flows.iter().enumerate() {
             assert_eq!((flow.source, flow.sink), (number % 2, number / 2 % 2));
-            let [there, back] = [&flow.frame, &flow.answer].map(|frame| Quick::parse(frame, 64).unwrap());
+            let [there, first, back] = [&flow.frame, &flow.opening, &flow.answer]
+                .map(|frame| Quick::parse(frame, u32::try_from(frame.len()).unwrap()).unwrap());
+            assert_eq!(there.ufid(), first.ufid());
             assert_eq!(there.ufid().reversed(), back.ufid());
             assert!(words.insert(there.words));
         }
     }
 
     #[test]
+    fn mixed_sizes_are_mixed_between_all() {
+        for pair in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+            let flows = flows(960, &IMIX, false);
+            let between = flows.iter().filter(|flow| (flow.source, flow.sink) == pair);
+            let mut sizes: Vec<usize> = between.map(|flow| flow.frame.len()).collect();
+            sizes.sort_unstable();
+            let count = |size| sizes.iter().filter(|found| **found == size).count();
+            assert_eq!([60, 590, 1514].map(count), [140, 80, 20]);
+        }
+    }
+
+    #[test]
     fn every_packet_is_accounted_for() {
-        let flows = flows(4, 64, false);
-        let mut account = Account::new(&flows).unwrap();
+        let flows = flows(4, &[64], false);
+        let mut account = Account::new(&flows, usize::MAX).unwrap();
         let sent = |flow: usize, sequence| {
             let mut frame = flows[flow].frame.clone();
             stamp(&mut frame, 0, sequence, cycles());
@@ -232,6 +272,7 @@ mod tests {
         changed[60] ^= 1;
         account.enter(0, &changed);
         account.enter(0, &changed[..50]);
+        account.enter(0, &[0xff; 64]);
         assert_eq!((account.received, account.late, account.missing, account.changed), (9, 1, 2, 3));
         account.check().unwrap_err();
     }
