@@ -26,11 +26,13 @@ pub(crate) const TESTS: [(&str, &str); 9] = [
 ];
 
 /// What the peer benchmarks need.
-pub(crate) const PEERS: [(&str, &str); 4] = [
+pub(crate) const PEERS: [(&str, &str); 6] = [
     ("/usr/bin/dpdk-testpmd", "dpdk-dev"),
     ("/usr/lib/openvswitch-switch-dpdk/ovs-vswitchd-dpdk", "openvswitch-switch-dpdk"),
     ("/usr/bin/ovs-vsctl", "openvswitch-switch"),
     ("/usr/bin/ovsdb-tool", "openvswitch-common"),
+    ("/bin/ip", "iproute2"),
+    ("/sbin/ethtool", "ethtool"),
 ];
 
 const HUGEPAGES: u64 = 1024;

@@ -14,6 +14,7 @@ use serde_json::Value;
 use super::ovs::{self, Tables};
 use super::policy::{Policy, Shape};
 use super::scenarios::{Kind, Scenario, Side};
+use super::wire::{self, Wire};
 use crate::command::{output, target_dir};
 
 /// How long a peer may take to start or to end.
@@ -31,8 +32,19 @@ pub(super) struct Sample {
 
 /// Runs one side once.
 pub(super) fn measure(side: &Side, scenario: &Scenario, seconds: &str) -> Result<Sample> {
-    if side.kind == Kind::Scene {
-        return Ok(sample_of(&scene(side, scenario, seconds)?, None));
+    match side.kind {
+        Kind::Scene => {
+            let mut command = Command::new(shunt());
+            command.args(["bench", "pvp"]);
+            return Ok(sample_of(&scene(command, side, scenario, seconds)?, None));
+        }
+        Kind::Uplink(mtu) => {
+            let wire = Wire::new(mtu)?;
+            let mut command = wire.within(shunt());
+            command.args(["bench", "pvp", "--interfaces", wire::ENDS]);
+            return Ok(sample_of(&scene(command, side, scenario, seconds)?, None));
+        }
+        _ => {}
     }
     let directory = Scratch::new()?;
     let sockets: Vec<PathBuf> = side.kind.ports().iter().map(|port| directory.file(&format!("{port}.sock"))).collect();
@@ -59,10 +71,9 @@ fn sample_of(report: &Value, cycles: Option<f64>) -> Sample {
     }
 }
 
-/// Lets the generator at a node of its own.
-fn scene(side: &Side, scenario: &Scenario, seconds: &str) -> Result<Value> {
-    let mut command = Command::new(shunt());
-    command.args(["bench", "pvp", "--json", "--seconds", seconds]).args(scenario.load).args(side.extra);
+/// Lets the generator, as far as it is there, at nodes of its own.
+fn scene(mut command: Command, side: &Side, scenario: &Scenario, seconds: &str) -> Result<Value> {
+    command.args(["--json", "--seconds", seconds]).args(scenario.load).args(side.extra);
     let output = command.stderr(Stdio::piped()).output()?;
     ensure!(output.status.success(), "{}: {}", side.label, String::from_utf8_lossy(&output.stderr).trim());
     serde_json::from_slice(&output.stdout).context("the generator's report")
@@ -83,7 +94,7 @@ fn exercise(
             wait_for(|| sockets.iter().all(|socket| socket.exists()), "testpmd's sockets")?;
         }
         // It connects to us, whenever it is ready.
-        Kind::Ovs | Kind::OvsTables(_) | Kind::OvsScene | Kind::Scene => {}
+        Kind::Ovs | Kind::OvsTables(_) | Kind::OvsScene | Kind::Scene | Kind::Uplink(_) => {}
     }
     if let Kind::Policy(shape) = side.kind {
         let file = directory.file("policy.toml");
@@ -98,7 +109,7 @@ fn exercise(
     match side.kind {
         Kind::Ovs | Kind::OvsTables(_) | Kind::OvsScene => _ = command.arg("--server"),
         Kind::Wired | Kind::Bridged | Kind::Policy(_) => _ = command.arg("--control").arg(control),
-        Kind::Testpmd | Kind::TestpmdScene | Kind::Scene => {}
+        Kind::Testpmd | Kind::TestpmdScene | Kind::Scene | Kind::Uplink(_) => {}
     }
     let output = command.stderr(Stdio::piped()).output()?;
     ensure!(output.status.success(), "the generator: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -173,7 +184,7 @@ fn start(kind: Kind, scenario: &Scenario, directory: &Scratch, sockets: &[PathBu
             let command = ovs::command(directory.path(), sockets, tables(kind, scenario).as_ref())?;
             Backend::start(command, directory, Signal::TERM)
         }
-        Kind::Scene => bail!("a scene has no backend of its own"),
+        Kind::Scene | Kind::Uplink(_) => bail!("a scene has no backend of its own"),
     }
 }
 

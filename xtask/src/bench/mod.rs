@@ -13,6 +13,7 @@
 //! | `ovs` | OVS-DPDK, its tables, and whether they were used |
 //! | `policy` | policies that every flow of the generator meets uniformly |
 //! | `cells` | how rules divide the flows among themselves |
+//! | `wire` | a veth pair for two nodes with an uplink between them |
 //! | `statistics` | medians, and how sure they are |
 
 mod backend;
@@ -21,6 +22,7 @@ mod ovs;
 mod policy;
 mod scenarios;
 mod statistics;
+mod wire;
 
 use std::io::{Write, stdout};
 

@@ -46,6 +46,8 @@ pub(super) enum Kind {
     Ovs,
     /// Our node in the generator's own process, with four CNFs.
     Scene,
+    /// Two of our nodes in the generator's own process, with an uplink between them on a veth pair of this MTU, and four CNFs.
+    Uplink(u32),
     /// DPDK's vhost library with four CNFs, each that sends wired to one that receives.
     TestpmdScene,
     /// OVS-DPDK with four CNFs: connection tracking, then forwarding by MAC address, learning.
@@ -61,7 +63,7 @@ impl Kind {
             Self::Wired | Self::Bridged | Self::Policy(_) | Self::Testpmd | Self::Ovs | Self::OvsTables(_) => {
                 &["a", "b"]
             }
-            Self::Scene | Self::TestpmdScene | Self::OvsScene => &["a", "b", "c", "d"],
+            Self::Scene | Self::Uplink(_) | Self::TestpmdScene | Self::OvsScene => &["a", "b", "c", "d"],
         }
     }
 }
@@ -123,6 +125,8 @@ const fn policy(label: &'static str, shape: Shape, layers: u32, rules: u32) -> S
 /// Plain frames and aggregates, in a scene.
 const PLAIN: Side = side("plain", Kind::Scene);
 const AGGREGATED: Side = Side { label: "aggregates", kind: Kind::Scene, extra: &["--aggregate"] };
+const UPLINK: &[&str] = &["--scene", "uplink", "--flows", "1000", "--run-length", "8"];
+const UPLINK_IMIX: &[&str] = &["--scene", "uplink", "--imix", "--flows", "1000", "--run-length", "8"];
 const RUNS_1: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "1"];
 const RUNS_2: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "2"];
 const RUNS_4: &[&str] = &["--scene", "bridge", "--flows", "1000", "--run-length", "4"];
@@ -150,6 +154,12 @@ const LIGHT: &[&str] = &["--size", "64", "--load", "10%"];
 
 const fn rate(name: &'static str, load: &'static [&'static str], sides: [Side; 2]) -> Scenario {
     Scenario { name, load, metric: Metric::Rate, sides, pairs: 7 }
+}
+
+/// Aggregates and plain frames on the same interface.
+const fn uplink(mtu: u32) -> [Side; 2] {
+    let kind = Kind::Uplink(mtu);
+    [Side { label: "aggregates", kind, extra: &["--aggregate"] }, side("plain", kind)]
 }
 
 /// One that is to show that there is no difference, or how small it is.
@@ -189,6 +199,10 @@ pub(super) const SCENARIOS: &[Scenario] = &[
     claim("aggregate-net_vhost-scene", FLOWS_1000, [SCENE, TESTPMD_SCENE]),
     claim("aggregate-ovs-ports", FLOWS_1000, [SCENE, OVS]),
     claim("aggregate-ovs-scene", FLOWS_1000, [SCENE, OVS_SCENE]),
+    claim("aggregate-uplink-1500", UPLINK, uplink(1500)),
+    claim("aggregate-uplink-9000", UPLINK, uplink(9000)),
+    claim("aggregate-uplink-imix-1500", UPLINK_IMIX, uplink(1500)),
+    claim("aggregate-uplink-imix-9000", UPLINK_IMIX, uplink(9000)),
     claim("aggregate-crossconnect", CROSSED, [AGGREGATED, PLAIN]),
     Scenario { metric: Metric::P99, ..claim("aggregate-idle", IDLE, [AGGREGATED, PLAIN]) },
     rate("bridge-ovs-tables-udp", UDP, [BRIDGED, OVS_TABLES]),
