@@ -65,8 +65,6 @@ pub mod subframe_flag {
     pub const TIMESTAMP: u8 = 0x10;
     /// The checksum was verified.
     pub const VERIFIED: u8 = 0x08;
-    /// Flags that mean anything.
-    pub const KNOWN: u8 = CHECKSUM | GSO | FLOW | TIMESTAMP | VERIFIED;
 }
 
 /// So many bytes, padded to a multiple of four.

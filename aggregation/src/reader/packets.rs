@@ -2,11 +2,12 @@
 //! Packets of a group.
 
 use super::{Damage, Found, HEAD, Phase, Reader};
-use crate::wire::{ETHERNET, SUBFRAME_HEADER, TEMPLATE, padded, subframe_flag};
+use crate::wire::{ETHERNET, SUBFRAME_HEADER, TEMPLATE, padded};
 use crate::{Cause, Meta, Source};
 
-/// A sub-frame's header that says anything but a length; the reserved flags say nothing.
-const NOT_PLAIN: u32 = (subframe_flag::KNOWN as u32) << 8 | 0xff;
+/// A sub-frame's header that says anything but a length. Reserved flags say nothing, but are not to be passed on: plain packets may be
+/// put into another frame as they lie.
+const NOT_PLAIN: u32 = 0xffff;
 /// From this length on it is cheaper to skip what lies beyond a packet's head than to read through it.
 const LONG: usize = 1024;
 /// Bytes from the start of what the template overwrites to the first byte of a packet.

@@ -95,3 +95,22 @@ fn empty_subframes_are_counted_together() {
     bytes.resize(0xfffc, 0);
     assert_eq!(read(&bytes), (vec![], vec![(Cause::Runt, 0x3ffa)]));
 }
+
+#[test]
+fn reserved_flags_say_nothing_and_end_a_run() {
+    let mut bytes = frame(&[60; 6]);
+    let third = HEADER + GROUP_HEADER + 2 * 64;
+    bytes[third + 2] = 0x07;
+    assert_eq!(read(&bytes), (vec![60; 6], vec![]));
+    let mut reader = Reader::default();
+    reader.begin(&bytes, 0, &Limits::NONE).unwrap();
+    let mut runs = Vec::new();
+    while reader.next(&bytes).is_some() {
+        while let Some(run) = reader.run(64) {
+            assert!(run.bytes().chunks(64).all(|subframe| subframe[2] == 0), "they would be passed on");
+            runs.push(run.packets());
+        }
+    }
+    // The first two packets are read in two steps, because little was read ahead.
+    assert_eq!(runs, [1, 3]);
+}
