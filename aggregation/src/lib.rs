@@ -65,6 +65,7 @@ pub mod encapsulation;
 pub mod flush;
 pub mod header;
 pub mod meta;
+mod needs;
 pub mod negotiation;
 pub mod reader;
 pub mod sequence;

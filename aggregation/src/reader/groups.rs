@@ -53,6 +53,16 @@ impl Reader {
         Some(Ok(Group { header, bytes, at }))
     }
 
+    /// Goes into the group that [`next_group`](Self::next_group) has just handed out: [`next_in_group`](Self::next_in_group) hands
+    /// out what is in it.
+    ///
+    /// # Errors
+    /// Why nothing of the group is taken; the next one can be asked for.
+    pub fn open_group<S: Source + ?Sized>(&mut self, source: &S, group: &Group) -> Result<(), Damage> {
+        self.ahead.seek(group.at);
+        self.open_at(source, group.at, group.header).map(drop)
+    }
+
     /// Enters the next group, of which all but the packets has then been checked.
     pub(super) fn open<S: Source + ?Sized>(&mut self, source: &S) -> Option<Result<GroupHeader, Damage>> {
         self.ahead.seek(self.next_group);
@@ -64,15 +74,23 @@ impl Reader {
             Ok(found) => found,
             Err(damage) => return Some(Err(damage)),
         };
-        Some(self.enter(at, &bytes).and_then(|header| {
-            self.front(source, at, &header).map_err(|cause| {
-                self.left = 0;
-                if cause == Cause::Unreadable {
-                    self.phase = Phase::Done;
-                }
-                Damage::of(cause, u32::from(header.packets))
-            })
-        }))
+        Some(self.enter(at, &bytes).and_then(|header| self.open_at(source, at, header)))
+    }
+
+    /// Goes to the packets of a group whose header was judged.
+    fn open_at<S: Source + ?Sized>(
+        &mut self,
+        source: &S,
+        at: usize,
+        header: GroupHeader,
+    ) -> Result<GroupHeader, Damage> {
+        self.front(source, at, &header).map_err(|cause| {
+            self.left = 0;
+            if cause == Cause::Unreadable {
+                self.phase = Phase::Done;
+            }
+            Damage::of(cause, u32::from(header.packets))
+        })
     }
 
     /// Where the next group begins and its header's bytes; at the frame's end, whether something is left over.

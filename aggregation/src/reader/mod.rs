@@ -8,8 +8,8 @@
 //! looked at and handed on. What lies beyond the head of a packet is skipped, and named by its offset in the source.
 //!
 //! [`Reader::begin`] looks at the common header. Then either packets are asked for, by [`Reader::next`] one after the other
-//! ([`Reader::plain`] and [`Reader::run`] are its fast forms), or whole groups, by [`Reader::next_group`]. A caller may stop
-//! anywhere and go on later with the same source.
+//! ([`Reader::plain`] and [`Reader::run`] are its fast forms), or whole groups, by [`Reader::next_group`], some of which can be gone into by
+//! [`Reader::open_group`]. A caller may stop anywhere and go on later with the same source.
 //!
 //! **Check words.** With [`Limits::verify`] the check word over the headers is compared in `begin`, and the copies of the group headers that
 //! were checked are those that are used. The CRC of a group is compared before anything of the group is handed out. A group that fits the
@@ -241,11 +241,23 @@ impl Reader {
             let len = u32::try_from(len).unwrap_or_default();
             return Some(Item::Packet(Packet { head, len, rest_at: 0, meta: Meta::NONE }));
         }
-        self.advance(source)
+        self.advance(source, false)
+    }
+
+    /// The next item of the group that [`open_group`](Self::open_group) went into, `None` at its end.
+    #[inline]
+    pub fn next_in_group<S: Source + ?Sized>(&mut self, source: &S) -> Option<Item<'_>> {
+        if let Some((from, len)) = self.step() {
+            let head = self.ahead.bytes_mut(from, from.saturating_add(len));
+            // At most HEAD bytes.
+            let len = u32::try_from(len).unwrap_or_default();
+            return Some(Item::Packet(Packet { head, len, rest_at: 0, meta: Meta::NONE }));
+        }
+        self.advance(source, true)
     }
 
     #[inline(never)]
-    fn advance<S: Source + ?Sized>(&mut self, source: &S) -> Option<Item<'_>> {
+    fn advance<S: Source + ?Sized>(&mut self, source: &S, within: bool) -> Option<Item<'_>> {
         let at = self.ahead.at();
         if let Some((from, len)) = self.step_long() {
             let head = self.ahead.bytes_mut(from, from.saturating_add(HEAD));
@@ -256,6 +268,7 @@ impl Reader {
         // In a loop that returns borrows the compiler would think every round borrowed.
         let found = loop {
             match self.phase {
+                Phase::Between if within => return None,
                 Phase::Between => match self.open(source)? {
                     Ok(group) => return Some(Item::Group(group)),
                     Err(damage) => return Some(Item::Damaged(damage)),

@@ -97,6 +97,77 @@ fn empty_subframes_are_counted_together() {
 }
 
 #[test]
+fn groups_are_gone_into_one_by_one() {
+    let mut writer = Writer::new(65_535, 0);
+    writer.begin(&Format { check: true, group_crc: true, template: true, ..FORMAT });
+    let lens = [60, 300, 14, 2000];
+    for destination in 1..=6 {
+        for packet in 0..12 {
+            let key = GroupKey { destination, ..KEY };
+            let bytes = vec![low(usize::from(destination)); lens[packet % 4]];
+            assert!(writer.push(key, &bytes, 0, |_| (), &Meta::NONE));
+        }
+    }
+    let bytes = writer.finish(0).to_vec();
+    let mut reader = Reader::default();
+    // Some are gone into, some are not, some are left in the middle.
+    for taken in 0..0x3f {
+        reader.begin(&bytes, 0, &Limits { verify: true, ..Limits::NONE }).unwrap();
+        let mut packets = [0; 7];
+        while let Some(group) = reader.next_group(&bytes) {
+            let group = group.unwrap();
+            let destination = usize::from(group.header.destination);
+            if taken >> (destination - 1) & 1 == 0 {
+                assert!(reader.next_in_group(&bytes).is_none(), "it was not gone into");
+                continue;
+            }
+            reader.open_group(&bytes, &group).unwrap();
+            while let Some(item) = reader.next_in_group(&bytes) {
+                let Item::Packet(packet) = item else { panic!("{item:?}") };
+                assert!(packet.head.iter().all(|byte| *byte == low(destination)));
+                packets[destination] += 1;
+                if taken % 2 == 0 && packets[destination] == 7 {
+                    break;
+                }
+            }
+        }
+        let expected = |destination: usize| match (taken >> (destination - 1) & 1, taken % 2) {
+            (0, _) => 0,
+            (_, 0) => 7,
+            _ => 12,
+        };
+        // A group may have been ended for a template and gone on with in the next.
+        for (destination, found) in packets.into_iter().enumerate().skip(1) {
+            assert!(found >= expected(destination), "{taken:x}: {destination}: {found}");
+            assert!(found <= if expected(destination) == 0 { 0 } else { 12 }, "{taken:x}: {destination}: {found}");
+        }
+        assert!(reader.is_done());
+    }
+}
+
+#[test]
+fn a_damaged_group_is_not_gone_into_and_the_next_one_is() {
+    let mut writer = Writer::new(65_535, 0);
+    writer.begin(&Format { group_crc: true, ..FORMAT });
+    for destination in 1..=3 {
+        assert!(writer.push(GroupKey { destination, ..KEY }, &[7; 600], 0, |_| (), &Meta::NONE));
+    }
+    let mut bytes = writer.finish(0).to_vec();
+    bytes[900] ^= 1;
+    let mut reader = Reader::default();
+    reader.begin(&bytes, 0, &Limits { verify: true, ..Limits::NONE }).unwrap();
+    let mut found = Vec::new();
+    while let Some(group) = reader.next_group(&bytes) {
+        let group = group.unwrap();
+        match reader.open_group(&bytes, &group) {
+            Ok(()) => found.push(Ok(std::iter::from_fn(|| reader.next_in_group(&bytes).map(|_| ())).count())),
+            Err(damage) => found.push(Err((damage.cause, damage.packets))),
+        }
+    }
+    assert_eq!(found, [Ok(1), Err((Cause::GroupCrc, 1)), Ok(1)]);
+}
+
+#[test]
 fn reserved_flags_say_nothing_and_end_a_run() {
     let mut bytes = frame(&[60; 6]);
     let third = HEADER + GROUP_HEADER + 2 * 64;
