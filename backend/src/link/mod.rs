@@ -5,6 +5,8 @@
 //! send them together; a descriptor to sleep on. The kinds are an enumeration, so that nothing on a packet's way is called
 //! through a table.
 
+#[cfg(test)]
+pub(crate) mod memory;
 mod udp;
 
 use std::collections::BTreeMap;
@@ -181,6 +183,8 @@ pub(crate) enum LinkRx {
     Xdp(XdpRx),
     Tap(TapRx),
     Udp(UdpRx),
+    #[cfg(test)]
+    Memory(memory::MemoryRx),
 }
 
 impl LinkRx {
@@ -192,6 +196,8 @@ impl LinkRx {
             Self::Xdp(ring) => ring.has_frames(),
             Self::Tap(tap) => tap.has_frames(),
             Self::Udp(udp) => udp.has_frames(),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.has_frames(),
         }
     }
 
@@ -203,6 +209,8 @@ impl LinkRx {
             Self::Xdp(ring) => ring.harvest(),
             Self::Tap(tap) => tap.harvest(),
             Self::Udp(udp) => udp.harvest(),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.harvest(),
         }
     }
 
@@ -214,6 +222,8 @@ impl LinkRx {
             Self::Xdp(ring) => ring.frame(i),
             Self::Tap(tap) => tap.frame(i),
             Self::Udp(udp) => udp.frame(i),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.frame(i),
         }
     }
 
@@ -225,6 +235,8 @@ impl LinkRx {
             Self::Xdp(ring) => ring.release(),
             Self::Tap(tap) => tap.release(),
             Self::Udp(udp) => udp.release(),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.release(),
         }
     }
 }
@@ -242,6 +254,8 @@ impl LinkRx {
         match self {
             Self::Packet(_) | Self::Xdp(_) | Self::Tap(_) => BTreeMap::new(),
             Self::Udp(udp) => udp.take_faults(),
+            #[cfg(test)]
+            Self::Memory(_) => BTreeMap::new(),
         }
     }
 }
@@ -254,6 +268,8 @@ impl AsRawFd for LinkRx {
             Self::Xdp(ring) => ring.as_raw_fd(),
             Self::Tap(tap) => tap.as_raw_fd(),
             Self::Udp(udp) => udp.as_raw_fd(),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.as_raw_fd(),
         }
     }
 }
@@ -265,6 +281,8 @@ pub(crate) enum LinkTx {
     Xdp(XdpTx),
     Tap(TapTx),
     Udp(UdpTx),
+    #[cfg(test)]
+    Memory(memory::MemoryTx),
 }
 
 impl LinkTx {
@@ -276,6 +294,8 @@ impl LinkTx {
             Self::Xdp(ring) => ring.has_unsent(),
             Self::Tap(tap) => tap.has_unsent(),
             Self::Udp(udp) => udp.has_unsent(),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.has_unsent(),
         }
     }
 
@@ -287,6 +307,8 @@ impl LinkTx {
             Self::Xdp(ring) => ring.has_room(),
             Self::Tap(tap) => tap.has_room(),
             Self::Udp(udp) => udp.has_room(),
+            #[cfg(test)]
+            Self::Memory(_) => true,
         }
     }
 
@@ -299,6 +321,8 @@ impl LinkTx {
             Self::Xdp(ring) => ring.push(len, fill),
             Self::Tap(tap) => tap.push(len, header, fill),
             Self::Udp(udp) => udp.push(len, fill),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.push(len, header, fill),
         }
     }
 
@@ -315,6 +339,8 @@ impl LinkTx {
         match self {
             Self::Packet(_) | Self::Xdp(_) | Self::Tap(_) => mtu,
             Self::Udp(_) => udp::payload_of(mtu),
+            #[cfg(test)]
+            Self::Memory(_) => mtu,
         }
     }
 
@@ -330,6 +356,8 @@ impl LinkTx {
             Self::Xdp(ring) => ring.flush(),
             Self::Tap(tap) => tap.flush(),
             Self::Udp(udp) => udp.flush(),
+            #[cfg(test)]
+            Self::Memory(memory) => memory.flush(),
         }
     }
 }

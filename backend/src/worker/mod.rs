@@ -20,6 +20,8 @@ mod finish;
 mod handover;
 mod hop_park;
 mod incoming;
+#[cfg(test)]
+mod lab;
 mod longest;
 mod mailbox;
 mod park;
@@ -391,7 +393,7 @@ impl Worker {
         }
         full_fence();
         let work = self.txs.iter().any(|slot| slot.common.broken.is_none() && slot.queue.has_available())
-            || self.uplinks.iter().any(|uplink| uplink.ring.has_frames())
+            || self.uplinks.iter().any(UplinkRx::has_frames)
             || self.inbound.iter().any(|ring| !ring.is_empty());
         if !work {
             if let Some(counters) = self.path.counters.get(self.path.index) {

@@ -7,7 +7,7 @@ use packet::{Burst, DropCause, PortId, WINDOW};
 use switch::model::Direction;
 
 use super::Worker;
-use super::aggregate::{self, Arrived, Tools};
+use super::aggregate::{self, Tools};
 use super::bridge::{Ingress, Path};
 use super::finish::offload_of;
 use super::payload::Payload;
@@ -16,26 +16,29 @@ use crate::counters::PortCounters;
 use crate::link::LinkRx;
 use crate::sys::Received;
 
+/// Packets after which an uplink's turn ends, though it may hold more frames: as many as of a guest's queue.
+const ENOUGH: usize = 256;
+
 /// Where a VLAN tag stands: behind both addresses.
 const TAG_AT: usize = 12;
 const TAG: usize = 4;
 
 impl Worker {
-    /// Switches one burst of uplink `index`. Returns the frames that arrived.
+    /// Switches one burst of uplink `index`. Returns the packets that arrived, at least one for each frame.
     #[inline]
     pub(super) fn receive_uplink(&mut self, index: usize, now: u64) -> usize {
-        let Some(UplinkRx { port, ring, counters }) = self.uplinks.get_mut(index) else { return 0 };
-        let held = ring.harvest();
-        if held == 0 {
+        let Some(uplink) = self.uplinks.get_mut(index) else { return 0 };
+        let held = uplink.hold();
+        if held.is_empty() {
             return 0;
         }
+        let UplinkRx { port, ring, counters, .. } = uplink;
         let counters = counters.get(self.path.index);
         let now_ns = self.clock.nanos_at(now);
         let own = self.path.uplinks.iter().position(|uplink| uplink.port == *port && uplink.wire.is_some());
         let mut plain = Plain::new(*port, counters);
-        let mut packets = 0;
         let Some(own) = own else {
-            packets += plain.load(ring, 0..held, &mut self.path.burst);
+            let packets = plain.load(ring, held, &mut self.path.burst);
             plain.run(&mut self.path, now_ns);
             ring.release();
             return packets;
@@ -45,29 +48,34 @@ impl Worker {
             let kind = frame.bytes.and_then(|bytes| bytes.get(TAG_AT..)).and_then(|kind| kind.first_chunk::<2>());
             frame.vlan.is_none() && kind == Some(&aggregate::ETHER_TYPE.0.to_be_bytes())
         };
-        let mut at = 0;
-        while at < held {
+        let (mut at, mut packets, mut work) = (held.start, 0, 0);
+        while at < held.end && work < ENOUGH {
             let frame = ring.frame(at);
             if is_aggregate(&frame) {
                 let Self { reader, ranges, hope, path, .. } = self;
                 let mut tools = Tools { reader, ranges, hope, counters, now_ns };
-                let Arrived { packets: inside, bytes } = path.arrive(own, frame.bytes.unwrap_or_default(), &mut tools);
+                let arrived = path.arrive(own, frame.bytes.unwrap_or_default(), &mut tools);
                 if let Some(counters) = counters {
-                    counters.rx_packets.add(inside as u64);
-                    counters.rx_bytes.add(bytes);
+                    counters.rx_packets.add(arrived.packets as u64);
+                    counters.rx_bytes.add(arrived.bytes);
                 }
                 path.spread_news(own, now_ns);
-                packets += inside.max(1);
+                packets += arrived.packets.max(1);
+                work += arrived.work.max(1);
                 at += 1;
                 continue;
             }
-            let end = (at..held).find(|at| is_aggregate(&ring.frame(*at))).unwrap_or(held);
-            packets += plain.load(ring, at..end, &mut self.path.burst);
+            let end = (at..held.end).find(|at| is_aggregate(&ring.frame(*at))).unwrap_or(held.end);
+            let loaded = plain.load(ring, at..end, &mut self.path.burst);
+            packets += loaded;
+            work += loaded;
             self.path.hear_plain(own, now_ns);
             plain.run(&mut self.path, now_ns);
             at = end;
         }
-        ring.release();
+        if let Some(uplink) = self.uplinks.get_mut(index) {
+            uplink.leave(at..held.end);
+        }
         packets
     }
 }

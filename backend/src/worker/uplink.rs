@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::sync::Arc;
 
 use packet::{DropCause, EthernetHeader, MacAddr, Offload, PortId};
@@ -59,6 +60,8 @@ pub(super) struct UplinkRx {
     pub(super) port: PortId,
     pub(super) ring: LinkRx,
     pub(super) counters: Arc<[PortCounters]>,
+    /// Frames that the ring holds and a turn has left to the next, by their places.
+    pub(super) left: Range<usize>,
 }
 
 /// The sending end.
@@ -90,18 +93,46 @@ impl Uplink {
         if wire.is_some() {
             rx.show_control();
         }
-        let receiving = UplinkRx { port, ring: rx, counters: Arc::clone(&counters) };
+        let receiving = UplinkRx { port, ring: rx, counters: Arc::clone(&counters), left: 0..0 };
         let sending = UplinkTx { port, ring: tx, counters, worker, mtu, neighbors, park: HopPark::default(), wire };
         (receiving, sending)
     }
 
-    /// Puts it together again. What is parked is lost: its neighbours are.
-    pub(super) fn join(rx: UplinkRx, tx: UplinkTx) -> Self {
+    /// Puts it together again. What is parked is lost: its neighbours are. So are frames that a turn has left to the next.
+    pub(super) fn join(mut rx: UplinkRx, tx: UplinkTx) -> Self {
         if let Some(counters) = tx.counters.get(tx.worker) {
             counters.drop_packets(DropCause::Unresolved, tx.park.len() as u64);
+            counters.drop_packets(DropCause::NotReady, rx.left.len() as u64);
         }
+        rx.ring.release();
         let wire = tx.wire.map(|wire| wire.config);
         Self { port: rx.port, rx: rx.ring, tx: tx.ring, mtu: tx.mtu, neighbors: tx.neighbors, wire }
+    }
+}
+
+impl UplinkRx {
+    /// Whether a frame may wait; one that comes later is told by the ring's descriptor.
+    #[inline]
+    pub(super) fn has_frames(&self) -> bool {
+        !self.left.is_empty() || self.ring.has_frames()
+    }
+
+    /// The places of frames that the ring holds now: those that were left, or new ones.
+    #[inline]
+    pub(super) fn hold(&mut self) -> Range<usize> {
+        if self.left.is_empty() {
+            return 0..self.ring.harvest();
+        }
+        std::mem::take(&mut self.left)
+    }
+
+    /// A turn ends with these still to be dealt with.
+    #[inline]
+    pub(super) fn leave(&mut self, left: Range<usize>) {
+        if left.is_empty() {
+            self.ring.release();
+        }
+        self.left = left;
     }
 }
 

@@ -5,9 +5,9 @@
 //!
 //! A slot of a link's ring is private memory while it is held, so check words are compared, and groups can be sent on as they lie. A
 //! group for another node goes whole into the frame of the peer behind which that node is; nothing behind its header is
-//! looked at, whatever is in it. All others are taken apart, in the order of the frames they came in.
+//! looked at, whatever is in it. All others are taken apart, in the order in which they came.
 
-use aggregation::{GroupKey, Item, Reader};
+use aggregation::{Damage, GroupHeader, GroupKey, Item, Reader};
 use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId, Verdict};
 use switch::model::Direction;
 
@@ -30,11 +30,49 @@ pub(in crate::worker) struct Tools<'a> {
     pub(in crate::worker) now_ns: u64,
 }
 
-/// Packets and their bytes.
+/// What came in a frame.
 #[derive(Clone, Copy, Debug, Default)]
 pub(in crate::worker) struct Arrived {
     pub(in crate::worker) packets: usize,
+    /// Of the packets.
     pub(in crate::worker) bytes: u64,
+    /// In packets: those that were taken out, in what state ever, and whole groups as one each.
+    pub(in crate::worker) work: usize,
+}
+
+/// Who sent what is being taken apart.
+#[derive(Debug)]
+struct Sender {
+    uplink: usize,
+    /// The uplink's.
+    port: PortId,
+    from: MacAddr,
+    /// The node that the packets at hand belong to.
+    origin: u16,
+    /// Whether the uplink is.
+    trusted: bool,
+    /// The last source that was learned: most packets have that of the one before.
+    last: MacAddr,
+}
+
+/// What became of a group for another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passed {
+    On,
+    /// There is no way to that node.
+    Lost,
+    /// No frame to who is on the way there has room for it as it is.
+    Unfit,
+}
+
+impl Tools<'_> {
+    fn count(&self, damage: Damage, arrived: &mut Arrived) {
+        arrived.work += damage.packets as usize;
+        if let Some(counters) = self.counters {
+            counters.damage(damage.cause);
+            counters.damaged.add(damage.packets.into());
+        }
+    }
 }
 
 impl Path {
@@ -85,10 +123,7 @@ impl Path {
         if !wire.takes(from, header.sequence, now_ns) {
             return refused();
         }
-        let mut arrived = self.pass_on(uplink, from, frame, tools);
-        let taken = self.take_apart(uplink, from, frame, tools);
-        arrived.packets += taken.packets;
-        arrived.bytes += taken.bytes;
+        let arrived = self.take(uplink, from, frame, tools);
         if let Some(counters) = counters {
             counters.rx_aggregates.add(1);
             counters.rx_aggregated.add(arrived.packets as u64);
@@ -96,66 +131,77 @@ impl Path {
         arrived
     }
 
-    /// Sends on the groups of a frame that are for other nodes.
-    fn pass_on(&mut self, uplink: usize, from: MacAddr, frame: &[u8], tools: &mut Tools<'_>) -> Arrived {
+    /// Deals with the groups of a frame whose header has been read, in order.
+    fn take(&mut self, uplink: usize, from: MacAddr, frame: &[u8], tools: &mut Tools<'_>) -> Arrived {
         let mut arrived = Arrived::default();
-        let Some((own, true)) = self.wire_at(uplink).map(|wire| (wire.node, wire.config.trusted)) else {
-            return arrived;
-        };
-        // What is wrong with a group is told when the frame is taken apart.
+        let Some(link) = self.uplinks.get(uplink) else { return arrived };
+        let Some(wire) = &link.wire else { return arrived };
+        let (own, trusted, peer, port) = (wire.node, wire.config.trusted, wire.node_of(from), link.port);
+        let mut sender = Sender { uplink, port, from, origin: peer, trusted, last: MacAddr::ZERO };
         while let Some(group) = tools.reader.next_group(frame) {
-            let Ok(group) = group else { continue };
-            let node = group.header.destination;
-            let Some(bytes) = frame.get(group.at..group.at.saturating_add(group.header.len)) else { continue };
-            if node == 0 || node == own {
-                continue;
+            arrived.work += 1;
+            let group = match group {
+                Ok(group) => group,
+                Err(damage) => {
+                    tools.count(damage, &mut arrived);
+                    continue;
+                }
+            };
+            let GroupHeader { destination, origin, packets, len, .. } = group.header;
+            if trusted && destination != 0 && destination != own {
+                let bytes = frame.get(group.at..group.at.saturating_add(len)).unwrap_or_default();
+                let passed = self.pass_on(&sender, destination, bytes);
+                if passed != Passed::Unfit {
+                    arrived.packets += usize::from(packets);
+                    arrived.bytes += bytes.len() as u64;
+                }
+                match passed {
+                    Passed::On => continue,
+                    Passed::Lost => {
+                        let lost = |counters: &PortCounters| {
+                            counters.drop_packets(DropCause::NoDestination, packets.into());
+                        };
+                        tools.counters.into_iter().for_each(lost);
+                        continue;
+                    }
+                    Passed::Unfit => {}
+                }
             }
-            let packets = usize::from(group.header.packets);
-            arrived.packets += packets;
-            arrived.bytes += bytes.len() as u64;
-            if !self.splice(uplink, from, node, bytes)
-                && let Some(counters) = tools.counters
-            {
-                counters.drop_packets(DropCause::NoDestination, packets as u64);
+            sender.origin = if trusted && origin != 0 { origin } else { peer };
+            match tools.reader.open_group(frame, &group) {
+                Ok(()) => self.take_apart(&mut sender, frame, tools, &mut arrived),
+                Err(damage) => tools.count(damage, &mut arrived),
             }
         }
         arrived
     }
 
     /// Puts a group whole into the frame of the peer behind which a node is.
-    fn splice(&mut self, uplink: usize, from: MacAddr, node: u16, group: &[u8]) -> bool {
+    fn pass_on(&mut self, sender: &Sender, node: u16, group: &[u8]) -> Passed {
         let found = self.uplinks.iter().enumerate().find_map(|(at, link)| {
             // Who is not believed is not sent what is others'.
             let wire = link.wire.as_ref().filter(|wire| wire.config.trusted)?;
             let target = wire.towards(node)?;
             // Not back to where it came from.
-            (at != uplink || wire.address(target.peer) != Some(from)).then_some((at, target))
+            (at != sender.uplink || wire.address(target.peer) != Some(sender.from)).then_some((at, target))
         });
-        let Some((at, target)) = found else { return false };
-        let Some(link) = self.uplinks.get_mut(at) else { return false };
-        link.put_group(target, group)
+        let Some((at, target)) = found else { return Passed::Lost };
+        let Some(link) = self.uplinks.get_mut(at) else { return Passed::Lost };
+        if link.put_group(target, group) { Passed::On } else { Passed::Unfit }
     }
 
-    /// Takes apart what of a frame is for this node.
-    fn take_apart(&mut self, uplink: usize, from: MacAddr, frame: &[u8], tools: &mut Tools<'_>) -> Arrived {
-        let mut arrived = Arrived::default();
-        let Some(wire) = self.wire_at(uplink) else { return arrived };
-        let (own, trusted, peer, limits) = (wire.node, wire.config.trusted, wire.node_of(from), wire.limits());
-        let Some(port) = self.uplinks.get(uplink).map(|link| link.port) else { return arrived };
-        if tools.reader.begin(frame, EthernetHeader::LEN, &limits).is_err() {
-            return arrived;
-        }
+    /// Takes apart a group that was gone into.
+    fn take_apart(&mut self, sender: &mut Sender, frame: &[u8], tools: &mut Tools<'_>, arrived: &mut Arrived) {
+        let port = sender.port;
         let in_runs = self.takes_runs(port);
-        let (mut here, mut origin, mut last) = (false, peer, MacAddr::ZERO);
-        loop {
-            if here
-                && in_runs
-                && let Some(run) = tools.reader.run(MAX_BURST)
-            {
+        let mut more = true;
+        while more {
+            if in_runs && let Some(run) = tools.reader.run(MAX_BURST) {
                 arrived.packets += usize::from(run.packets());
+                arrived.work += usize::from(run.packets());
                 arrived.bytes += runs::fill(&mut self.burst, tools.ranges, port, &run, tools.hope);
                 super::refuse(&mut self.burst);
-                self.learn_behind(uplink, from, origin, &mut last, tools.now_ns);
+                self.learn_behind(sender, tools.now_ns);
                 let places = self.burst.len();
                 let payload = Payload::Runs { bytes: run.bytes(), ranges: tools.ranges };
                 let ingress = Ingress { port, pair: 0, payload, offloads: false, waits_since: None };
@@ -163,103 +209,56 @@ impl Path {
                 runs::learn(tools.hope, places, run.packets().into(), self.expanded);
                 continue;
             }
-            let mut unfinished = false;
+            let mut offloads = false;
             self.burst.clear();
-            let mut more = true;
             while !self.burst.is_full() {
-                match tools.reader.next(frame) {
-                    Some(Item::Packet(packet)) if here => {
-                        unfinished |= push(&mut self.burst, port, &packet, trusted);
+                match tools.reader.next_in_group(frame) {
+                    Some(Item::Packet(packet)) => {
+                        offloads |= push(&mut self.burst, port, &packet, sender.trusted);
                         if in_runs && tools.reader.may_run() {
                             break;
                         }
                     }
-                    Some(Item::Packet(_) | Item::Tlv { .. }) => {}
-                    Some(Item::Damaged(damage)) => {
-                        tools.counters.into_iter().for_each(|counters| counters.damage(damage.cause));
-                    }
-                    Some(Item::Group(group)) => {
-                        let is_here = !trusted || group.destination == 0 || group.destination == own;
-                        let of = if trusted && group.origin != 0 { group.origin } else { peer };
-                        if self.burst.is_empty() {
-                            (here, origin) = (is_here, of);
-                            if here {
-                                break;
-                            }
-                        } else {
-                            // What is in the burst belongs to the group before.
-                            self.deliver_inside(
-                                uplink,
-                                (from, origin),
-                                &mut last,
-                                frame,
-                                unfinished,
-                                tools,
-                                &mut arrived,
-                            );
-                            unfinished = false;
-                            self.burst.clear();
-                            (here, origin) = (is_here, of);
-                            if here {
-                                break;
-                            }
-                        }
-                    }
+                    Some(Item::Damaged(damage)) => tools.count(damage, arrived),
+                    // TLVs are taken from none.
+                    Some(Item::Tlv { .. } | Item::Group(_)) => {}
                     None => {
                         more = false;
                         break;
                     }
                 }
             }
-            self.deliver_inside(uplink, (from, origin), &mut last, frame, unfinished, tools, &mut arrived);
-            if !more {
-                return arrived;
+            if self.burst.is_empty() {
+                continue;
             }
+            arrived.packets += self.burst.len();
+            arrived.work += self.burst.len();
+            arrived.bytes += self.burst.bytes();
+            super::refuse(&mut self.burst);
+            self.learn_behind(sender, tools.now_ns);
+            self.burst.set_runs(true);
+            let payload = Payload::Inside(frame);
+            let ingress = Ingress { port, pair: 0, payload, offloads, waits_since: None };
+            self.run(&ingress, Direction::Out, tools.now_ns);
         }
     }
 
-    /// Switches the packets of the burst, which are inside a frame.
-    #[expect(clippy::too_many_arguments, reason = "what is known of a frame on its way")]
-    fn deliver_inside(
-        &mut self,
-        uplink: usize,
-        (from, origin): (MacAddr, u16),
-        last: &mut MacAddr,
-        frame: &[u8],
-        offloads: bool,
-        tools: &Tools<'_>,
-        arrived: &mut Arrived,
-    ) {
-        let Some(port) = self.uplinks.get(uplink).map(|link| link.port).filter(|_| !self.burst.is_empty()) else {
-            return;
-        };
-        arrived.packets += self.burst.len();
-        arrived.bytes += self.burst.bytes();
-        super::refuse(&mut self.burst);
-        self.learn_behind(uplink, from, origin, last, tools.now_ns);
-        self.burst.set_runs(true);
-        let payload = Payload::Inside(frame);
-        let ingress = Ingress { port, pair: 0, payload, offloads, waits_since: None };
-        self.run(&ingress, Direction::Out, tools.now_ns);
-    }
-
     /// Notes behind which peer the sources of the burst are. Who is not believed cannot claim stations of others who are.
-    fn learn_behind(&mut self, uplink: usize, from: MacAddr, origin: u16, last: &mut MacAddr, now_ns: u64) {
-        let trusted = self.wire_at(uplink).is_some_and(|wire| wire.config.trusted);
+    fn learn_behind(&mut self, sender: &mut Sender, now_ns: u64) {
         let Self { burst, uplinks, .. } = self;
         for i in 0..burst.len() {
             let Some(source) = EthernetHeader::parse(burst.window(i)).map(|header| header.source()) else { continue };
-            if source == *last || burst.verdict(i) != Verdict::Pending {
+            if source == sender.last || burst.verdict(i) != Verdict::Pending {
                 continue;
             }
-            *last = source;
-            let others = uplinks.iter().enumerate().filter(|(at, _)| *at != uplink);
+            sender.last = source;
+            let others = uplinks.iter().enumerate().filter(|(at, _)| *at != sender.uplink);
             let mut wires = others.filter_map(|(_, link)| link.wire.as_ref());
-            if !trusted && wires.any(|wire| wire.config.trusted && wire.knows(source)) {
+            if !sender.trusted && wires.any(|wire| wire.config.trusted && wire.knows(source)) {
                 continue;
             }
-            if let Some(wire) = uplinks.get_mut(uplink).and_then(|link| link.wire.as_mut()) {
-                wire.learn(source, from, origin, now_ns);
+            if let Some(wire) = uplinks.get_mut(sender.uplink).and_then(|link| link.wire.as_mut()) {
+                wire.learn(source, sender.from, sender.origin, now_ns);
             }
         }
     }
@@ -273,10 +272,6 @@ impl Path {
                 wire.heard_plain(header.source(), now_ns);
             }
         }
-    }
-
-    fn wire_at(&self, uplink: usize) -> Option<&wire::Wire> {
-        self.uplinks.get(uplink)?.wire.as_deref()
     }
 
     /// Lets time pass at all wires, and tells on each what is new on the others.

@@ -17,9 +17,11 @@ mod hold;
 mod link;
 mod runs;
 mod split;
+#[cfg(test)]
+mod tests;
 mod wire;
 
-pub(super) use arrive::{Arrived, Tools, key};
+pub(super) use arrive::{Tools, key};
 pub(super) use guard::{ETHER_TYPE, is_aggregate, refuse};
 pub(crate) use link::Link;
 pub(super) use link::{class_of, close, end_turn, flush, put_bytes, put_together};
