@@ -5,9 +5,10 @@
 //!
 //! A slot of a link's ring is private memory while it is held, so check words are compared, and groups can be sent on as they lie. A
 //! group for another node goes whole into the frame of the peer behind which that node is; nothing behind its header is
-//! looked at, whatever is in it. All others are taken apart, in the order in which they came.
+//! looked at, unless that peer has granted less than the group's sender may use: then who of both is right depends on what is in
+//! it. All others are taken apart, in the order in which they came.
 
-use aggregation::{Damage, GroupHeader, GroupKey, Item, Reader};
+use aggregation::{Damage, Features, GroupHeader, GroupKey, Item, Reader};
 use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId, Verdict};
 use switch::model::Direction;
 
@@ -61,7 +62,7 @@ enum Passed {
     On,
     /// There is no way to that node.
     Lost,
-    /// No frame to who is on the way there has room for it as it is.
+    /// Who is on the way there does not take it as it is.
     Unfit,
 }
 
@@ -150,7 +151,7 @@ impl Path {
             let GroupHeader { destination, origin, packets, len, .. } = group.header;
             if trusted && destination != 0 && destination != own {
                 let bytes = frame.get(group.at..group.at.saturating_add(len)).unwrap_or_default();
-                let passed = self.pass_on(&sender, destination, bytes);
+                let passed = self.pass_on(&sender, destination, &group.header, bytes);
                 if passed != Passed::Unfit {
                     arrived.packets += usize::from(packets);
                     arrived.bytes += bytes.len() as u64;
@@ -177,7 +178,7 @@ impl Path {
     }
 
     /// Puts a group whole into the frame of the peer behind which a node is.
-    fn pass_on(&mut self, sender: &Sender, node: u16, group: &[u8]) -> Passed {
+    fn pass_on(&mut self, sender: &Sender, node: u16, header: &GroupHeader, group: &[u8]) -> Passed {
         let found = self.uplinks.iter().enumerate().find_map(|(at, link)| {
             // Who is not believed is not sent what is others'.
             let wire = link.wire.as_ref().filter(|wire| wire.config.trusted)?;
@@ -186,7 +187,13 @@ impl Path {
             (at != sender.uplink || wire.address(target.peer) != Some(sender.from)).then_some((at, target))
         });
         let Some((at, target)) = found else { return Passed::Lost };
+        let may_have =
+            self.wire_at(sender.uplink).map_or_else(Features::default, |wire| wire.features_from(sender.from));
         let Some(link) = self.uplinks.get_mut(at) else { return Passed::Lost };
+        let grants = link.wire.as_ref().map_or_else(Features::default, |wire| wire.features_of(target));
+        if !fits(may_have.without(grants), header, group) {
+            return Passed::Unfit;
+        }
         if link.put_group(target, group) { Passed::On } else { Passed::Unfit }
     }
 
@@ -274,6 +281,10 @@ impl Path {
         }
     }
 
+    fn wire_at(&self, uplink: usize) -> Option<&wire::Wire> {
+        self.uplinks.get(uplink)?.wire.as_deref()
+    }
+
     /// Lets time pass at all wires, and tells on each what is new on the others.
     pub(in crate::worker) fn tick_wires(&mut self, now_ns: u64) {
         for at in 0..self.uplinks.len() {
@@ -320,6 +331,17 @@ impl Path {
             }
         }
     }
+}
+
+/// Whether a group goes as it is to somebody who has not granted what is `missing` of what who sent it may use.
+fn fits(missing: Features, header: &GroupHeader, group: &[u8]) -> bool {
+    let lacks = |needs: Features| !needs.common(missing).is_empty();
+    if missing.is_empty() {
+        return true;
+    }
+    // Only if it may be there it is looked for.
+    !lacks(Features::of_header(header))
+        && (!lacks(Features::OF_PACKETS) || Features::of_packets(group).is_some_and(|needs| !lacks(needs)))
 }
 
 /// Adds a packet. Returns whether its sender left something undone.

@@ -129,13 +129,19 @@ pub(in crate::worker) enum Room {
 impl Wire {
     pub(in crate::worker) fn new(node: u16, config: WireConfig, now_ns: u64) -> Self {
         let features = [Features::TEMPLATE, Features::CHECKSUM, Features::GSO, Features::CHECK, Features::GROUP_CRC];
+        let features = features.into_iter().fold(Features::default(), Features::with);
+        Self::with_features(node, config, features, now_ns)
+    }
+
+    /// One that grants these features only.
+    pub(in crate::worker) fn with_features(node: u16, config: WireConfig, features: Features, now_ns: u64) -> Self {
         let offer = Offer {
             versions: (1, 1),
             encapsulations: 1,
             align_log2: 2,
             max_bytes: u32::try_from(config.longest).unwrap_or(u32::MAX),
             max_packets: MAX_PACKETS,
-            features: features.into_iter().fold(Features::default(), Features::with),
+            features,
             keepalive_ms: KEEPALIVE_MS,
         };
         let (session, announce) = (config.session, Announce::Group(EVERYBODY));
@@ -233,6 +239,18 @@ impl Wire {
         peer.heard.take(sequence);
         self.talk.heard(from, now_ns);
         true
+    }
+
+    /// What groups may use that come from an address. Who is not heard of yet may use all.
+    pub(in crate::worker) fn features_from(&self, address: MacAddr) -> Features {
+        let load = self.peers.iter().find(|peer| peer.address == address).and_then(|peer| peer.out.as_ref());
+        load.map_or(Features(u16::MAX), |load| load.features)
+    }
+
+    /// What may be used in frames to a peer.
+    pub(in crate::worker) fn features_of(&self, target: Target) -> Features {
+        let load = self.peers.get(target.peer).and_then(|peer| peer.out.as_ref());
+        load.map_or_else(Features::default, |load| load.features)
     }
 
     /// The node of a peer.

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Whole workers with uplinks in memory, and aware nodes at the other ends; the time is said.
 
+mod passing;
 mod turns;
