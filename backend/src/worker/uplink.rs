@@ -213,10 +213,13 @@ impl UplinkTx {
 
     /// Tells the peers of the link where a station is.
     pub(super) fn announce_station(&mut self, station: MacAddr, node: u16, now_ns: u64) {
-        let full = self.wire.as_mut().map(|wire| wire.announce(station, node, now_ns)).unwrap_or_default();
-        if !full.is_empty() {
-            full.into_iter().for_each(|peer| self.ship(peer));
-            self.wire.as_mut().map(|wire| wire.announce(station, node, now_ns));
+        let Some(wire) = &mut self.wire else { return };
+        let full = wire.announce(station, node, now_ns);
+        for peer in full {
+            self.ship(peer);
+            if let Some(wire) = &mut self.wire {
+                wire.announce_to(peer, station, node);
+            }
         }
     }
 

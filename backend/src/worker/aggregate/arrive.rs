@@ -309,7 +309,7 @@ impl Path {
         }
         let others = self.uplinks.iter().enumerate().filter(|(at, _)| *at != uplink);
         let wires = others.filter_map(|(_, link)| link.wire.as_ref());
-        let known: Vec<_> = wires.flat_map(|wire| wire.stations()).take(WELCOME).collect();
+        let known: Vec<_> = wires.flat_map(|wire| wire.some_stations()).take(WELCOME).collect();
         if let Some(link) = self.uplinks.get_mut(uplink) {
             known.into_iter().for_each(|(station, node)| link.announce_station(station, node, now_ns));
         }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `guard.rs` | frames that only who has negotiated may send |
 //! | `wire.rs` | who is aware on a link with several stations, and what is put together for each |
+//! | `stations.rs`, `table.rs` | which stations are behind them |
 //! | `arrive.rs` | what arrives on such a link |
 //! | `split.rs` | what a guest sends, taken apart |
 //! | `runs.rs` | packets of one flow that stand together |
@@ -17,6 +18,8 @@ mod hold;
 mod link;
 mod runs;
 mod split;
+mod stations;
+mod table;
 #[cfg(test)]
 mod tests;
 mod wire;

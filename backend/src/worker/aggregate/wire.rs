@@ -1,19 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Aggregates on a link with several stations: who is aware there, behind whom which station is, and what is put together for
-//! each peer.
+//! Aggregates on a link with several stations: who is aware there, what was agreed with them, and what is put together for each.
 //!
 //! # Theory of operation
 //!
-//! Nodes find each other by HELLOs to a group address, which others ignore. A *station* is an inner MAC address; it is behind the peer
-//! in whose aggregates it was last seen as a source, and belongs to the node that the group came from. Packets for a station that is
-//! behind a peer go into that peer's next frame, in groups addressed to the station's node; all others go plain, and behind what was put
+//! Nodes find each other by HELLOs to a group address, which others ignore. Packets for a station that is behind a peer (`stations.rs`) go
+//! into that peer's next frame, in groups addressed to the station's node; all others go plain, and behind what was put
 //! together before for the same peer. So that somebody begins, a station that sends plain frames is announced to the peers by a
 //! RARP frame inside an aggregate (decision 24: only there addresses map to nodes), and what is learned from one link is
 //! announced on the others under its own node's id.
-//!
-//! A station that is seen in a plain frame, long after it was seen in an aggregate, has moved to somebody unaware.
-
-use std::collections::HashMap;
 
 use aggregation::negotiation::{self, Announce, Config, Event, Features, Grant, MAX_CONTROL, Offer};
 use aggregation::{Cause, Checksum, Format, GroupKey, Gso, GsoKind, Limits, Meta, Sequence, TlvSet, Writer};
@@ -21,26 +15,15 @@ use packet::synth::rarp_announcement;
 use packet::{EthernetHeader, MacAddr, Offload};
 
 use super::guard::ETHER_TYPE;
+use super::stations::{Stations, Stay};
 
 /// To whom HELLOs go: a group address of local administration.
 const EVERYBODY: MacAddr = MacAddr([0x03, 0x53, 0x48, 0x55, 0x4e, 0x54]);
 const MAX_PEERS: usize = 64;
-/// Stations that are remembered; behind others packets go plain.
-const MAX_STATIONS: usize = 65_536;
-/// How long a silent station is remembered, in milliseconds: as long as a bridge remembers it.
-const STATION_MS: u32 = 300_000;
-/// A plain frame of a station counts as a move if it was not in an aggregate for so long.
-const MOVED_MS: u32 = 5_000;
-/// A station is announced again after so long: before a bridge forgets it, and before peers do.
-const ANNOUNCE_MS: u32 = 60_000;
-/// That a station has moved is told no more often.
-const TELL_MS: u32 = 1_000;
 const KEEPALIVE_MS: u16 = 1000;
 const MAX_PACKETS: u16 = 4096;
 /// The node.
 const STAGE: u8 = 2;
-
-type Map<K, V> = HashMap<K, V, foldhash::fast::RandomState>;
 
 /// What a wire is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,23 +50,18 @@ pub(in crate::worker) struct Wire {
     /// The node's id.
     pub(in crate::worker) node: u16,
     peers: Vec<Peer>,
-    stations: Map<MacAddr, Station>,
-    /// When stations were announced here, and as whose.
-    announced: Map<MacAddr, (u16, u32)>,
-    /// Whether any of these is another node's.
-    has_foreign: bool,
+    /// Peers that there have been.
+    stays: u32,
+    stations: Stations,
     /// A peer has come that knows no station yet.
     newcomer: bool,
-    /// Nodes behind peers, as their groups said.
-    nodes: Map<u16, MacAddr>,
-    /// Stations that are new here, and their nodes: to be told on other links.
-    news: Vec<(MacAddr, u16)>,
 }
 
 /// An aware node.
 #[derive(Debug)]
 struct Peer {
     address: MacAddr,
+    stay: Stay,
     node: u16,
     out: Option<Box<Load>>,
     heard: Sequence,
@@ -97,14 +75,6 @@ struct Load {
     writer: Writer,
     sequence: u16,
     bytes: u64,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Station {
-    peer: MacAddr,
-    node: u16,
-    seen_ms: u32,
-    told_ms: u32,
 }
 
 /// Where a packet is to be put.
@@ -151,12 +121,9 @@ impl Wire {
             config,
             node,
             peers: Vec::new(),
-            stations: Map::default(),
-            announced: Map::default(),
-            has_foreign: false,
+            stays: 0,
+            stations: Stations::new(node),
             newcomer: false,
-            nodes: Map::default(),
-            news: Vec::new(),
         }
     }
 
@@ -190,9 +157,8 @@ impl Wire {
         let mut events = Vec::new();
         self.talk.tick(now_ns, |event| events.push(event));
         events.into_iter().for_each(|event| self.follow(event));
-        let now_ms = to_ms(now_ns);
-        self.stations.retain(|_, station| now_ms.wrapping_sub(station.seen_ms) < STATION_MS);
-        self.announced.retain(|_, (_, at)| now_ms.wrapping_sub(*at) < 2 * ANNOUNCE_MS);
+        let Self { stations, peers, .. } = self;
+        stations.sweep(to_ms(now_ns), |stay| is_here(peers, stay));
     }
 
     /// Writes the next control frame that is due, its Ethernet header included. Returns its length.
@@ -209,7 +175,9 @@ impl Wire {
             Event::Accept { address, node } => {
                 log::debug!("node {own}: aggregates are taken from node {node} at {address}");
                 self.peers.retain(|peer| peer.address != address);
-                self.peers.push(Peer { address, node, out: None, heard: Sequence::new() });
+                self.stays = self.stays.wrapping_add(1);
+                let stay = Stay(self.stays);
+                self.peers.push(Peer { address, stay, node, out: None, heard: Sequence::new() });
             }
             Event::Up { address, node, grant } => {
                 log::debug!("node {own}: node {node} at {address} takes aggregates of {} bytes", grant.max_bytes);
@@ -221,8 +189,6 @@ impl Wire {
             Event::Down { address, node, why } => {
                 log::debug!("node {own}: no more aggregates with node {node} at {address}: {why:?}");
                 self.peers.retain(|peer| peer.address != address);
-                self.stations.retain(|_, station| station.peer != address);
-                self.nodes.retain(|_, peer| *peer != address);
             }
             Event::Refused { address, node, reason } => {
                 log::debug!("node {own}: node {node} at {address} is refused: {reason:?}");
@@ -258,69 +224,45 @@ impl Wire {
         self.peers.iter().find(|peer| peer.address == address).map_or(0, |peer| peer.node)
     }
 
-    /// A station was seen inside an aggregate.
+    /// A station was seen inside an aggregate of a peer.
     pub(in crate::worker) fn learn(&mut self, station: MacAddr, peer: MacAddr, node: u16, now_ns: u64) {
-        if !station.is_unicast() || node == self.node {
-            return;
-        }
-        let now_ms = to_ms(now_ns);
-        let known = self.stations.get(&station).copied();
-        if known.is_none() && self.stations.len() >= MAX_STATIONS {
-            return;
-        }
-        let is_news = known.is_none_or(|known| {
-            let moved = (known.peer, known.node) != (peer, node);
-            now_ms.wrapping_sub(known.told_ms) >= if moved { TELL_MS } else { ANNOUNCE_MS }
-        });
-        let told_ms = if is_news { now_ms } else { known.map_or(now_ms, |known| known.told_ms) };
-        self.stations.insert(station, Station { peer, node, seen_ms: now_ms, told_ms });
-        if is_news {
-            self.news.push((station, node));
-        }
-        self.announced.remove(&station);
-        self.nodes.insert(node, peer);
+        let Self { stations, peers, .. } = self;
+        let Some(stay) = peers.iter().find(|known| known.address == peer).map(|known| known.stay) else { return };
+        stations.learn(station, stay, node, to_ms(now_ns), |stay| is_here(peers, stay));
     }
 
     /// A station was seen in a plain frame.
     pub(in crate::worker) fn heard_plain(&mut self, station: MacAddr, now_ns: u64) {
-        if self.stations.is_empty() {
-            return;
-        }
-        let known = self.stations.get(&station).map(|known| known.seen_ms);
-        if known.is_some_and(|seen_ms| to_ms(now_ns).wrapping_sub(seen_ms) > MOVED_MS) {
-            self.stations.remove(&station);
-        }
+        self.stations.heard_plain(station, to_ms(now_ns));
     }
 
     /// Stations that are new here since this was last asked.
     pub(in crate::worker) fn take_news(&mut self) -> Vec<(MacAddr, u16)> {
-        std::mem::take(&mut self.news)
+        self.stations.take_news()
     }
 
     /// Whether a peer has come since this was last asked, that is to be told of all stations.
     pub(in crate::worker) fn take_newcomer(&mut self) -> bool {
         let is_new = std::mem::take(&mut self.newcomer);
         if is_new {
-            // It knows none of the node's own.
-            let own = self.node;
-            self.announced.retain(|_, (node, _)| *node != own);
+            self.stations.greet();
         }
         is_new
     }
 
     /// Whether a station is behind a peer here.
     pub(in crate::worker) fn knows(&self, station: MacAddr) -> bool {
-        self.stations.contains_key(&station)
+        self.stations.behind(station).is_some_and(|known| is_here(&self.peers, known.peer))
     }
 
-    /// All stations behind peers, and their nodes.
-    pub(in crate::worker) fn stations(&self) -> impl Iterator<Item = (MacAddr, u16)> + '_ {
-        self.stations.iter().map(|(station, known)| (*station, known.node))
+    /// Stations behind peers, and their nodes: some, if there are many.
+    pub(in crate::worker) fn some_stations(&self) -> impl Iterator<Item = (MacAddr, u16)> {
+        self.stations.some(|stay| is_here(&self.peers, stay))
     }
 
     /// Whether there is any.
     pub(in crate::worker) fn has_news(&self) -> bool {
-        !self.news.is_empty()
+        self.stations.has_news()
     }
 
     /// For whom a frame to a station is to be put together.
@@ -332,8 +274,9 @@ impl Wire {
         if self.config.one_peer {
             return self.peers.first().filter(|peer| peer.out.is_some()).map(|_| Target { peer: 0, node: 0 });
         }
-        if let Some(known) = self.stations.get(&station) {
-            let peer = self.peer_at(known.peer)?;
+        if let Some((known, peer)) =
+            self.stations.behind(station).and_then(|known| Some((known, self.peer_of(known.peer)?)))
+        {
             let node = if self.peers.get(peer)?.node == known.node { 0 } else { known.node };
             return Some(Target { peer, node });
         }
@@ -343,12 +286,16 @@ impl Wire {
     /// By which peer a node is reached.
     pub(in crate::worker) fn towards(&self, node: u16) -> Option<Target> {
         let direct = self.peers.iter().position(|peer| peer.node == node && peer.out.is_some());
-        let peer = direct.or_else(|| self.peer_at(*self.nodes.get(&node)?))?;
+        let peer = direct.or_else(|| self.peer_of(self.stations.towards(node)?))?;
         Some(Target { peer, node })
     }
 
     fn peer_at(&self, address: MacAddr) -> Option<usize> {
         self.peers.iter().position(|peer| peer.address == address && peer.out.is_some())
+    }
+
+    fn peer_of(&self, stay: Stay) -> Option<usize> {
+        self.peers.iter().position(|peer| peer.stay == stay && peer.out.is_some())
     }
 
     /// The address of a peer by its place.
@@ -359,53 +306,36 @@ impl Wire {
     /// The node at which a station is that sends here.
     #[inline]
     pub(in crate::worker) fn origin_of(&self, station: MacAddr) -> u16 {
-        // Nearly all stations are the node's own, and then nobody's have been announced here.
-        if !self.has_foreign {
-            return self.node;
-        }
-        self.announced.get(&station).map_or(self.node, |(node, _)| *node)
+        self.stations.origin_of(station)
     }
 
-    /// Whether a station is to be announced as the node's own. One that was announced as another's a while
-    /// ago is that other's.
+    /// Whether a station is to be announced as the node's own that sends a plain frame.
     #[inline]
     pub(in crate::worker) fn should_announce(&self, station: MacAddr, now_ns: u64) -> bool {
-        if self.peers.iter().all(|peer| peer.out.is_none())
-            || !station.is_unicast()
-            || self.stations.contains_key(&station)
-        {
-            return false;
-        }
-        if self.announced.len() >= MAX_STATIONS && !self.announced.contains_key(&station) {
-            // There are too many to tell of all.
-            return false;
-        }
-        let now_ms = to_ms(now_ns);
-        let own = self.node;
-        self.announced.get(&station).is_none_or(|(node, at)| {
-            let since = now_ms.wrapping_sub(*at);
-            since >= if *node == own { ANNOUNCE_MS } else { 2 * ANNOUNCE_MS }
-        })
+        self.takes_any() && !self.knows(station) && self.stations.should_announce(station, to_ms(now_ns))
     }
 
-    /// Tells all peers, or all but one, that a station is a node's. Frames that are full are told of by the places of their peers.
+    /// Whether a peer takes aggregates.
+    pub(in crate::worker) fn takes_any(&self) -> bool {
+        self.peers.iter().any(|peer| peer.out.is_some())
+    }
+
+    /// Tells all peers that a station is a node's. Frames that are full are told of by the places of their peers.
     pub(in crate::worker) fn announce(&mut self, station: MacAddr, node: u16, now_ns: u64) -> Vec<usize> {
-        if self.announced.len() < MAX_STATIONS || self.announced.contains_key(&station) {
-            self.announced.insert(station, (node, to_ms(now_ns)));
-            self.has_foreign |= node != self.node;
-        }
+        self.stations.announce(station, node, to_ms(now_ns));
+        (0..self.peers.len()).filter(|peer| !self.announce_to(*peer, station, node)).collect()
+    }
+
+    /// Tells the peer at a place that a station is a node's. `false`: its frame is full.
+    pub(in crate::worker) fn announce_to(&mut self, peer: usize, station: MacAddr, node: u16) -> bool {
+        let Some(load) = self.peers.get_mut(peer).and_then(|peer| peer.out.as_mut()) else { return true };
         let frame = rarp_announcement(station);
         let key = GroupKey { origin: node, destination: 0, class: 0 };
-        let mut full = Vec::new();
-        for (at, peer) in self.peers.iter_mut().enumerate() {
-            let Some(load) = &mut peer.out else { continue };
-            if load.writer.push(key, &frame, 0, |_| {}, &Meta::NONE) {
-                load.bytes += frame.len() as u64;
-            } else {
-                full.push(at);
-            }
+        let put = load.writer.push(key, &frame, 0, |_| {}, &Meta::NONE);
+        if put {
+            load.bytes += frame.len() as u64;
         }
-        full
+        put
     }
 
     /// Whether there is room for a packet of `len` bytes.
@@ -549,6 +479,11 @@ pub(in crate::worker) fn offload_of(meta: &Meta) -> Offload {
             header_len: gso.header_len,
         }),
     }
+}
+
+/// Whether a peer has not gone.
+fn is_here(peers: &[Peer], stay: Stay) -> bool {
+    peers.iter().any(|peer| peer.stay == stay)
 }
 
 /// Bytes of the longest control frame with its Ethernet header.
