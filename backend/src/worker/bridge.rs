@@ -49,6 +49,8 @@ pub(super) struct Path {
     pub(super) cutter: Cutter,
     /// Whether of the last burst with runs some were looked at one by one.
     pub(super) expanded: bool,
+    /// Which stations bridges between nodes are shown next.
+    pub(super) round: aggregate::Round,
 }
 
 /// Where a burst came from.
@@ -199,7 +201,10 @@ impl Path {
         let Self { burst, copies, police, routes, rxs, uplinks, outbound, cutter, topology, counters, index, .. } =
             self;
         for port in routes.policed().filter(|port| *port != ingress.port) {
-            let is_for = |i| segment_of(routes, burst, i, ingress.port) == routes.forwarding(port);
+            let is_for = |i| {
+                segment_of(routes, burst, i, ingress.port) == routes.forwarding(port)
+                    && takes_refresh(routes, burst, i, ingress.port, port)
+            };
             copies.clear();
             for at in (0..burst.len()).filter(|at| burst.verdict(*at) == Verdict::Flood && is_for(*at)) {
                 copies.push_copy(burst, at, Verdict::Forward(port));
@@ -286,6 +291,11 @@ impl Path {
             }
         }
     }
+}
+
+/// Whether packet `i`, which is for all, is for this port. What is only there to show a station to bridges goes from network to network.
+pub(super) fn takes_refresh(routes: &Routes, burst: &Burst, i: usize, ingress: PortId, port: PortId) -> bool {
+    routes.uplink(port).is_some() || routes.uplink(ingress).is_none() || !aggregate::is_refresh(burst.window(i))
 }
 
 /// To whom a flood of packet `i` goes: what is in a tunnel that ends here is for one virtual network, whoever brought it.

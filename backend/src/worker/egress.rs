@@ -5,7 +5,7 @@ use packet::{Burst, DropCause, Offload, PortId, Verdict};
 use virtqueue::{Delivered, Frame, MAX_BURST, NetHeader, Tail};
 
 use super::aggregate;
-use super::bridge::{Ingress, segment_of};
+use super::bridge::{Ingress, segment_of, takes_refresh};
 use super::finish::{Cutter, gather, header_of};
 use super::handover::{Ports, Sender, Stage};
 use super::payload::Payload;
@@ -232,7 +232,7 @@ impl Egress<'_> {
             let segment = segment_of(routes, self.burst, i, ingress);
             let mut reached = false;
             for port in routes.segment(segment).filter(|&port| port != ingress) {
-                if routes.home(port).is_some() {
+                if routes.home(port).is_some() || !takes_refresh(routes, self.burst, i, ingress, port) {
                     reached = true;
                 } else if routes.to(port, self.ingress.pair) != Route::None {
                     // A port without a guest is no loss to a flood.

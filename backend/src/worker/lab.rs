@@ -18,12 +18,12 @@ use super::handover::Waker;
 use super::mailbox::{Command, mailbox};
 use super::uplink::Uplink;
 use super::{Parts, Worker};
-use crate::config::{Aggregation, PollMode, PortKind};
+use crate::config::{Aggregation, LinkConfig, PollMode, PortKind, UplinkConfig};
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::link::memory::{MemoryRx, MemoryTx, memory};
 use crate::link::{LinkRx, LinkTx};
 use crate::sys::{Clock, cycles};
-use crate::topology::{PortEntry, Receiver, Topology};
+use crate::topology::{PortEntry, Receiver, Topology, UplinkEntry};
 
 /// A port of the node under test, and what is at its other end.
 pub(super) struct Port {
@@ -72,6 +72,13 @@ pub(super) fn packet(to: MacAddr, from: MacAddr, number: u32, len: usize) -> Vec
     bytes
 }
 
+/// An uplink as the topology has it.
+fn uplink_of(wire: &WireConfig) -> UplinkEntry {
+    let [local, peer] = ["192.0.2.1:1", "192.0.2.2:1"].map(|address| address.parse().expect("an address"));
+    let config = UplinkConfig::new(LinkConfig::Udp { local, peer });
+    UplinkEntry { mac: wire.mac, config, mtu: 65_535, takes_unfinished: false }
+}
+
 /// How a wire is made if nothing else is said.
 pub(super) fn wire_config(node: u16) -> WireConfig {
     WireConfig {
@@ -115,7 +122,7 @@ impl Lab {
                 counters: Arc::clone(&counters),
                 mac: None,
                 vni: None,
-                uplink: None,
+                uplink: wire.map(|wire| Arc::new(uplink_of(&wire))),
                 aggregation: Aggregation::of(PortKind::Tap),
             };
             topology.insert(PortId(at), entry);

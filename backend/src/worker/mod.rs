@@ -165,6 +165,7 @@ impl Worker {
             outbound,
             cutter: Cutter::new(),
             expanded: false,
+            round: aggregate::Round::default(),
         };
         Ok(Self {
             inbox,
@@ -365,6 +366,7 @@ impl Worker {
         }
         self.path.give_up(now_ns);
         self.path.tick_wires(now_ns);
+        self.path.refresh_bridges(now_ns, elapsed);
         self.tick_links(now_ns);
     }
 

@@ -177,8 +177,8 @@ impl UplinkTx {
         let node = wire.node;
         let Some(target) = wire.target(station.unwrap_or_else(|| ethernet.destination())) else {
             let source = ethernet.source();
-            if wire.should_announce(source, now_ns) {
-                self.announce_station(source, node, now_ns);
+            if wire.should_announce(source, now_ns) && !aggregate::is_refresh(head) {
+                self.announce_station(source, node, true, now_ns);
             }
             return self.send_plain(station, offload, head, tail_len, tail);
         };
@@ -211,10 +211,10 @@ impl UplinkTx {
         }
     }
 
-    /// Tells the peers of the link where a station is.
-    pub(super) fn announce_station(&mut self, station: MacAddr, node: u16, now_ns: u64) {
+    /// Tells the peers of the link where a station is; `with_plain`: it has sent a plain frame that goes there.
+    pub(super) fn announce_station(&mut self, station: MacAddr, node: u16, with_plain: bool, now_ns: u64) {
         let Some(wire) = &mut self.wire else { return };
-        let full = wire.announce(station, node, now_ns);
+        let full = wire.announce(station, node, with_plain, now_ns);
         for peer in full {
             self.ship(peer);
             if let Some(wire) = &mut self.wire {
@@ -343,7 +343,7 @@ impl UplinkTx {
     }
 
     /// Puts a frame into the ring that the node itself made.
-    fn send_bytes(&mut self, bytes: &[u8]) {
+    pub(super) fn send_bytes(&mut self, bytes: &[u8]) {
         self.send_plain(None, Offload::NONE, bytes, 0, |_| {});
     }
 

@@ -277,6 +277,11 @@ impl Bridge {
         self.table.entries()
     }
 
+    /// All stations of one of the [`buckets`](Self::buckets), which is eight at most: to look at some of many.
+    pub fn bucket(&self, bucket: usize) -> impl Iterator<Item = Entry> + '_ {
+        self.table.bucket(bucket)
+    }
+
     /// Number of stations in the table.
     #[must_use]
     pub const fn len(&self) -> usize {

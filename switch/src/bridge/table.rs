@@ -180,6 +180,12 @@ impl MacTable {
         words.zip(seen).filter(|(word, _)| *word != 0).map(|(word, seen)| Entry::from_word(word, *seen))
     }
 
+    pub(super) fn bucket(&self, at: usize) -> impl Iterator<Item = Entry> + '_ {
+        let words = self.buckets.get(at).into_iter().flat_map(|bucket| bucket.0);
+        let seen = self.seen.get(at).into_iter().flatten();
+        words.zip(seen).filter(|(word, _)| *word != 0).map(|(word, seen)| Entry::from_word(word, *seen))
+    }
+
     /// The two buckets a station may live in; they may be one.
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "64-bit, and masked")]
@@ -275,6 +281,17 @@ const fn split_mix(seed: u64, n: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn buckets_together_have_all_stations() {
+        let mut table = MacTable::new(100, 5);
+        for n in 1..=100 {
+            table.insert(Entry { mac: MacAddr::from_bits(n), port: PortId(1), seen_ns: n }, true, None);
+        }
+        let all: Vec<_> = (0..table.buckets()).flat_map(|at| table.bucket(at).collect::<Vec<_>>()).collect();
+        assert_eq!(all, table.entries().collect::<Vec<_>>());
+        assert!(all.len() > 90 && table.bucket(table.buckets()).next().is_none());
+    }
 
     #[test]
     fn nearly_all_stations_find_a_place_at_capacity() {

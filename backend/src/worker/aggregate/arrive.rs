@@ -15,7 +15,7 @@ use switch::model::Direction;
 use super::super::bridge::{Ingress, Path};
 use super::super::payload::Payload;
 use super::runs::{self, Hope, Ranges};
-use super::wire;
+use super::{is_refresh, wire};
 use crate::counters::PortCounters;
 use crate::link::PEER;
 
@@ -275,7 +275,9 @@ impl Path {
         let Self { burst, uplinks, .. } = self;
         let Some(wire) = uplinks.get_mut(uplink).and_then(|link| link.wire.as_mut()) else { return };
         for i in 0..burst.len() {
-            if let Some(header) = EthernetHeader::parse(burst.window(i)) {
+            if let Some(header) = EthernetHeader::parse(burst.window(i))
+                && !is_refresh(burst.window(i))
+            {
                 wire.heard_plain(header.source(), now_ns);
             }
         }
@@ -311,7 +313,7 @@ impl Path {
         let wires = others.filter_map(|(_, link)| link.wire.as_ref());
         let known: Vec<_> = wires.flat_map(|wire| wire.some_stations()).take(WELCOME).collect();
         if let Some(link) = self.uplinks.get_mut(uplink) {
-            known.into_iter().for_each(|(station, node)| link.announce_station(station, node, now_ns));
+            known.into_iter().for_each(|(station, node)| link.announce_station(station, node, false, now_ns));
         }
     }
 
@@ -327,7 +329,7 @@ impl Path {
         news.iter_mut().filter(|_| !trusted).for_each(|(_, node)| *node = own);
         for (at, link) in self.uplinks.iter_mut().enumerate() {
             if at != uplink {
-                news.iter().for_each(|(station, node)| link.announce_station(*station, *node, now_ns));
+                news.iter().for_each(|(station, node)| link.announce_station(*station, *node, false, now_ns));
             }
         }
     }

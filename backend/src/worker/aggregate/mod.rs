@@ -6,6 +6,7 @@
 //! | `guard.rs` | frames that only who has negotiated may send |
 //! | `wire.rs` | who is aware on a link with several stations, and what is put together for each |
 //! | `stations.rs`, `table.rs` | which stations are behind them |
+//! | `refresh.rs` | stations that bridges between nodes would forget |
 //! | `arrive.rs` | what arrives on such a link |
 //! | `split.rs` | what a guest sends, taken apart |
 //! | `runs.rs` | packets of one flow that stand together |
@@ -16,6 +17,7 @@ mod arrive;
 mod guard;
 mod hold;
 mod link;
+mod refresh;
 mod runs;
 mod split;
 mod stations;
@@ -28,6 +30,7 @@ pub(super) use arrive::{Tools, key};
 pub(super) use guard::{ETHER_TYPE, is_aggregate, refuse};
 pub(crate) use link::Link;
 pub(super) use link::{class_of, close, end_turn, flush, put_bytes, put_together};
+pub(super) use refresh::{Round, is_refresh};
 pub(super) use runs::{Hope, Ranges};
 pub(crate) use wire::WireConfig;
 pub(super) use wire::{CONTROL, Room, Target, Wire};

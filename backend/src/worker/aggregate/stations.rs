@@ -69,6 +69,8 @@ struct Announced {
     at_ms: u32,
     /// After how many newcomers.
     newcomers: u32,
+    /// Whether it was for a plain frame that went as well.
+    with_plain: bool,
 }
 
 impl Stations {
@@ -183,12 +185,18 @@ impl Stations {
         since >= 2 * ANNOUNCE_MS
     }
 
-    /// A station is announced as a node's.
-    pub(super) fn announce(&mut self, station: MacAddr, node: u16, now_ms: u32) {
+    /// A station is announced as a node's; `with_plain`: for a plain frame that goes.
+    pub(super) fn announce(&mut self, station: MacAddr, node: u16, with_plain: bool, now_ms: u32) {
         let newcomers = self.newcomers;
-        if self.announced.insert(station, Announced { node, at_ms: now_ms, newcomers }) {
+        if self.announced.insert(station, Announced { node, at_ms: now_ms, newcomers, with_plain }) {
             self.has_foreign |= node != self.node;
         }
+    }
+
+    /// Whether a station was announced in the last `within_ms` milliseconds for a plain frame that went as well.
+    pub(super) fn went_plain(&self, station: MacAddr, within_ms: u32, now_ms: u32) -> bool {
+        let last = self.announced.get(station).filter(|last| last.with_plain);
+        last.is_some_and(|last| now_ms.wrapping_sub(last.at_ms) < within_ms)
     }
 
     /// Forgets some of the stations that have been silent for long or whose peer has gone.
@@ -245,7 +253,7 @@ mod tests {
             assert_eq!(stations.behind.iter().count(), MAX_STATIONS - sweep * SWEPT);
         }
         for i in 0..most + 5 {
-            stations.announce(station(i), OWN, 0);
+            stations.announce(station(i), OWN, true, 0);
         }
         assert_eq!(stations.announced.iter().count(), MAX_STATIONS);
         assert!(!stations.should_announce(station(most + 9), 0), "there is no room to remember it");
@@ -270,11 +278,20 @@ mod tests {
     }
 
     #[test]
+    fn stations_that_went_plain_lately_are_known() {
+        let mut stations = Stations::new(OWN);
+        stations.announce(station(0), OWN, true, 5);
+        stations.announce(station(1), OWN, false, 5);
+        let went = |n, now_ms| stations.went_plain(station(n), 1000, now_ms);
+        assert_eq!([went(0, 1004), went(0, 1005), went(1, 6), went(2, 6)], [true, false, false, false]);
+    }
+
+    #[test]
     fn announcements_are_made_again_for_time_and_newcomers() {
         let mut stations = Stations::new(OWN);
         assert!(stations.should_announce(station(0), 0) && !stations.should_announce(MacAddr::BROADCAST, 0));
-        stations.announce(station(0), OWN, 0);
-        stations.announce(station(1), 5, 0);
+        stations.announce(station(0), OWN, true, 0);
+        stations.announce(station(1), 5, false, 0);
         assert!(
             !stations.should_announce(station(0), ANNOUNCE_MS - 1) && stations.should_announce(station(0), ANNOUNCE_MS)
         );

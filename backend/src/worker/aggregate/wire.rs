@@ -18,7 +18,7 @@ use super::guard::ETHER_TYPE;
 use super::stations::{Stations, Stay};
 
 /// To whom HELLOs go: a group address of local administration.
-const EVERYBODY: MacAddr = MacAddr([0x03, 0x53, 0x48, 0x55, 0x4e, 0x54]);
+pub(super) const EVERYBODY: MacAddr = MacAddr([0x03, 0x53, 0x48, 0x55, 0x4e, 0x54]);
 const MAX_PEERS: usize = 64;
 const KEEPALIVE_MS: u16 = 1000;
 const MAX_PACKETS: u16 = 4096;
@@ -315,14 +315,26 @@ impl Wire {
         self.takes_any() && !self.knows(station) && self.stations.should_announce(station, to_ms(now_ns))
     }
 
+    /// Whether a station has been announced in the last `within_ms` milliseconds for a plain frame that went.
+    pub(super) fn went_plain(&self, station: MacAddr, within_ms: u32, now_ns: u64) -> bool {
+        self.stations.went_plain(station, within_ms, to_ms(now_ns))
+    }
+
     /// Whether a peer takes aggregates.
     pub(in crate::worker) fn takes_any(&self) -> bool {
         self.peers.iter().any(|peer| peer.out.is_some())
     }
 
-    /// Tells all peers that a station is a node's. Frames that are full are told of by the places of their peers.
-    pub(in crate::worker) fn announce(&mut self, station: MacAddr, node: u16, now_ns: u64) -> Vec<usize> {
-        self.stations.announce(station, node, to_ms(now_ns));
+    /// Tells all peers that a station is a node's; `with_plain`: for a plain frame that goes. Frames that are full are told of by the
+    /// places of their peers.
+    pub(in crate::worker) fn announce(
+        &mut self,
+        station: MacAddr,
+        node: u16,
+        with_plain: bool,
+        now_ns: u64,
+    ) -> Vec<usize> {
+        self.stations.announce(station, node, with_plain, to_ms(now_ns));
         (0..self.peers.len()).filter(|peer| !self.announce_to(*peer, station, node)).collect()
     }
 

@@ -2,4 +2,5 @@
 //! Whole workers with uplinks in memory, and aware nodes at the other ends; the time is said.
 
 mod passing;
+mod refreshing;
 mod turns;

@@ -137,10 +137,10 @@ fn stations_are_announced_as_whose_they_are() {
     let [mut one, _] = pair();
     assert!(one.take_newcomer() && !one.take_newcomer());
     assert!(one.should_announce(STATION, SECOND));
-    assert!(one.announce(STATION, 1, SECOND).is_empty());
+    assert!(one.announce(STATION, 1, true, SECOND).is_empty());
     assert!(!one.should_announce(STATION, 2 * SECOND) && one.should_announce(STATION, 62 * SECOND));
     let other = MacAddr([2, 0, 0, 0, 0, 8]);
-    assert!(one.announce(other, 5, SECOND).is_empty());
+    assert!(one.announce(other, 5, false, SECOND).is_empty());
     assert!(!one.should_announce(other, 62 * SECOND), "it is another node's");
     assert_eq!((one.origin_of(STATION), one.origin_of(other)), (1, 5));
     let (bytes, ..) = shipped(&mut one, 0).unwrap();
