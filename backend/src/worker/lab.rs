@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use aggregation::{Features, GroupKey, Item, Reader};
+use aggregation::{Features, GroupKey, Item, Reader, Trigger};
 use packet::{EthernetHeader, MacAddr, Offload, PortId};
 use switch::BridgeConfig;
 use switch::engine::EngineConfig;
@@ -89,6 +89,7 @@ pub(super) fn wire_config(node: u16) -> WireConfig {
         trusted: true,
         max_bytes: usize::MAX,
         max_packets: u32::MAX,
+        time_usecs: 0,
     }
 }
 
@@ -142,6 +143,11 @@ impl Lab {
     /// What a worker calls now.
     pub(super) fn now_ns(&self) -> u64 {
         Clock::get().nanos_at(self.now)
+    }
+
+    /// The same, in ticks.
+    pub(super) fn now(&self) -> u64 {
+        self.now
     }
 
     /// One turn of the worker. Returns the packets it moved.
@@ -272,7 +278,10 @@ impl Peer {
             assert!(self.wire.put(target, key, packet, 0, |_| {}, offload), "it does not fit");
         }
         let mut sent = Vec::new();
-        self.wire.ship(target.peer, |frame, _, _| sent = frame.to_vec());
+        self.wire.ship(target.peer, Trigger::Burst, |frame, _, _| {
+            sent = frame.to_vec();
+            None
+        });
         sent
     }
 

@@ -300,7 +300,7 @@ impl Worker {
 
     /// Ends what was put together, and tells the guests and workers that asked for it.
     fn notify(&mut self) {
-        self.held_until = self.path.rxs.iter_mut().filter_map(aggregate::end_turn).min();
+        let mut held_until = self.path.rxs.iter_mut().filter_map(aggregate::end_turn).min();
         // Orders every publication above before the reads of the other sides' suppression areas and sleep flags below.
         full_fence();
         for slot in &mut self.txs {
@@ -317,8 +317,9 @@ impl Worker {
             sender.notify();
         }
         for uplink in &mut self.path.uplinks {
-            uplink.flush();
+            held_until = held_until.into_iter().chain(uplink.end_turn()).min();
         }
+        self.held_until = held_until;
     }
 
     /// Tries again to hand to the kernel what it did not take.

@@ -15,6 +15,7 @@ use std::net::IpAddr;
 use std::ops::Range;
 use std::sync::Arc;
 
+use aggregation::Trigger;
 use packet::{DropCause, EthernetHeader, MacAddr, Offload, PortId};
 use switch::neighbors::{Neighbor, Neighbors, NeighborsStats, Resolution};
 use virtqueue::NetHeader;
@@ -98,8 +99,10 @@ impl Uplink {
         (receiving, sending)
     }
 
-    /// Puts it together again. What is parked is lost: its neighbours are. So are frames that a turn has left to the next.
-    pub(super) fn join(mut rx: UplinkRx, tx: UplinkTx) -> Self {
+    /// Puts it together again. What is held for others to join it goes before. What is parked is lost: its neighbours are. So are frames that a turn has left to the next.
+    pub(super) fn join(mut rx: UplinkRx, mut tx: UplinkTx) -> Self {
+        tx.ship_all(Trigger::Order);
+        tx.flush();
         if let Some(counters) = tx.counters.get(tx.worker) {
             counters.drop_packets(DropCause::Unresolved, tx.park.len() as u64);
             counters.drop_packets(DropCause::NotReady, rx.left.len() as u64);
@@ -188,12 +191,13 @@ impl UplinkTx {
         let key = aggregate::key(origin, target.node, class);
         match wire.room(target, key, len, offload) {
             Room::Now => {}
-            Room::Next => self.ship(target.peer),
+            Room::Next => self.ship(target.peer, wire.refusal(target.peer)),
             Room::Never => {
-                self.ship(target.peer);
+                self.ship(target.peer, Trigger::Larger);
                 return self.send_plain(station, offload, head, tail_len, tail);
             }
         }
+        let packet = head;
         // The link's own header first, then all else.
         let (first, rest) = head.split_at(EthernetHeader::LEN.min(head.len()));
         let mut header = [0; EthernetHeader::LEN];
@@ -207,7 +211,10 @@ impl UplinkTx {
         let (head, tail_len) = (&header, rest.len() + tail_len);
         let put = self.wire.as_mut().is_some_and(|wire| wire.put(target, key, head, tail_len, tail, offload));
         if !put {
-            self.drop_packets(DropCause::TooBig, 1);
+            return self.drop_packets(DropCause::TooBig, 1);
+        }
+        if let Some(wire) = &mut self.wire {
+            wire.note(target, packet, class);
         }
     }
 
@@ -216,7 +223,7 @@ impl UplinkTx {
         let Some(wire) = &mut self.wire else { return };
         let full = wire.announce(station, node, with_plain, now_ns);
         for peer in full {
-            self.ship(peer);
+            self.ship(peer, Trigger::Bytes);
             if let Some(wire) = &mut self.wire {
                 wire.announce_to(peer, station, node);
             }
@@ -224,13 +231,14 @@ impl UplinkTx {
     }
 
     /// Puts a group together for a peer. `false`: it fits into none of its frames.
-    pub(super) fn put_group(&mut self, target: Target, group: &[u8]) -> bool {
+    pub(super) fn put_group(&mut self, target: Target, class: u8, group: &[u8]) -> bool {
         let Some(wire) = &mut self.wire else { return false };
-        if wire.splice(target, group) {
+        if wire.splice(target, class, group) {
             return true;
         }
-        self.ship(target.peer);
-        self.wire.as_mut().is_some_and(|wire| wire.splice(target, group))
+        let trigger = wire.refusal(target.peer);
+        self.ship(target.peer, trigger);
+        self.wire.as_mut().is_some_and(|wire| wire.splice(target, class, group))
     }
 
     /// Says what is due to be said to aware nodes.
@@ -243,19 +251,20 @@ impl UplinkTx {
     }
 
     /// Sends what was put together for a peer.
-    fn ship(&mut self, peer: usize) {
+    fn ship(&mut self, peer: usize, trigger: Trigger) {
         let Some(mut wire) = self.wire.take() else { return };
-        wire.ship(peer, |frame, packets, bytes| {
-            if self.push_aggregate(frame) {
-                if let Some(counters) = self.counters.get(self.worker) {
-                    counters.tx_packets.add(packets.into());
-                    counters.tx_bytes.add(bytes);
-                    counters.tx_aggregates.add(1);
-                    counters.tx_aggregated.add(packets.into());
-                }
-            } else {
-                self.drop_packets(DropCause::NoBuffers, packets as usize);
+        let uplink = &mut *self;
+        wire.ship(peer, trigger, move |frame, packets, bytes| {
+            if !uplink.push_aggregate(frame) {
+                uplink.drop_packets(DropCause::NoBuffers, packets as usize);
+                return None;
             }
+            let counters = uplink.counters.get(uplink.worker)?;
+            counters.tx_packets.add(packets.into());
+            counters.tx_bytes.add(bytes);
+            counters.tx_aggregates.add(1);
+            counters.tx_aggregated.add(packets.into());
+            Some(counters)
         });
         self.wire = Some(wire);
     }
@@ -263,7 +272,7 @@ impl UplinkTx {
     /// Puts an aggregate, or a frame that negotiates, into the ring. `false`: there is no room.
     fn push_aggregate(&mut self, frame: &[u8]) -> bool {
         if !self.ring.has_room() {
-            self.drain();
+            self.flush();
         }
         self.ring.push_aggregate(frame)
     }
@@ -272,7 +281,7 @@ impl UplinkTx {
     fn push(&mut self, len: usize, header: NetHeader, fill: impl FnOnce(&mut [u8])) -> bool {
         if !self.ring.has_room() {
             // Once more after all that waits has gone; that it goes at the end of the turn is only for speed.
-            self.drain();
+            self.flush();
         }
         self.ring.push(len, header, fill)
     }
@@ -347,23 +356,33 @@ impl UplinkTx {
         self.send_plain(None, Offload::NONE, bytes, 0, |_| {});
     }
 
-    /// Sends what was put together, and hands what is in the ring to the kernel. Returns whether all of it went.
-    pub(super) fn flush(&mut self) -> bool {
-        self.ship_all();
-        self.drain()
+    /// The worker's turn ends: sends what was put together, unless something justifies holding it, and hands what is in the ring to the
+    /// kernel. Returns until when something is held, in nanoseconds.
+    pub(super) fn end_turn(&mut self) -> Option<u64> {
+        let (mut from, mut held_until) = (0, None);
+        while let Some(peer) = self.wire.as_ref().and_then(|wire| wire.next_open(from)) {
+            match self.wire.as_mut().map(|wire| wire.end_turn(peer)) {
+                Some(Ok(trigger)) => self.ship(peer, trigger),
+                Some(Err(until)) => held_until = held_until.into_iter().chain(until).min(),
+                None => {}
+            }
+            from = peer + 1;
+        }
+        self.flush();
+        held_until
     }
 
     /// Sends what was put together for all peers.
-    pub(super) fn ship_all(&mut self) {
+    pub(super) fn ship_all(&mut self, trigger: Trigger) {
         let mut from = 0;
         while let Some(peer) = self.wire.as_ref().and_then(|wire| wire.next_open(from)) {
-            self.ship(peer);
+            self.ship(peer, trigger);
             from = peer + 1;
         }
     }
 
     /// Hands what is in the ring to the kernel. Returns whether all of it went.
-    fn drain(&mut self) -> bool {
+    pub(super) fn flush(&mut self) -> bool {
         match self.ring.flush() {
             Flushed::All => true,
             Flushed::Later => false,

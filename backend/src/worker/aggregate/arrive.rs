@@ -8,7 +8,7 @@
 //! looked at, unless that peer has granted less than the group's sender may use: then who of both is right depends on what is in
 //! it. All others are taken apart, in the order in which they came.
 
-use aggregation::{Damage, Features, GroupHeader, GroupKey, Item, Reader};
+use aggregation::{Damage, Features, GroupHeader, GroupKey, Item, Reader, Trigger};
 use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId, Verdict};
 use switch::model::Direction;
 
@@ -110,7 +110,7 @@ impl Path {
         }
         if header.control {
             // What is open is sent under what was agreed.
-            link.ship_all();
+            link.ship_all(Trigger::Order);
             let Some(wire) = link.wire.as_mut() else { return refused() };
             let body = frame.get(EthernetHeader::LEN..).unwrap_or_default();
             if let Err(cause) = wire.negotiate(from, body, now_ns) {
@@ -194,7 +194,7 @@ impl Path {
         if !fits(may_have.without(grants), header, group) {
             return Passed::Unfit;
         }
-        if link.put_group(target, group) { Passed::On } else { Passed::Unfit }
+        if link.put_group(target, header.class, group) { Passed::On } else { Passed::Unfit }
     }
 
     /// Takes apart a group that was gone into.
@@ -291,10 +291,11 @@ impl Path {
     pub(in crate::worker) fn tick_wires(&mut self, now_ns: u64) {
         for at in 0..self.uplinks.len() {
             let Some(link) = self.uplinks.get_mut(at) else { break };
-            if link.wire.is_none() {
-                continue;
+            let Some(wire) = &link.wire else { continue };
+            // What is open is sent under what was agreed.
+            if wire.is_due(now_ns) {
+                link.ship_all(Trigger::Order);
             }
-            link.ship_all();
             let Some(wire) = link.wire.as_mut() else { continue };
             wire.tick(now_ns);
             link.speak(now_ns);

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! When what was put together for a guest is sent, and what is counted of it.
+//! When what was put together for a guest or a peer is sent, and what is counted of it.
 //!
 //! A frame knows itself how full it is. So where nothing is held, nothing is done for a packet: a frame is accounted for when it is
 //! sent. Where packets may be held, each is looked at for whether it may wait, and the clock is read for each frame.
@@ -29,12 +29,17 @@ pub(super) struct Hold {
 
 impl Hold {
     pub(super) fn new(format: &Format, port: &Aggregation) -> Self {
+        Self::for_time(format, port.time_usecs)
+    }
+
+    /// Of frames whose packets wait for so many microseconds at most.
+    pub(super) fn for_time(format: &Format, time_usecs: u32) -> Self {
         let knobs = Knobs {
             tx_aggr_max_bytes: format.max_bytes,
             tx_aggr_max_frames: format.max_packets,
-            tx_aggr_time_usecs: port.time_usecs,
+            tx_aggr_time_usecs: time_usecs,
         };
-        Self { queue: Queue::new(knobs), holds: port.time_usecs > 0, is_urgent: false, clock: Clock::get() }
+        Self { queue: Queue::new(knobs), holds: time_usecs > 0, is_urgent: false, clock: Clock::get() }
     }
 
     /// A packet joins the frame.
@@ -43,6 +48,12 @@ impl Hold {
         if self.holds {
             self.is_urgent |= class >= URGENT_CLASS || opens_or_ends(head);
         }
+    }
+
+    /// A group joins the frame that is not looked into.
+    #[inline]
+    pub(super) fn note_group(&mut self, class: u8) {
+        self.is_urgent |= self.holds && class >= URGENT_CLASS;
     }
 
     /// Whether the frame may not wait for the end of the turn.

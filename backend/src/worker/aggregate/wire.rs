@@ -10,12 +10,14 @@
 //! announced on the others under its own node's id.
 
 use aggregation::negotiation::{self, Announce, Config, Event, Features, Grant, MAX_CONTROL, Offer};
-use aggregation::{Cause, Checksum, Format, GroupKey, Gso, GsoKind, Limits, Meta, Sequence, TlvSet, Writer};
+use aggregation::{Cause, Checksum, Format, GroupKey, Gso, GsoKind, Limits, Meta, Sequence, TlvSet, Trigger, Writer};
 use packet::synth::rarp_announcement;
 use packet::{EthernetHeader, MacAddr, Offload};
 
 use super::guard::ETHER_TYPE;
+use super::hold::Hold;
 use super::stations::{Stations, Stay};
+use crate::counters::PortCounters;
 
 /// To whom HELLOs go: a group address of local administration.
 pub(super) const EVERYBODY: MacAddr = MacAddr([0x03, 0x53, 0x48, 0x55, 0x4e, 0x54]);
@@ -40,6 +42,8 @@ pub(crate) struct WireConfig {
     /// Most bytes and packets of a frame that is sent, whatever peers take.
     pub(crate) max_bytes: usize,
     pub(crate) max_packets: u32,
+    /// Microseconds for which a packet is held at most, so that others join it.
+    pub(crate) time_usecs: u32,
 }
 
 /// A link on which there may be aware nodes.
@@ -75,6 +79,7 @@ struct Load {
     writer: Writer,
     sequence: u16,
     bytes: u64,
+    hold: Hold,
 }
 
 /// Where a packet is to be put.
@@ -150,6 +155,11 @@ impl Wire {
         let understood = self.talk.handle(from, bytes, now_ns, |event| events.push(event));
         events.into_iter().for_each(|event| self.follow(event));
         understood.map(drop)
+    }
+
+    /// Whether time has something to say about what was agreed.
+    pub(in crate::worker) fn is_due(&self, now_ns: u64) -> bool {
+        self.talk.timeout().is_some_and(|at| at <= now_ns)
     }
 
     /// Lets time pass.
@@ -364,6 +374,14 @@ impl Wire {
         }
     }
 
+    /// A packet that begins like this was put into a peer's frame.
+    #[inline]
+    pub(in crate::worker) fn note(&mut self, target: Target, head: &[u8], class: u8) {
+        if let Some(load) = self.peers.get_mut(target.peer).and_then(|peer| peer.out.as_mut()) {
+            load.hold.note(head, class);
+        }
+    }
+
     /// Appends a packet for which there is room.
     #[inline]
     pub(in crate::worker) fn put(
@@ -384,12 +402,13 @@ impl Wire {
         put
     }
 
-    /// Appends a whole group, nothing of which is looked at. `false`: there is no room.
-    pub(in crate::worker) fn splice(&mut self, target: Target, group: &[u8]) -> bool {
+    /// Appends a whole group of a class, nothing of which is looked at. `false`: there is no room.
+    pub(in crate::worker) fn splice(&mut self, target: Target, class: u8, group: &[u8]) -> bool {
         let Some(load) = self.peers.get_mut(target.peer).and_then(|peer| peer.out.as_mut()) else { return false };
         let put = load.writer.splice(group);
         if put {
             load.bytes += group.len() as u64;
+            load.hold.note_group(class);
         }
         put
     }
@@ -400,8 +419,31 @@ impl Wire {
         self.peers.iter().skip(from).position(is_open).map(|at| from + at)
     }
 
-    /// Ends a peer's frame and hands it to `with`, with its Ethernet header, the packets in it and their bytes.
-    pub(in crate::worker) fn ship(&mut self, peer: usize, with: impl FnOnce(&[u8], u32, u64)) {
+    /// Why a peer's frame has no room for another packet.
+    pub(in crate::worker) fn refusal(&self, peer: usize) -> Trigger {
+        let load = self.peers.get(peer).and_then(|peer| peer.out.as_ref());
+        let is_full = load.is_some_and(|load| load.writer.packets() >= load.format.max_packets);
+        if is_full { Trigger::Frames } else { Trigger::Bytes }
+    }
+
+    /// The turn ends: why a peer's frame is to be sent, or until when it is held, in nanoseconds.
+    pub(in crate::worker) fn end_turn(&mut self, peer: usize) -> Result<Trigger, Option<u64>> {
+        let load = self.peers.get_mut(peer).and_then(|peer| peer.out.as_mut());
+        let Some(load) = load.filter(|load| !load.writer.is_empty()) else { return Err(None) };
+        if load.hold.is_urgent() {
+            return Ok(Trigger::Urgent);
+        }
+        load.hold.turn(load.writer.packets(), load.writer.len()).ok_or_else(|| load.hold.deadline())
+    }
+
+    /// Ends a peer's frame and hands it to `with`, with its Ethernet header, the packets in it and their bytes. `with` says
+    /// where it is counted that was sent; one that was lost is not.
+    pub(in crate::worker) fn ship<'c>(
+        &mut self,
+        peer: usize,
+        trigger: Trigger,
+        with: impl FnOnce(&[u8], u32, u64) -> Option<&'c PortCounters>,
+    ) {
         let own = self.config.mac;
         let Some(peer) = self.peers.get_mut(peer) else { return };
         let Some(load) = peer.out.as_mut().filter(|load| !load.writer.is_empty()) else { return };
@@ -411,7 +453,9 @@ impl Wire {
         if let Some(header) = frame.first_chunk_mut() {
             *header = ethernet(peer.address, own);
         }
-        with(frame, packets, bytes);
+        let len = frame.len();
+        let counters = with(frame, packets, bytes);
+        load.hold.flushed(packets, len, trigger, counters);
         let format = load.format;
         load.writer.begin(&format);
     }
@@ -424,7 +468,8 @@ impl Load {
         format.max_packets = format.max_packets.min(config.max_packets);
         let mut writer = Writer::new(format.max_bytes, EthernetHeader::LEN);
         writer.begin(&format);
-        Self { format, features: grant.features, writer, sequence: 0, bytes: 0 }
+        let hold = Hold::for_time(&format, config.time_usecs);
+        Self { format, features: grant.features, writer, sequence: 0, bytes: 0, hold }
     }
 
     /// What travels with a packet; `None`: the peer does not take that.

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Whole workers with uplinks in memory, and aware nodes at the other ends; the time is said.
 
+mod holding;
 mod passing;
 mod refreshing;
 mod turns;

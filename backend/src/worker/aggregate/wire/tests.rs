@@ -15,9 +15,16 @@ fn mac(node: u16) -> MacAddr {
 
 fn wire(node: u16) -> Wire {
     let session = 7 + u32::from(node);
-    let (max_bytes, max_packets) = (usize::MAX, u32::MAX);
-    let config =
-        WireConfig { session, mac: mac(node), longest: 1500, one_peer: false, trusted: true, max_bytes, max_packets };
+    let config = WireConfig {
+        session,
+        mac: mac(node),
+        longest: 1500,
+        one_peer: false,
+        trusted: true,
+        max_bytes: usize::MAX,
+        max_packets: u32::MAX,
+        time_usecs: 0,
+    };
     Wire::new(node, config, SECOND)
 }
 
@@ -51,7 +58,10 @@ fn pair() -> [Wire; 2] {
 
 fn shipped(wire: &mut Wire, peer: usize) -> Option<(Vec<u8>, u32, u64)> {
     let mut out = None;
-    wire.ship(peer, |frame, packets, bytes| out = Some((frame.to_vec(), packets, bytes)));
+    wire.ship(peer, Trigger::Burst, |frame, packets, bytes| {
+        out = Some((frame.to_vec(), packets, bytes));
+        None
+    });
     out
 }
 
@@ -112,7 +122,7 @@ fn what_is_put_together_arrives() {
     assert_eq!(packets(&bytes), expected);
     // A whole group goes on as it is.
     let group = &bytes[EthernetHeader::LEN + aggregation::wire::HEADER_CHECKED..];
-    assert!(two.splice(Target { peer: 0, node: 1 }, group));
+    assert!(two.splice(Target { peer: 0, node: 1 }, 0, group));
     let (again, ..) = shipped(&mut two, 0).unwrap();
     assert_eq!(packets(&again), expected);
 }
