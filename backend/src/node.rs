@@ -285,7 +285,7 @@ fn start_workers(
     engine: EngineConfig,
     events: &SyncSender<Event>,
 ) -> Result<(Vec<JoinHandle<()>>, Fleet), NodeError> {
-    let (node, configs) = (config.node.id.get(), &config.workers);
+    let (node, configs) = (config.node, &config.workers);
     let count = configs.len();
     let wakers: Vec<Arc<Waker>> =
         (0..count).map(|_| Ok(Arc::new(Waker::new(EventFd::new(EFD_NONBLOCK)?)))).collect::<Result<_, io::Error>>()?;

@@ -95,7 +95,7 @@ impl EmbeddedNode {
         };
         let workers = vec![WorkerConfig { name: worker, cpu: shape.cpu, poll: shape.poll }];
         let node = Node::start(&Config {
-            node: NodeConfig { id: shape.id },
+            node: NodeConfig { id: shape.id, tor: false },
             control,
             workers,
             ports,

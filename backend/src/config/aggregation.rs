@@ -13,6 +13,8 @@ use super::{Fault, Place, PortKind, Problem};
 pub struct NodeConfig {
     /// Unique among the nodes and network functions that can reach each other; announced in every HELLO.
     pub id: NonZero<u16>,
+    /// Whether it is the top of a rack, which joins what comes from many nodes: what it sends says so.
+    pub tor: bool,
 }
 
 /// How a port deals with aggregates.
@@ -38,7 +40,14 @@ const TIME_USECS: &str = "tx-aggr-time-usecs";
 
 impl Default for NodeConfig {
     fn default() -> Self {
-        Self { id: NonZero::<u16>::MIN }
+        Self { id: NonZero::<u16>::MIN, tor: false }
+    }
+}
+
+impl NodeConfig {
+    /// What frames are called that it puts together (`docs/aggregate-frame.md`, 3).
+    pub(crate) fn stage(self) -> u8 {
+        if self.tor { 3 } else { 2 }
     }
 }
 
@@ -91,7 +100,8 @@ impl Aggregation {
 
 /// Reads `[node]`.
 pub(super) fn node(table: &Table) -> Result<NodeConfig, Fault> {
-    let fields = Fields::new(table, "node", 0, &["id"])?;
-    let id = fields.integer("id", 1, u16::MAX.into())?;
-    Ok(id.and_then(NonZero::new).map_or_else(NodeConfig::default, |id| NodeConfig { id }))
+    let fields = Fields::new(table, "node", 0, &["id", "tor"])?;
+    let default = NodeConfig::default();
+    let id = fields.integer("id", 1, u16::MAX.into())?.and_then(NonZero::new).unwrap_or(default.id);
+    Ok(NodeConfig { id, tor: fields.boolean("tor")?.unwrap_or(default.tor) })
 }

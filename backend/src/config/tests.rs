@@ -200,6 +200,8 @@ fn aggregation_is_as_a_port_says() {
     assert_eq!(parse("[node]\nid = 65535\n").map(|config| config.node.id.get()), Ok(65_535));
     assert_eq!(parse("[node]\n").map(|config| config.node.id.get()), Ok(1));
     assert_eq!(parse("").map(|config| config.node.id.get()), Ok(1));
+    let stage = |text: &str| parse(text).map(|config| config.node.stage());
+    assert_eq!([stage(""), stage("[node]\ntor = false\n"), stage("[node]\ntor = true\n")], [Ok(2), Ok(2), Ok(3)]);
     let guest = "[[port]]\nname = 'a'\nsocket = '/s'\n";
     let uplink = "[[port]]\nname = 'a'\nkind = 'tap'\ninterface = 't'\n";
     let aggregation = |text: &str, rest: &str| parse(&format!("{text}{rest}")).expect(rest).ports[0].aggregation;
@@ -234,7 +236,8 @@ fn aggregation_is_as_a_port_says() {
     refused(&[
         ("[node]\n\nid = 0\n", "node.toml:3: [node] key \"id\" is 0, which is outside 1..=65535"),
         ("[node]\nid = 65536\n", "node.toml:2: [node] key \"id\" is 65536, which is outside 1..=65535"),
-        ("[node]\nname = 'n'\n", "node.toml:2: unknown key \"name\" in [node]; known keys: id"),
+        ("[node]\nname = 'n'\n", "node.toml:2: unknown key \"name\" in [node]; known keys: id, tor"),
+        ("[node]\ntor = 1\n", "node.toml:2: [node] key \"tor\" must be true or false, not a whole number"),
         ("[[node]]\nid = 1\n", "node.toml:1: top-level key \"node\" must be one table, [..], not an array"),
     ]);
     for (change, key) in [

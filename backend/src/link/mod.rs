@@ -344,6 +344,13 @@ impl LinkTx {
         }
     }
 
+    /// Says as what the node's frames are known, where it puts some together for the link's own purposes.
+    pub(crate) fn set_stage(&mut self, stage: u8) {
+        if let Self::Udp(udp) = self {
+            udp.set_stage(stage);
+        }
+    }
+
     /// Whether there is one other end, which gets whatever is sent.
     pub(crate) fn has_one_peer(&self) -> bool {
         matches!(self, Self::Udp(_))

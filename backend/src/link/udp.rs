@@ -18,6 +18,7 @@ use aggregation::{Format, GroupKey, GsoKind, Item, Limits, Meta, Reader, Writer,
 use packet::{Checksum, EthernetHeader, MacAddr, Offload, Segmentation};
 use virtqueue::NetHeader;
 
+use crate::config::NodeConfig;
 use crate::sys::{Batch, Datagrams, Flushed, LINK_HEADER, LONG_FRAME, MAX_HELD, MAX_MTU, Outbox, Received};
 use crate::worker::header_of;
 
@@ -35,9 +36,6 @@ const OUT_ROOM: usize = 512 << 10;
 const FRAME_OVERHEAD: usize = wire::HEADER_CHECKED + wire::GROUP_HEADER + wire::GROUP_CRC + wire::SUBFRAME_HEADER + 3;
 /// The longest of them.
 const LONGEST: usize = FRAME_OVERHEAD + LINK_HEADER + MAX_MTU as usize;
-
-/// Stage of a frame that a node writes.
-const NODE: u8 = 2;
 
 /// Longest IP packet that fits a datagram with this much payload.
 pub(super) fn mtu_of(payload: usize) -> usize {
@@ -223,6 +221,7 @@ impl AsRawFd for UdpRx {
 pub(crate) struct UdpTx {
     socket: Arc<Datagrams>,
     writer: Box<Writer>,
+    stage: u8,
     sequence: u16,
     outbox: Outbox,
 }
@@ -230,7 +229,13 @@ pub(crate) struct UdpTx {
 impl UdpTx {
     pub(super) fn new(socket: Arc<Datagrams>) -> Self {
         let writer = Box::new(Writer::new(LONGEST, 0));
-        Self { socket, writer, sequence: 0, outbox: Outbox::new(MAX_WAITING, OUT_ROOM, LONGEST) }
+        let outbox = Outbox::new(MAX_WAITING, OUT_ROOM, LONGEST);
+        Self { socket, writer, stage: NodeConfig::default().stage(), sequence: 0, outbox }
+    }
+
+    /// Says as what its frames are known.
+    pub(super) fn set_stage(&mut self, stage: u8) {
+        self.stage = stage;
     }
 
     pub(super) fn has_unsent(&self) -> bool {
@@ -243,8 +248,9 @@ impl UdpTx {
 
     /// Adds a datagram with a packet of `len` bytes, which `fill` writes entirely. `false`: there is no room for it.
     pub(super) fn push(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> bool {
+        let stage = self.stage;
         let format =
-            Format { max_bytes: LONGEST, max_packets: 1, stage: NODE, check: true, group_crc: true, template: false };
+            Format { max_bytes: LONGEST, max_packets: 1, stage, check: true, group_crc: true, template: false };
         self.writer.begin(&format);
         if !self.writer.push(GroupKey::default(), &[], len, fill, &Meta::NONE) {
             return false;

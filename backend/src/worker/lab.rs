@@ -18,7 +18,7 @@ use super::handover::Waker;
 use super::mailbox::{Command, mailbox};
 use super::uplink::Uplink;
 use super::{Parts, Worker};
-use crate::config::{Aggregation, LinkConfig, PollMode, PortKind, UplinkConfig};
+use crate::config::{Aggregation, LinkConfig, NodeConfig, PollMode, PortKind, UplinkConfig};
 use crate::counters::{PortCounters, WorkerCounters};
 use crate::link::memory::{MemoryRx, MemoryTx, memory};
 use crate::link::{LinkRx, LinkTx};
@@ -52,6 +52,11 @@ pub(super) struct Peer {
     pub(super) aggregates: usize,
     /// What was used in them.
     pub(super) used: Features,
+}
+
+/// A node by its id.
+pub(super) fn node(id: u16) -> NodeConfig {
+    NodeConfig { id: id.try_into().expect("an id"), tor: false }
 }
 
 /// The address of a node at its uplinks.
@@ -100,7 +105,7 @@ impl Lab {
         let (_, inbox) = mailbox(0, Arc::clone(&waker));
         let parts = Parts {
             index: 0,
-            node: id,
+            node: node(id),
             poll: PollMode::Busy,
             inbox,
             waker,
@@ -194,7 +199,7 @@ impl Lab {
 impl Peer {
     /// Node `node` at a port; both know each other.
     pub(super) fn join(lab: &mut Lab, port: usize, node: u16) -> Self {
-        let wire = Wire::new(node, wire_config(node), lab.now_ns());
+        let wire = Wire::new(self::node(node), wire_config(node), lab.now_ns());
         Self::join_as(lab, port, wire)
     }
 

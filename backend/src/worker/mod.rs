@@ -62,7 +62,7 @@ use self::share::Shares;
 use self::sleep::Sleeper;
 use self::slots::TxSlot;
 use self::uplink::{UplinkRx, UplinkTx};
-use crate::config::PollMode;
+use crate::config::{NodeConfig, PollMode};
 use crate::counters::WorkerCounters;
 use crate::sys::{Clock, cycles};
 use crate::topology::{Forwarding, Routes};
@@ -96,8 +96,8 @@ const FLOW_NAP: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub(crate) struct Parts {
     pub(crate) index: usize,
-    /// The node's id.
-    pub(crate) node: u16,
+    /// As what others know the node.
+    pub(crate) node: NodeConfig,
     pub(crate) poll: PollMode,
     pub(crate) inbox: Inbox,
     pub(crate) waker: Arc<Waker>,
@@ -124,8 +124,8 @@ pub(crate) struct Worker {
     reader: Reader,
     ranges: Box<Ranges>,
     hope: Hope,
-    /// The node's id.
-    node: u16,
+    /// As what others know the node.
+    node: NodeConfig,
     sleeper: Sleeper,
     shares: Shares,
     longest: Longest,

@@ -23,6 +23,7 @@ use virtqueue::NetHeader;
 use super::aggregate::{self, Room, Target, Wire, WireConfig};
 use super::finish::header_of;
 use super::hop_park::HopPark;
+use crate::config::NodeConfig;
 use crate::counters::PortCounters;
 use crate::link::{LinkRx, LinkTx};
 use crate::sys::Flushed;
@@ -85,10 +86,11 @@ impl Uplink {
         self,
         counters: Arc<[PortCounters]>,
         worker: usize,
-        node: u16,
+        node: NodeConfig,
         now_ns: u64,
     ) -> (UplinkRx, UplinkTx) {
-        let Self { port, rx, tx, mtu, neighbors, wire } = self;
+        let Self { port, rx, mut tx, mtu, neighbors, wire } = self;
+        tx.set_stage(node.stage());
         let wire = wire.map(|config| Box::new(Wire::new(node, config, now_ns)));
         let mut rx = rx;
         if wire.is_some() {

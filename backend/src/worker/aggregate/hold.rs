@@ -108,13 +108,13 @@ impl Hold {
     }
 }
 
-/// What an aggregate to a peer may be like that takes so much, at a port with these settings.
-pub(super) fn format_of(grant: &Grant, port: &Aggregation) -> Format {
+/// What an aggregate of a stage to a peer may be like that takes so much, at a port with these settings.
+pub(super) fn format_of(grant: &Grant, stage: u8, port: &Aggregation) -> Format {
     let most = |knob: Option<u32>| knob.and_then(|knob| usize::try_from(knob).ok()).unwrap_or(usize::MAX);
     Format {
         max_bytes: grant.max_bytes.min(most(port.max_bytes)),
         max_packets: u32::from(grant.max_packets.min(port.max_frames.unwrap_or(u16::MAX))),
-        stage: 2,
+        stage,
         check: false,
         group_crc: false,
         template: false,
@@ -185,7 +185,7 @@ mod tests {
         };
         let port = Aggregation::of(crate::config::PortKind::VhostUser);
         let of = |port: Aggregation| {
-            let format = format_of(&grant, &port);
+            let format = format_of(&grant, 2, &port);
             (format.max_bytes, format.max_packets)
         };
         assert_eq!(of(port), (9000, 100));

@@ -21,7 +21,7 @@ use super::super::payload::Payload;
 use super::super::slots::RxSlot;
 use super::guard::{ETHER_TYPE, is_aggregate};
 use super::hold::{Hold, format_of};
-use crate::config::Aggregation;
+use crate::config::{Aggregation, NodeConfig};
 use crate::counters::{PeerEvent, PortCounters};
 
 /// Addresses on a link that has two ends: the node's and the guest's.
@@ -45,8 +45,8 @@ const ENOUGH_BUFFERS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Link {
     talk: negotiation::Link<()>,
-    /// The node's id.
-    node: u16,
+    /// As what others know the node.
+    node: NodeConfig,
     /// What the port's settings are.
     port: Aggregation,
     /// What is taken from the guest; `None`: nothing was agreed yet.
@@ -80,7 +80,7 @@ enum Stopped {
 
 impl Link {
     /// Of a guest that nothing is agreed with yet.
-    pub(in crate::worker) fn new(node: u16, port: Aggregation, session: u32, now_ns: u64) -> Self {
+    pub(in crate::worker) fn new(node: NodeConfig, port: Aggregation, session: u32, now_ns: u64) -> Self {
         let offer = Offer {
             versions: (1, 1),
             encapsulations: 1,
@@ -91,7 +91,7 @@ impl Link {
             keepalive_ms: KEEPALIVE_MS,
         };
         let announce = Announce::Never;
-        let config = Config { node, session, offer, name: Vec::new(), announce, max_peers: 1 };
+        let config = Config { node: node.id.get(), session, offer, name: Vec::new(), announce, max_peers: 1 };
         let talk = negotiation::Link::new(config, now_ns);
         Self { talk, node, port, takes: None, heard: Sequence::new(), out: None }
     }
@@ -120,12 +120,12 @@ impl Link {
 }
 
 impl Bundle {
-    fn new(grant: &Grant, origin: u16, port: &Aggregation) -> Self {
-        let format = format_of(grant, port);
+    fn new(grant: &Grant, node: NodeConfig, port: &Aggregation) -> Self {
+        let format = format_of(grant, node.stage(), port);
         let mut writer = Writer::new(format.max_bytes, EthernetHeader::LEN);
         writer.begin(&format);
         let hold = Hold::new(&format, port);
-        Self { format, writer, origin, sequence: 0, hold, bytes: 0 }
+        Self { format, writer, origin: node.id.get(), sequence: 0, hold, bytes: 0 }
     }
 
     #[inline]

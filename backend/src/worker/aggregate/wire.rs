@@ -17,6 +17,7 @@ use packet::{EthernetHeader, MacAddr, Offload};
 use super::guard::ETHER_TYPE;
 use super::hold::Hold;
 use super::stations::{Stations, Stay};
+use crate::config::NodeConfig;
 use crate::counters::PortCounters;
 
 /// To whom HELLOs go: a group address of local administration.
@@ -24,8 +25,6 @@ pub(super) const EVERYBODY: MacAddr = MacAddr([0x03, 0x53, 0x48, 0x55, 0x4e, 0x5
 const MAX_PEERS: usize = 64;
 const KEEPALIVE_MS: u16 = 1000;
 const MAX_PACKETS: u16 = 4096;
-/// The node.
-const STAGE: u8 = 2;
 
 /// What a wire is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +52,8 @@ pub(in crate::worker) struct Wire {
     pub(in crate::worker) config: WireConfig,
     /// The node's id.
     pub(in crate::worker) node: u16,
+    /// As what its frames are known.
+    stage: u8,
     peers: Vec<Peer>,
     /// Peers that there have been.
     stays: u32,
@@ -102,14 +103,20 @@ pub(in crate::worker) enum Room {
 }
 
 impl Wire {
-    pub(in crate::worker) fn new(node: u16, config: WireConfig, now_ns: u64) -> Self {
+    pub(in crate::worker) fn new(node: NodeConfig, config: WireConfig, now_ns: u64) -> Self {
         let features = [Features::TEMPLATE, Features::CHECKSUM, Features::GSO, Features::CHECK, Features::GROUP_CRC];
         let features = features.into_iter().fold(Features::default(), Features::with);
         Self::with_features(node, config, features, now_ns)
     }
 
     /// One that grants these features only.
-    pub(in crate::worker) fn with_features(node: u16, config: WireConfig, features: Features, now_ns: u64) -> Self {
+    pub(in crate::worker) fn with_features(
+        node: NodeConfig,
+        config: WireConfig,
+        features: Features,
+        now_ns: u64,
+    ) -> Self {
+        let (stage, node) = (node.stage(), node.id.get());
         let offer = Offer {
             versions: (1, 1),
             encapsulations: 1,
@@ -125,6 +132,7 @@ impl Wire {
             talk: negotiation::Link::new(talk, now_ns),
             config,
             node,
+            stage,
             peers: Vec::new(),
             stays: 0,
             stations: Stations::new(node),
@@ -180,7 +188,7 @@ impl Wire {
     }
 
     fn follow(&mut self, event: Event<MacAddr>) {
-        let own = self.node;
+        let (own, stage) = (self.node, self.stage);
         match event {
             Event::Accept { address, node } => {
                 log::debug!("node {own}: aggregates are taken from node {node} at {address}");
@@ -192,7 +200,7 @@ impl Wire {
             Event::Up { address, node, grant } => {
                 log::debug!("node {own}: node {node} at {address} takes aggregates of {} bytes", grant.max_bytes);
                 if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) {
-                    peer.out = Some(Box::new(Load::new(&grant, &self.config)));
+                    peer.out = Some(Box::new(Load::new(&grant, stage, &self.config)));
                 }
                 self.newcomer = true;
             }
@@ -462,8 +470,8 @@ impl Wire {
 }
 
 impl Load {
-    fn new(grant: &Grant, config: &WireConfig) -> Self {
-        let mut format = grant.format(STAGE);
+    fn new(grant: &Grant, stage: u8, config: &WireConfig) -> Self {
+        let mut format = grant.format(stage);
         format.max_bytes = format.max_bytes.min(config.max_bytes);
         format.max_packets = format.max_packets.min(config.max_packets);
         let mut writer = Writer::new(format.max_bytes, EthernetHeader::LEN);

@@ -5,7 +5,7 @@ use aggregation::Features;
 use packet::{Checksum, Offload};
 
 use super::super::wire::Wire;
-use crate::worker::lab::{Came, Lab, Peer, packet, station, wire_config};
+use crate::worker::lab::{Came, Lab, Peer, node, packet, station, wire_config};
 
 const ALL: [Features; 5] =
     [Features::TEMPLATE, Features::CHECKSUM, Features::GSO, Features::CHECK, Features::GROUP_CRC];
@@ -16,7 +16,7 @@ fn scene(lacks: &[Features]) -> (Lab, Peer, Peer) {
     let near = Peer::join(&mut lab, 0, 2);
     let features = ALL.into_iter().filter(|feature| !lacks.contains(feature));
     let features = features.fold(Features::default(), Features::with);
-    let wire = Wire::with_features(3, wire_config(3), features, lab.now_ns());
+    let wire = Wire::with_features(node(3), wire_config(3), features, lab.now_ns());
     let mut far = Peer::join_as(&mut lab, 1, wire);
     far.send(&mut lab, 0, &[packet(station(9), station(3), 0, 60)]);
     lab.run();

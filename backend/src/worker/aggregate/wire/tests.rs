@@ -6,6 +6,8 @@ use aggregation::{Item, Reader};
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
+/// The node that is the top of a rack.
+const TOR: u16 = 3;
 const STATION: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 
 fn mac(node: u16) -> MacAddr {
@@ -25,7 +27,7 @@ fn wire(node: u16) -> Wire {
         max_packets: u32::MAX,
         time_usecs: 0,
     };
-    Wire::new(node, config, SECOND)
+    Wire::new(NodeConfig { id: node.try_into().unwrap(), tor: node == TOR }, config, SECOND)
 }
 
 /// Lets both speak until neither has anything to say.
@@ -125,6 +127,19 @@ fn what_is_put_together_arrives() {
     assert!(two.splice(Target { peer: 0, node: 1 }, 0, group));
     let (again, ..) = shipped(&mut two, 0).unwrap();
     assert_eq!(packets(&again), expected);
+}
+
+/// KA-6: whoever looks at frames sees who put them together.
+#[test]
+fn frames_of_the_top_of_a_rack_say_so() {
+    for (node, stage) in [(2, 2), (TOR, 3)] {
+        let mut wires = [wire(1), wire(node)];
+        speak(&mut wires, SECOND);
+        let target = wires[1].target(mac(1)).unwrap();
+        assert!(wires[1].put(target, GroupKey::default(), &[7; 60], 0, |_| {}, Offload::NONE));
+        let (frame, ..) = shipped(&mut wires[1], 0).unwrap();
+        assert_eq!(frame[EthernetHeader::LEN + 5], stage);
+    }
 }
 
 #[test]
