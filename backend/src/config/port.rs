@@ -153,7 +153,7 @@ pub struct PortBody {
     gateway: Vec<String>,
     /// Longest IP packet that is sent there; what the link says where it is not given. Only uplinks.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 68, maximum = 16000)]
+    #[schema(minimum = 68, maximum = 65535)]
     mtu: Option<u16>,
     /// The one address that is there: others are neither learnt nor let in.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -83,7 +83,7 @@ impl AfXdp {
 impl UplinkConfig {
     /// Most addresses of one uplink.
     pub const MAX_ADDRESSES: usize = 16;
-    /// The least MTU that IPv4 allows (RFC 791), and the most that a slot of the transmit ring has room for.
+    /// The least MTU that IPv4 allows (RFC 791), and the longest packet there is; a link may take less.
     pub const MTU: std::ops::RangeInclusive<u16> = 68..=MAX_MTU;
 
     /// An uplink without addresses of its own.

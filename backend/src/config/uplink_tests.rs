@@ -171,7 +171,7 @@ fn what_an_uplink_cannot_be_is_named_with_its_line() {
             "4: [[port]] key \"interface\": \"eth0/1\" is no name of an interface, \
              which has 1 to 15 bytes, no space and no '/' or ':'",
         ),
-        (with(up, "mtu = 67"), "5: [[port]] key \"mtu\" is 67, which is outside 68..=16000"),
+        (with(up, "mtu = 67"), "5: [[port]] key \"mtu\" is 67, which is outside 68..=65535"),
         (
             with(up, "address = '192.0.2.1'"),
             "5: [[port]] key \"address\": \"192.0.2.1\" is not an address with the length of its prefix, \

@@ -19,7 +19,7 @@ use packet::{Checksum, EthernetHeader, MacAddr, Offload, Segmentation};
 use virtqueue::NetHeader;
 
 use crate::config::NodeConfig;
-use crate::sys::{Batch, Datagrams, Flushed, LINK_HEADER, LONG_FRAME, MAX_HELD, MAX_MTU, Outbox, Received};
+use crate::sys::{Batch, Datagrams, Flushed, LINK_HEADER, LONG_FRAME, MAX_HELD, Outbox, Received};
 use crate::worker::header_of;
 
 /// Bytes of the packets that are held: many short ones, or some of the longest.
@@ -34,8 +34,8 @@ const OUT_ROOM: usize = 512 << 10;
 
 /// What a frame with one packet has besides the packet, padding included.
 const FRAME_OVERHEAD: usize = wire::HEADER_CHECKED + wire::GROUP_HEADER + wire::GROUP_CRC + wire::SUBFRAME_HEADER + 3;
-/// The longest of them.
-const LONGEST: usize = FRAME_OVERHEAD + LINK_HEADER + MAX_MTU as usize;
+/// The longest payload of a datagram: in IPv4, whose length counts its own header.
+const LONGEST: usize = u16::MAX as usize - 20 - 8;
 
 /// Longest IP packet that fits a datagram with this much payload.
 pub(super) fn mtu_of(payload: usize) -> usize {

@@ -8,8 +8,8 @@ use virtqueue::NetHeader;
 pub(crate) const MAX_HELD: usize = 64;
 /// Longest frame that is received: what fits an IP packet, with room for headers around it.
 pub(crate) const LONG_FRAME: usize = 68 << 10;
-/// Longest IP packet that can be sent through any link.
-pub(crate) const MAX_MTU: u16 = 16_000;
+/// Longest IP packet there is. What a link takes may be less.
+pub(crate) const MAX_MTU: u16 = u16::MAX;
 /// An Ethernet header with one VLAN tag.
 pub(crate) const LINK_HEADER: usize = 18;
 /// Bytes of the virtio-net header before each frame.

@@ -27,19 +27,20 @@ use std::sync::atomic::AtomicU32;
 
 use libc::{sockaddr_ll, tpacket_req, tpacket_stats, tpacket2_hdr};
 
-use super::frame::{LINK_HEADER, MAX_MTU, NET_HEADER};
+use super::frame::{LINK_HEADER, NET_HEADER};
 use super::sockopt::{self, bytes_of, set};
 pub(crate) use rx::RxRing;
 pub(crate) use tx::TxRing;
 
 /// Most bytes of a slot. What is longer comes by the socket's queue, and cannot be sent.
-const MAX_SLOT: usize = 16 << 10;
+const MAX_SLOT: usize = 64 << 10;
 const MIN_SLOT: usize = 2 << 10;
 /// Bytes of a ring's block, the unit of allocation; a multiple of every slot size.
 const BLOCK: usize = 64 << 10;
-/// Bytes of each ring.
+/// Bytes of each ring, and a slot's size from which on a ring has a fixed number of slots instead.
 const RX_BYTES: usize = 4 << 20;
 const TX_BYTES: usize = 2 << 20;
+const LARGE_SLOT: usize = 16 << 10;
 /// Where the virtio-net header of a frame to be sent lies in its slot: `TPACKET_ALIGN` of the slot's header.
 const TX_DATA: usize = 32;
 const _: () = assert!(size_of::<tpacket2_hdr>() == TX_DATA && TX_DATA.is_multiple_of(libc::TPACKET_ALIGNMENT));
@@ -50,8 +51,6 @@ const RX_OVERHEAD: usize = 128;
 const FAMILY: u16 = 17;
 const EVERY_PROTOCOL: u16 = 3;
 const _: () = assert!(FAMILY as c_int == libc::AF_PACKET && EVERY_PROTOCOL as c_int == libc::ETH_P_ALL);
-
-const _: () = assert!(TX_DATA + NET_HEADER + LINK_HEADER + MAX_MTU as usize <= MAX_SLOT);
 
 /// The socket and its mapping.
 #[derive(Debug)]
@@ -93,9 +92,9 @@ impl PacketSocket {
         set(&fd, libc::SOL_PACKET, libc::PACKET_LOSS, &on)?;
         sockopt::enlarge(&fd, libc::SO_RCVBUFFORCE, libc::SO_RCVBUF)?;
         sockopt::enlarge(&fd, libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)?;
-        set(&fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &ring_request(RX_BYTES, slot))?;
-        set(&fd, libc::SOL_PACKET, libc::PACKET_TX_RING, &ring_request(TX_BYTES, slot))?;
-        let map = map_rings(&fd)?;
+        set(&fd, libc::SOL_PACKET, libc::PACKET_RX_RING, &ring_request(ring_bytes(RX_BYTES, slot), slot))?;
+        set(&fd, libc::SOL_PACKET, libc::PACKET_TX_RING, &ring_request(ring_bytes(TX_BYTES, slot), slot))?;
+        let map = map_rings(&fd, map_bytes(slot))?;
         // From here on dropping it unmaps.
         let socket = Self { fd, map, slot };
         sockopt::receive_all(&socket.fd, index)?;
@@ -116,11 +115,11 @@ impl PacketSocket {
     }
 
     fn rx(&self) -> Ring {
-        Ring { at: 0, slots: RX_BYTES / self.slot }
+        Ring { at: 0, slots: ring_bytes(RX_BYTES, self.slot) / self.slot }
     }
 
     fn tx(&self) -> Ring {
-        Ring { at: RX_BYTES, slots: TX_BYTES / self.slot }
+        Ring { at: ring_bytes(RX_BYTES, self.slot), slots: ring_bytes(TX_BYTES, self.slot) / self.slot }
     }
 
     /// Slot `n` of a ring, `n < ring.slots`.
@@ -162,7 +161,7 @@ impl AsRawFd for PacketSocket {
 impl Drop for PacketSocket {
     fn drop(&mut self) {
         // SAFETY: mapped by `map_rings` with this length; the rings, which borrow from it, are gone with the last handle.
-        unsafe { libc::munmap(self.map.as_ptr().cast(), RX_BYTES + TX_BYTES) };
+        unsafe { libc::munmap(self.map.as_ptr().cast(), map_bytes(self.slot)) };
     }
 }
 
@@ -177,6 +176,16 @@ fn slot_size(mtu: u32) -> usize {
     frame.next_power_of_two().clamp(MIN_SLOT, MAX_SLOT)
 }
 
+/// Bytes of a ring that has so many of them if its slots are small.
+const fn ring_bytes(bytes: usize, slot: usize) -> usize {
+    if slot > LARGE_SLOT { bytes / LARGE_SLOT * slot } else { bytes }
+}
+
+/// Bytes of both rings.
+const fn map_bytes(slot: usize) -> usize {
+    ring_bytes(RX_BYTES, slot) + ring_bytes(TX_BYTES, slot)
+}
+
 #[expect(clippy::cast_possible_truncation, reason = "a few MiB")]
 fn ring_request(bytes: usize, slot: usize) -> tpacket_req {
     tpacket_req {
@@ -187,12 +196,12 @@ fn ring_request(bytes: usize, slot: usize) -> tpacket_req {
     }
 }
 
-fn map_rings(fd: &OwnedFd) -> io::Result<NonNull<u8>> {
+fn map_rings(fd: &OwnedFd, bytes: usize) -> io::Result<NonNull<u8>> {
     // SAFETY: a new mapping at an address of the kernel's choice touches nothing that exists.
     let map = unsafe {
         let rights = libc::PROT_READ | libc::PROT_WRITE;
         let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
-        libc::mmap(std::ptr::null_mut(), RX_BYTES + TX_BYTES, rights, flags, fd.as_raw_fd(), 0)
+        libc::mmap(std::ptr::null_mut(), bytes, rights, flags, fd.as_raw_fd(), 0)
     };
     if map == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
@@ -206,10 +215,14 @@ mod tests {
 
     #[test]
     fn slots_fit_the_frames_of_their_link() {
-        assert_eq!([0, 1500, 1902, 1903, 9000, 65_535].map(slot_size), [2048, 2048, 2048, 4096, 16_384, 16_384]);
-        for mtu in [68, 1500, 9000, 16_000] {
+        assert_eq!([0, 1500, 1902, 1903, 9000, 65_535].map(slot_size), [2048, 2048, 2048, 4096, 16_384, 65_536]);
+        for mtu in [68, 1500, 9000, 16_000, 30_000, 65_476] {
             let slot = slot_size(mtu);
             assert!(BLOCK.is_multiple_of(slot) && TX_DATA + NET_HEADER + LINK_HEADER + mtu as usize <= slot);
+            for bytes in [RX_BYTES, TX_BYTES] {
+                let slots = ring_bytes(bytes, slot) / slot;
+                assert!(slots >= 128 && ring_bytes(bytes, slot).is_multiple_of(BLOCK), "{slots} of {slot}");
+            }
         }
     }
 }

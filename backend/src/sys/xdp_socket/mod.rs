@@ -31,7 +31,7 @@ use libc::{off_t, sockaddr_xdp, xdp_desc, xdp_mmap_offsets, xdp_options, xdp_sta
 
 use self::program::{Places, Program, explain};
 use self::ring::{Mapping, Ring};
-use super::frame::{LINK_HEADER, MAX_MTU};
+use super::frame::LINK_HEADER;
 use super::sockopt;
 
 pub(crate) use rx::XdpRx;
@@ -48,6 +48,8 @@ const HEADROOM: u32 = 256;
 /// Longest IP packet that fits one chunk.
 const ONE_CHUNK_MTU: u32 = CHUNK_BYTES - HEADROOM - 18;
 const _: () = assert!(LINK_HEADER == 18);
+/// Longest IP packet that is sent in several chunks: the kernel takes 17 of them, and one frame is not to use up all.
+const MANY_CHUNKS_MTU: usize = 16_000;
 
 /// AF_XDP, in the type of `sockaddr_xdp`.
 const FAMILY: u16 = 44;
@@ -171,7 +173,7 @@ impl XdpSocket {
 
     /// Longest IP packet that can be sent.
     pub(crate) fn max_mtu(&self) -> usize {
-        if self.mode.multi_buffer { usize::from(MAX_MTU) } else { ONE_CHUNK_MTU as usize }
+        if self.mode.multi_buffer { MANY_CHUNKS_MTU } else { ONE_CHUNK_MTU as usize }
     }
 
     /// How many frames the kernel had no room for since this was last asked.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use libc::xdp_desc;
 use virtqueue::full_fence;
 
-use super::{CHUNK, CHUNKS, XdpSocket};
-use crate::sys::frame::{Flushed, LINK_HEADER, MAX_MTU};
+use super::{CHUNK, CHUNKS, MANY_CHUNKS_MTU, XdpSocket};
+use crate::sys::frame::{Flushed, LINK_HEADER};
 
 /// Longest frame, and the chunks that it takes.
-const LONGEST: usize = LINK_HEADER + MAX_MTU as usize;
+const LONGEST: usize = LINK_HEADER + MANY_CHUNKS_MTU;
 const MOST_CHUNKS: usize = LONGEST.div_ceil(CHUNK);
 /// How often the kernel is called for what waits, without another reason to stop: it takes some ten frames each time.
 const CALLS: usize = 128;
