@@ -25,7 +25,7 @@ use super::tunnel;
 use super::uplink::UplinkTx;
 use crate::config::Vni;
 use crate::counters::WorkerCounters;
-use crate::topology::{Forwarding, Routes, Topology};
+use crate::topology::{Forwarding, Route, Routes, Topology};
 
 /// Everything of a worker but the queues that bursts come from.
 #[derive(Debug)]
@@ -246,12 +246,13 @@ impl Path {
         }
     }
 
-    /// Completes checksums of all packets but those that go to an uplink that takes them as they are.
+    /// Completes checksums of all packets but those that go to an uplink that takes them as they are, or to somebody there who does.
     fn complete_checksums(&mut self, ingress: &Ingress<'_>) {
         for i in 0..self.burst.len() {
             let due = match self.burst.verdict(i) {
                 Verdict::Forward(port) | Verdict::Deliver(port) => {
                     !self.routes.uplink(port).is_some_and(|uplink| uplink.takes_unfinished)
+                        && !carries(&self.uplinks, &self.routes, &self.burst, port, ingress.pair, i)
                 }
                 Verdict::Flood => true,
                 Verdict::Pending
@@ -291,6 +292,15 @@ impl Path {
             }
         }
     }
+}
+
+/// Whether packet `i` can leave by a port as its sender left it: in an aggregate, to somebody who takes that. What is to be routed cannot.
+pub(super) fn carries(uplinks: &[UplinkTx], routes: &Routes, burst: &Burst, port: PortId, pair: u16, i: usize) -> bool {
+    let (Route::Uplink(uplink), offload) = (routes.to(port, pair), burst.offload(i)) else { return false };
+    let (head, len) = (burst.window(i), burst.frame_len(i) as usize);
+    !offload.is_finished()
+        && uplinks.get(uplink).is_some_and(|uplink| uplink.carries(head, len, offload))
+        && tunnel::begins_here(routes, head).is_none()
 }
 
 /// Whether packet `i`, which is for all, is for this port. What is only there to show a station to bridges goes from network to network.

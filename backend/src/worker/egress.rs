@@ -5,7 +5,7 @@ use packet::{Burst, DropCause, Offload, PortId, Verdict};
 use virtqueue::{Delivered, Frame, MAX_BURST, NetHeader, Tail};
 
 use super::aggregate;
-use super::bridge::{Ingress, segment_of, takes_refresh};
+use super::bridge::{Ingress, carries, segment_of, takes_refresh};
 use super::finish::{Cutter, gather, header_of};
 use super::handover::{Ports, Sender, Stage};
 use super::payload::Payload;
@@ -122,6 +122,8 @@ impl Egress<'_> {
             let whole = (next..at + run).take_while(|i| self.burst.offload(*i).segmentation.is_none()).count();
             if whole > 0 {
                 self.deliver_whole(port, next, whole);
+            } else if carries(self.uplinks, self.routes, self.burst, port, self.ingress.pair, next) {
+                self.deliver_whole(port, next, 1);
             } else {
                 self.deliver_cut(port, next);
             }

@@ -10,10 +10,10 @@ use aggregation::{Features, GroupKey, Item, Reader, Trigger};
 use packet::{EthernetHeader, MacAddr, Offload, PortId};
 use switch::BridgeConfig;
 use switch::engine::EngineConfig;
-use virtqueue::NetHeader;
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use super::aggregate::{CONTROL, ETHER_TYPE, Wire, WireConfig};
+use super::finish::header_of;
 use super::handover::Waker;
 use super::mailbox::{Command, mailbox};
 use super::uplink::Uplink;
@@ -177,9 +177,14 @@ impl Lab {
 
     /// Sends frames to a port.
     pub(super) fn send(&mut self, port: usize, frames: &[Vec<u8>]) {
+        self.send_unfinished(port, frames, Offload::NONE);
+    }
+
+    /// The same, of which something is left to be done.
+    pub(super) fn send_unfinished(&mut self, port: usize, frames: &[Vec<u8>], offload: Offload) {
         let port = &mut self.ports[port];
         for frame in frames {
-            port.tx.push(frame.len(), NetHeader::default(), |room| room.copy_from_slice(frame));
+            port.tx.push(frame.len(), header_of(offload), |room| room.copy_from_slice(frame));
         }
         port.tx.flush();
     }

@@ -165,6 +165,13 @@ impl UplinkTx {
         self.send_plain(station, offload, head, tail_len, tail);
     }
 
+    /// Whether a packet that its sender left unfinished can leave as it is: in an aggregate, to somebody who takes that.
+    pub(super) fn carries(&self, head: &[u8], len: usize, offload: Offload) -> bool {
+        let Some(wire) = &self.wire else { return false };
+        let target = EthernetHeader::parse(head).and_then(|ethernet| wire.target(ethernet.destination()));
+        target.is_some_and(|target| wire.carries(target, len, offload)) && !aggregate::is_aggregate(head)
+    }
+
     /// Puts a packet together for the peer behind which it goes, or sends it plain, behind what was put together.
     fn send_aware(
         &mut self,

@@ -382,6 +382,12 @@ impl Wire {
         }
     }
 
+    /// Whether a packet of `len` bytes can be put into a frame as its sender left it.
+    pub(in crate::worker) fn carries(&self, target: Target, len: usize, offload: Offload) -> bool {
+        let load = self.peers.get(target.peer).and_then(|peer| peer.out.as_ref());
+        load.is_some_and(|load| load.meta(offload).is_some_and(|meta| load.fits_any(len, &meta)))
+    }
+
     /// A packet that begins like this was put into a peer's frame.
     #[inline]
     pub(in crate::worker) fn note(&mut self, target: Target, head: &[u8], class: u8) {

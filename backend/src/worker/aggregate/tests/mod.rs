@@ -5,3 +5,4 @@ mod holding;
 mod passing;
 mod refreshing;
 mod turns;
+mod unfinished;
