@@ -14,13 +14,13 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use aggregation::reader::LOOK_AHEAD;
-use aggregation::{Format, GroupKey, GsoKind, Item, Limits, Meta, Reader, Writer, wire};
-use packet::{Checksum, EthernetHeader, MacAddr, Offload, Segmentation};
+use aggregation::{Format, GroupKey, Item, Limits, Meta, Reader, Writer, wire};
+use packet::{EthernetHeader, MacAddr};
 use virtqueue::NetHeader;
 
 use crate::config::NodeConfig;
 use crate::sys::{Batch, Datagrams, Flushed, LINK_HEADER, LONG_FRAME, MAX_HELD, Outbox, Received};
-use crate::worker::header_of;
+use crate::worker::{header_of, offload_of};
 
 /// Bytes of the packets that are held: many short ones, or some of the longest.
 const ROOM: usize = 8 * LONG_FRAME;
@@ -203,7 +203,7 @@ impl UdpRx {
             for (to, from) in tail.iter_mut().zip(rest) {
                 *to = *from;
             }
-            held.push(Held { at: *used, len, header: header_of(offload_of(packet.meta)) });
+            held.push(Held { at: *used, len, header: header_of(offload_of(&packet.meta)) });
             *used = (*used + len).next_multiple_of(ALIGN);
         }
         false
@@ -288,27 +288,6 @@ impl UdpTx {
             }
         }
         if lost == 0 { Flushed::All } else { Flushed::Lost(lost) }
-    }
-}
-
-/// The same in our own words.
-fn offload_of(meta: Meta) -> Offload {
-    Offload {
-        checksum: match meta.checksum {
-            aggregation::meta::Checksum::Unknown => Checksum::Unknown,
-            aggregation::meta::Checksum::Verified => Checksum::Verified,
-            aggregation::meta::Checksum::Unfinished { start, offset } => Checksum::Unfinished { start, offset },
-        },
-        segmentation: meta.gso.map(|gso| Segmentation {
-            kind: match gso.kind {
-                GsoKind::TcpV4 => packet::GsoKind::TcpV4,
-                GsoKind::TcpV6 => packet::GsoKind::TcpV6,
-                GsoKind::Udp => packet::GsoKind::Udp,
-            },
-            ecn: gso.ecn,
-            size: gso.size,
-            header_len: gso.header_len,
-        }),
     }
 }
 

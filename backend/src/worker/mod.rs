@@ -34,7 +34,7 @@ mod slots;
 mod tunnel;
 mod uplink;
 
-pub(crate) use aggregate::WireConfig;
+pub(crate) use aggregate::{WireConfig, offload_of};
 pub(crate) use finish::header_of;
 pub(crate) use handover::{Receiver, Sender, Waker, ring};
 pub use mailbox::WorkerGone;

@@ -15,7 +15,7 @@ use switch::model::Direction;
 use super::super::bridge::{Ingress, Path};
 use super::super::payload::Payload;
 use super::runs::{self, Hope, Ranges};
-use super::{is_refresh, wire};
+use super::{is_refresh, meta, wire};
 use crate::counters::PortCounters;
 use crate::link::PEER;
 
@@ -350,7 +350,7 @@ fn fits(missing: Features, header: &GroupHeader, group: &[u8]) -> bool {
 /// Adds a packet. Returns whether its sender left something undone.
 fn push(burst: &mut Burst, port: PortId, packet: &aggregation::Packet<'_>, trusted: bool) -> bool {
     let handle = u32::try_from(packet.rest_at).unwrap_or(u32::MAX);
-    let mut offload = wire::offload_of(&packet.meta);
+    let mut offload = meta::offload_of(&packet.meta);
     if !trusted && offload.checksum == Checksum::Verified {
         offload.checksum = Checksum::Unknown;
     }

@@ -4,7 +4,8 @@
 //! | file | job |
 //! |---|---|
 //! | `guard.rs` | frames that only who has negotiated may send |
-//! | `wire.rs` | who is aware on a link with several stations, and what is put together for each |
+//! | `wire.rs` | who is aware on a link with several stations, and what was agreed |
+//! | `load.rs`, `meta.rs` | what is put together for each of them |
 //! | `stations.rs`, `table.rs` | which stations are behind them |
 //! | `refresh.rs` | stations that bridges between nodes would forget |
 //! | `arrive.rs` | what arrives on such a link |
@@ -17,6 +18,8 @@ mod arrive;
 mod guard;
 mod hold;
 mod link;
+mod load;
+mod meta;
 mod refresh;
 mod runs;
 mod split;
@@ -30,7 +33,9 @@ pub(super) use arrive::{Tools, key};
 pub(super) use guard::{ETHER_TYPE, is_aggregate, refuse};
 pub(crate) use link::Link;
 pub(super) use link::{class_of, close, end_turn, flush, put_bytes, put_together};
+pub(super) use load::Room;
+pub(crate) use meta::offload_of;
 pub(super) use refresh::{Round, is_refresh};
 pub(super) use runs::{Hope, Ranges};
 pub(crate) use wire::WireConfig;
-pub(super) use wire::{CONTROL, Room, Target, Wire};
+pub(super) use wire::{CONTROL, Target, Wire};

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! Aggregates on a link with several stations: who is aware there, what was agreed with them, and what is put together for each.
+//! Aggregates on a link with several stations: who is aware there, what was agreed with them, and where packets go.
 //!
 //! # Theory of operation
 //!
@@ -9,16 +9,15 @@
 //! RARP frame inside an aggregate (decision 24: only there addresses map to nodes), and what is learned from one link is
 //! announced on the others under its own node's id.
 
-use aggregation::negotiation::{self, Announce, Config, Event, Features, Grant, MAX_CONTROL, Offer};
-use aggregation::{Cause, Checksum, Format, GroupKey, Gso, GsoKind, Limits, Meta, Sequence, TlvSet, Trigger, Writer};
+use aggregation::negotiation::{self, Announce, Config, Event, Features, MAX_CONTROL, Offer};
+use aggregation::{Cause, GroupKey, Limits, Sequence, TlvSet};
 use packet::synth::rarp_announcement;
 use packet::{EthernetHeader, MacAddr, Offload};
 
 use super::guard::ETHER_TYPE;
-use super::hold::Hold;
+use super::load::Load;
 use super::stations::{Stations, Stay};
 use crate::config::NodeConfig;
-use crate::counters::PortCounters;
 
 /// To whom HELLOs go: a group address of local administration.
 pub(super) const EVERYBODY: MacAddr = MacAddr([0x03, 0x53, 0x48, 0x55, 0x4e, 0x54]);
@@ -54,7 +53,7 @@ pub(in crate::worker) struct Wire {
     pub(in crate::worker) node: u16,
     /// As what its frames are known.
     stage: u8,
-    peers: Vec<Peer>,
+    pub(super) peers: Vec<Peer>,
     /// Peers that there have been.
     stays: u32,
     stations: Stations,
@@ -64,23 +63,12 @@ pub(in crate::worker) struct Wire {
 
 /// An aware node.
 #[derive(Debug)]
-struct Peer {
-    address: MacAddr,
+pub(super) struct Peer {
+    pub(super) address: MacAddr,
     stay: Stay,
     node: u16,
-    out: Option<Box<Load>>,
+    pub(super) out: Option<Box<Load>>,
     heard: Sequence,
-}
-
-/// What is put together for a peer.
-#[derive(Debug)]
-struct Load {
-    format: Format,
-    features: Features,
-    writer: Writer,
-    sequence: u16,
-    bytes: u64,
-    hold: Hold,
 }
 
 /// Where a packet is to be put.
@@ -90,16 +78,6 @@ pub(in crate::worker) struct Target {
     pub(in crate::worker) peer: usize,
     /// The node that takes the packet out, 0 for the peer.
     pub(in crate::worker) node: u16,
-}
-
-/// Whether there is room for a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::worker) enum Room {
-    Now,
-    /// When the frame has gone.
-    Next,
-    /// It has to go plain, behind the frame.
-    Never,
 }
 
 impl Wire {
@@ -228,13 +206,13 @@ impl Wire {
     /// What groups may use that come from an address. Who is not heard of yet may use all.
     pub(in crate::worker) fn features_from(&self, address: MacAddr) -> Features {
         let load = self.peers.iter().find(|peer| peer.address == address).and_then(|peer| peer.out.as_ref());
-        load.map_or(Features(u16::MAX), |load| load.features)
+        load.map_or(Features(u16::MAX), |load| load.features())
     }
 
     /// What may be used in frames to a peer.
     pub(in crate::worker) fn features_of(&self, target: Target) -> Features {
         let load = self.peers.get(target.peer).and_then(|peer| peer.out.as_ref());
-        load.map_or_else(Features::default, |load| load.features)
+        load.map_or_else(Features::default, |load| load.features())
     }
 
     /// The node of a peer.
@@ -359,196 +337,8 @@ impl Wire {
     /// Tells the peer at a place that a station is a node's. `false`: its frame is full.
     pub(in crate::worker) fn announce_to(&mut self, peer: usize, station: MacAddr, node: u16) -> bool {
         let Some(load) = self.peers.get_mut(peer).and_then(|peer| peer.out.as_mut()) else { return true };
-        let frame = rarp_announcement(station);
         let key = GroupKey { origin: node, destination: 0, class: 0 };
-        let put = load.writer.push(key, &frame, 0, |_| {}, &Meta::NONE);
-        if put {
-            load.bytes += frame.len() as u64;
-        }
-        put
-    }
-
-    /// Whether there is room for a packet of `len` bytes.
-    #[inline]
-    pub(in crate::worker) fn room(&self, target: Target, key: GroupKey, len: usize, offload: Offload) -> Room {
-        let Some(load) = self.peers.get(target.peer).and_then(|peer| peer.out.as_ref()) else { return Room::Never };
-        let Some(meta) = load.meta(offload) else { return Room::Never };
-        if load.writer.has_room(key, len, &meta) {
-            Room::Now
-        } else if load.fits_any(len, &meta) {
-            Room::Next
-        } else {
-            Room::Never
-        }
-    }
-
-    /// Whether a packet of `len` bytes can be put into a frame as its sender left it.
-    pub(in crate::worker) fn carries(&self, target: Target, len: usize, offload: Offload) -> bool {
-        let load = self.peers.get(target.peer).and_then(|peer| peer.out.as_ref());
-        load.is_some_and(|load| load.meta(offload).is_some_and(|meta| load.fits_any(len, &meta)))
-    }
-
-    /// A packet that begins like this was put into a peer's frame.
-    #[inline]
-    pub(in crate::worker) fn note(&mut self, target: Target, head: &[u8], class: u8) {
-        if let Some(load) = self.peers.get_mut(target.peer).and_then(|peer| peer.out.as_mut()) {
-            load.hold.note(head, class);
-        }
-    }
-
-    /// Appends a packet for which there is room.
-    #[inline]
-    pub(in crate::worker) fn put(
-        &mut self,
-        target: Target,
-        key: GroupKey,
-        head: &[u8],
-        tail_len: usize,
-        tail: impl FnOnce(&mut [u8]),
-        offload: Offload,
-    ) -> bool {
-        let Some(load) = self.peers.get_mut(target.peer).and_then(|peer| peer.out.as_mut()) else { return false };
-        let Some(meta) = load.meta(offload) else { return false };
-        let put = load.writer.push(key, head, tail_len, tail, &meta);
-        if put {
-            load.bytes += (head.len() + tail_len) as u64;
-        }
-        put
-    }
-
-    /// Appends a whole group of a class, nothing of which is looked at. `false`: there is no room.
-    pub(in crate::worker) fn splice(&mut self, target: Target, class: u8, group: &[u8]) -> bool {
-        let Some(load) = self.peers.get_mut(target.peer).and_then(|peer| peer.out.as_mut()) else { return false };
-        let put = load.writer.splice(group);
-        if put {
-            load.bytes += group.len() as u64;
-            load.hold.note_group(class);
-        }
-        put
-    }
-
-    /// The first peer from a place on for whom something was put together.
-    pub(in crate::worker) fn next_open(&self, from: usize) -> Option<usize> {
-        let is_open = |peer: &Peer| peer.out.as_ref().is_some_and(|load| !load.writer.is_empty());
-        self.peers.iter().skip(from).position(is_open).map(|at| from + at)
-    }
-
-    /// Why a peer's frame has no room for another packet.
-    pub(in crate::worker) fn refusal(&self, peer: usize) -> Trigger {
-        let load = self.peers.get(peer).and_then(|peer| peer.out.as_ref());
-        let is_full = load.is_some_and(|load| load.writer.packets() >= load.format.max_packets);
-        if is_full { Trigger::Frames } else { Trigger::Bytes }
-    }
-
-    /// The turn ends: why a peer's frame is to be sent, or until when it is held, in nanoseconds.
-    pub(in crate::worker) fn end_turn(&mut self, peer: usize) -> Result<Trigger, Option<u64>> {
-        let load = self.peers.get_mut(peer).and_then(|peer| peer.out.as_mut());
-        let Some(load) = load.filter(|load| !load.writer.is_empty()) else { return Err(None) };
-        if load.hold.is_urgent() {
-            return Ok(Trigger::Urgent);
-        }
-        load.hold.turn(load.writer.packets(), load.writer.len()).ok_or_else(|| load.hold.deadline())
-    }
-
-    /// Ends a peer's frame and hands it to `with`, with its Ethernet header, the packets in it and their bytes. `with` says
-    /// where it is counted that was sent; one that was lost is not.
-    pub(in crate::worker) fn ship<'c>(
-        &mut self,
-        peer: usize,
-        trigger: Trigger,
-        with: impl FnOnce(&[u8], u32, u64) -> Option<&'c PortCounters>,
-    ) {
-        let own = self.config.mac;
-        let Some(peer) = self.peers.get_mut(peer) else { return };
-        let Some(load) = peer.out.as_mut().filter(|load| !load.writer.is_empty()) else { return };
-        load.sequence = load.sequence.wrapping_add(1);
-        let (packets, bytes) = (load.writer.packets(), std::mem::take(&mut load.bytes));
-        let frame = load.writer.finish_with_room(load.sequence);
-        if let Some(header) = frame.first_chunk_mut() {
-            *header = ethernet(peer.address, own);
-        }
-        let len = frame.len();
-        let counters = with(frame, packets, bytes);
-        load.hold.flushed(packets, len, trigger, counters);
-        let format = load.format;
-        load.writer.begin(&format);
-    }
-}
-
-impl Load {
-    fn new(grant: &Grant, stage: u8, config: &WireConfig) -> Self {
-        let mut format = grant.format(stage);
-        format.max_bytes = format.max_bytes.min(config.max_bytes);
-        format.max_packets = format.max_packets.min(config.max_packets);
-        let mut writer = Writer::new(format.max_bytes, EthernetHeader::LEN);
-        writer.begin(&format);
-        let hold = Hold::for_time(&format, config.time_usecs);
-        Self { format, features: grant.features, writer, sequence: 0, bytes: 0, hold }
-    }
-
-    /// What travels with a packet; `None`: the peer does not take that.
-    #[inline]
-    fn meta(&self, offload: Offload) -> Option<Meta> {
-        if offload == Offload::NONE {
-            return Some(Meta::NONE);
-        }
-        meta_of(offload, self.features)
-    }
-
-    /// Whether such a packet fits into a frame that holds nothing else.
-    fn fits_any(&self, len: usize, meta: &Meta) -> bool {
-        const FRONT: usize =
-            aggregation::wire::HEADER_CHECKED + aggregation::wire::GROUP_HEADER + aggregation::wire::GROUP_CRC;
-        let stored = len.next_multiple_of(4) + aggregation::wire::SUBFRAME_HEADER + meta.ext_len();
-        FRONT + stored <= self.format.max_bytes
-    }
-}
-
-/// What travels with a packet to a peer that has agreed to these features.
-fn meta_of(offload: Offload, features: Features) -> Option<Meta> {
-    let checksum = match offload.checksum {
-        packet::Checksum::Unknown => Checksum::Unknown,
-        packet::Checksum::Verified => Checksum::Verified,
-        packet::Checksum::Unfinished { start, offset } if features.has(Features::CHECKSUM) => {
-            Checksum::Unfinished { start, offset }
-        }
-        packet::Checksum::Unfinished { .. } => return None,
-    };
-    let gso = match offload.segmentation {
-        None => None,
-        Some(cut) if features.has(Features::GSO) => Some(Gso {
-            kind: match cut.kind {
-                packet::GsoKind::TcpV4 => GsoKind::TcpV4,
-                packet::GsoKind::TcpV6 => GsoKind::TcpV6,
-                packet::GsoKind::Udp => GsoKind::Udp,
-            },
-            ecn: cut.ecn,
-            size: cut.size,
-            header_len: cut.header_len,
-        }),
-        Some(_) => return None,
-    };
-    Some(Meta { checksum, gso, flow: None })
-}
-
-/// What travelled with a packet.
-pub(in crate::worker) fn offload_of(meta: &Meta) -> Offload {
-    Offload {
-        checksum: match meta.checksum {
-            Checksum::Unknown => packet::Checksum::Unknown,
-            Checksum::Verified => packet::Checksum::Verified,
-            Checksum::Unfinished { start, offset } => packet::Checksum::Unfinished { start, offset },
-        },
-        segmentation: meta.gso.map(|gso| packet::Segmentation {
-            kind: match gso.kind {
-                GsoKind::TcpV4 => packet::GsoKind::TcpV4,
-                GsoKind::TcpV6 => packet::GsoKind::TcpV6,
-                GsoKind::Udp => packet::GsoKind::Udp,
-            },
-            ecn: gso.ecn,
-            size: gso.size,
-            header_len: gso.header_len,
-        }),
+        load.put(key, &rarp_announcement(station), 0, |_| {}, Offload::NONE)
     }
 }
 
@@ -560,7 +350,8 @@ fn is_here(peers: &[Peer], stay: Stay) -> bool {
 /// Bytes of the longest control frame with its Ethernet header.
 pub(in crate::worker) const CONTROL: usize = EthernetHeader::LEN + MAX_CONTROL;
 
-fn ethernet(to: MacAddr, from: MacAddr) -> [u8; EthernetHeader::LEN] {
+/// The Ethernet header of a frame.
+pub(super) fn ethernet(to: MacAddr, from: MacAddr) -> [u8; EthernetHeader::LEN] {
     let ([t0, t1, t2, t3, t4, t5], [f0, f1, f2, f3, f4, f5]) = (to.0, from.0);
     let [high, low] = ETHER_TYPE.0.to_be_bytes();
     [t0, t1, t2, t3, t4, t5, f0, f1, f2, f3, f4, f5, high, low]

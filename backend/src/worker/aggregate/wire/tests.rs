@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! Two wires that hear each other.
 
-use aggregation::{Item, Reader};
+use aggregation::{Item, Reader, Trigger};
 
+use super::super::load::Room;
 use super::*;
 
 const SECOND: u64 = 1_000_000_000;
