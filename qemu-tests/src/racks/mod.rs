@@ -54,9 +54,8 @@ pub const B: usize = 2;
 /// Node ids of A, ToR and B.
 pub const IDS: [u16; 3] = [11, 12, 13];
 
-/// The stages that A, ToR and B give in what they put together (docs/aggregate-frame.md, section 3). The ToR is configured as a
-/// node like the others.
-pub const STAGES: [u64; 3] = [2, 2, 2];
+/// The stages that A, ToR and B give in what they put together (docs/aggregate-frame.md, section 3).
+pub const STAGES: [u64; 3] = [2, 3, 2];
 
 /// A wire of the ToR.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,7 +172,7 @@ impl Racks {
         for (at, uplinks) in uplinks.iter().enumerate() {
             let uplinks = uplinks.iter().map(|(name, wire, end)| self.uplink(name, wire, *end, aware[at])).collect();
             let ports = if at == TOR { Vec::new() } else { host_ports(aware[at]) };
-            let extra = format!("[node]\nid = {}\n", IDS[at]);
+            let extra = format!("[node]\nid = {}\ntor = {}\n", IDS[at], at == TOR);
             let config = NodeConfig { ports, uplinks, extra, ..NodeConfig::default() };
             self.nodes.push(Node::start_in(&self.work[at], &config, &self.spaces[at])?);
         }
