@@ -35,7 +35,10 @@ impl Wire {
     /// A packet that begins like this was put into a peer's frame.
     #[inline]
     pub(in crate::worker) fn note(&mut self, target: Target, head: &[u8], class: u8) {
-        if let Some(load) = self.load_mut(target.peer) {
+        // Nearly nowhere is anything held.
+        if self.config.time_usecs > 0
+            && let Some(load) = self.load_mut(target.peer)
+        {
             load.hold.note(head, class);
         }
     }
