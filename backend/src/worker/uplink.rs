@@ -10,6 +10,8 @@
 //! it is not known, and the packet waits for the answer in the uplink's park. Only the owner of an uplink knows its
 //! neighbours, so whoever else has such a packet leaves its addresses as they are.
 
+mod aware;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::Range;
@@ -20,7 +22,7 @@ use packet::{DropCause, EthernetHeader, MacAddr, Offload, PortId};
 use switch::neighbors::{Neighbor, Neighbors, NeighborsStats, Resolution};
 use virtqueue::NetHeader;
 
-use super::aggregate::{self, Room, Target, Wire, WireConfig};
+use super::aggregate::{self, Wire, WireConfig};
 use super::finish::header_of;
 use super::hop_park::HopPark;
 use crate::config::NodeConfig;
@@ -165,127 +167,6 @@ impl UplinkTx {
         self.send_plain(station, offload, head, tail_len, tail);
     }
 
-    /// Whether a packet that its sender left unfinished can leave as it is: in an aggregate, to somebody who takes that.
-    pub(super) fn carries(&self, head: &[u8], len: usize, offload: Offload) -> bool {
-        let Some(wire) = &self.wire else { return false };
-        let target = EthernetHeader::parse(head).and_then(|ethernet| wire.target(ethernet.destination()));
-        target.is_some_and(|target| wire.carries(target, len, offload)) && !aggregate::is_aggregate(head)
-    }
-
-    /// Puts a packet together for the peer behind which it goes, or sends it plain, behind what was put together.
-    fn send_aware(
-        &mut self,
-        station: Option<MacAddr>,
-        offload: Offload,
-        head: &[u8],
-        tail_len: usize,
-        tail: impl FnOnce(&mut [u8]),
-        now_ns: u64,
-    ) {
-        let len = head.len() + tail_len;
-        let Some(ethernet) = EthernetHeader::parse(head) else { return };
-        let addresses = station.map(|station| self.addresses(station));
-        let Some(wire) = &self.wire else { return };
-        let node = wire.node;
-        let Some(target) = wire.target(station.unwrap_or_else(|| ethernet.destination())) else {
-            let source = ethernet.source();
-            if wire.should_announce(source, now_ns) && !aggregate::is_refresh(head) {
-                self.announce_station(source, node, true, now_ns);
-            }
-            return self.send_plain(station, offload, head, tail_len, tail);
-        };
-        // Answers are to go to the node that the source is at, though this one has taken the packet out of its group.
-        let origin = wire.origin_of(ethernet.source());
-        let Some(class) = aggregate::class_of(head) else { return self.drop_packets(DropCause::Aggregate, 1) };
-        let key = aggregate::key(origin, target.node, class);
-        match wire.room(target, key, len, offload) {
-            Room::Now => {}
-            Room::Next => self.ship(target.peer, wire.refusal(target.peer)),
-            Room::Never => {
-                self.ship(target.peer, Trigger::Larger);
-                return self.send_plain(station, offload, head, tail_len, tail);
-            }
-        }
-        let packet = head;
-        // The link's own header first, then all else.
-        let (first, rest) = head.split_at(EthernetHeader::LEN.min(head.len()));
-        let mut header = [0; EthernetHeader::LEN];
-        header.iter_mut().zip(first).for_each(|(to, from)| *to = *from);
-        header.iter_mut().zip(addresses.iter().flatten()).for_each(|(to, from)| *to = *from);
-        let tail = |room: &mut [u8]| {
-            let (to, behind) = room.split_at_mut(rest.len().min(room.len()));
-            to.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
-            tail(behind);
-        };
-        let (head, tail_len) = (&header, rest.len() + tail_len);
-        let put = self.wire.as_mut().is_some_and(|wire| wire.put(target, key, head, tail_len, tail, offload));
-        if !put {
-            return self.drop_packets(DropCause::TooBig, 1);
-        }
-        if let Some(wire) = &mut self.wire {
-            wire.note(target, packet, class);
-        }
-    }
-
-    /// Tells the peers of the link where a station is; `with_plain`: it has sent a plain frame that goes there.
-    pub(super) fn announce_station(&mut self, station: MacAddr, node: u16, with_plain: bool, now_ns: u64) {
-        let Some(wire) = &mut self.wire else { return };
-        let full = wire.announce(station, node, with_plain, now_ns);
-        for peer in full {
-            self.ship(peer, Trigger::Bytes);
-            if let Some(wire) = &mut self.wire {
-                wire.announce_to(peer, station, node);
-            }
-        }
-    }
-
-    /// Puts a group together for a peer. `false`: it fits into none of its frames.
-    pub(super) fn put_group(&mut self, target: Target, class: u8, group: &[u8]) -> bool {
-        let Some(wire) = &mut self.wire else { return false };
-        if wire.splice(target, class, group) {
-            return true;
-        }
-        let trigger = wire.refusal(target.peer);
-        self.ship(target.peer, trigger);
-        self.wire.as_mut().is_some_and(|wire| wire.splice(target, class, group))
-    }
-
-    /// Says what is due to be said to aware nodes.
-    pub(super) fn speak(&mut self, now_ns: u64) {
-        let mut frame = [0; aggregate::CONTROL];
-        while let Some(len) = self.wire.as_mut().and_then(|wire| wire.speak(now_ns, &mut frame)) {
-            let bytes = frame.get(..len).unwrap_or_default();
-            self.push_aggregate(bytes);
-        }
-    }
-
-    /// Sends what was put together for a peer.
-    fn ship(&mut self, peer: usize, trigger: Trigger) {
-        let Some(mut wire) = self.wire.take() else { return };
-        let uplink = &mut *self;
-        wire.ship(peer, trigger, move |frame, packets, bytes| {
-            if !uplink.push_aggregate(frame) {
-                uplink.drop_packets(DropCause::NoBuffers, packets as usize);
-                return None;
-            }
-            let counters = uplink.counters.get(uplink.worker)?;
-            counters.tx_packets.add(packets.into());
-            counters.tx_bytes.add(bytes);
-            counters.tx_aggregates.add(1);
-            counters.tx_aggregated.add(packets.into());
-            Some(counters)
-        });
-        self.wire = Some(wire);
-    }
-
-    /// Puts an aggregate, or a frame that negotiates, into the ring. `false`: there is no room.
-    fn push_aggregate(&mut self, frame: &[u8]) -> bool {
-        if !self.ring.has_room() {
-            self.flush();
-        }
-        self.ring.push_aggregate(frame)
-    }
-
     /// Puts a frame into the ring. `false`: there is no room.
     fn push(&mut self, len: usize, header: NetHeader, fill: impl FnOnce(&mut [u8])) -> bool {
         if !self.ring.has_room() {
@@ -363,31 +244,6 @@ impl UplinkTx {
     /// Puts a frame into the ring that the node itself made.
     pub(super) fn send_bytes(&mut self, bytes: &[u8]) {
         self.send_plain(None, Offload::NONE, bytes, 0, |_| {});
-    }
-
-    /// The worker's turn ends: sends what was put together, unless something justifies holding it, and hands what is in the ring to the
-    /// kernel. Returns until when something is held, in nanoseconds.
-    pub(super) fn end_turn(&mut self) -> Option<u64> {
-        let (mut from, mut held_until) = (0, None);
-        while let Some(peer) = self.wire.as_ref().and_then(|wire| wire.next_open(from)) {
-            match self.wire.as_mut().map(|wire| wire.end_turn(peer)) {
-                Some(Ok(trigger)) => self.ship(peer, trigger),
-                Some(Err(until)) => held_until = held_until.into_iter().chain(until).min(),
-                None => {}
-            }
-            from = peer + 1;
-        }
-        self.flush();
-        held_until
-    }
-
-    /// Sends what was put together for all peers.
-    pub(super) fn ship_all(&mut self, trigger: Trigger) {
-        let mut from = 0;
-        while let Some(peer) = self.wire.as_ref().and_then(|wire| wire.next_open(from)) {
-            self.ship(peer, trigger);
-            from = peer + 1;
-        }
     }
 
     /// Hands what is in the ring to the kernel. Returns whether all of it went.
