@@ -58,6 +58,9 @@ pub(crate) struct PortCounters {
     /// Aggregates received and transmitted, and the packets in them.
     pub(crate) rx_aggregates: Counter,
     pub(crate) rx_aggregated: Counter,
+    /// Groups received that went on whole, and the packets in them.
+    pub(crate) spliced: Counter,
+    pub(crate) spliced_packets: Counter,
     pub(crate) tx_aggregates: Counter,
     pub(crate) tx_aggregated: Counter,
     /// Numbers of aggregates that were skipped: they were lost on their way here.
@@ -93,6 +96,8 @@ impl Default for PortCounters {
             segments: Counter::default(),
             rx_aggregates: Counter::default(),
             rx_aggregated: Counter::default(),
+            spliced: Counter::default(),
+            spliced_packets: Counter::default(),
             tx_aggregates: Counter::default(),
             tx_aggregated: Counter::default(),
             rx_lost: Counter::default(),

@@ -33,8 +33,10 @@ pub(crate) struct Shape<'a> {
     pub(crate) cpu: Option<usize>,
     /// What others know the node by.
     pub(crate) id: NonZero<u16>,
-    /// Its way to others, on the bridge.
-    pub(crate) uplink: Option<Uplink<'a>>,
+    /// Its ways to others, on the bridge.
+    pub(crate) uplinks: &'a [Uplink<'a>],
+    /// Whether it is the top of a rack.
+    pub(crate) tor: bool,
 }
 
 /// A packet socket on an interface that is there.
@@ -45,6 +47,10 @@ pub(crate) struct Uplink<'a> {
     pub(crate) interface: &'a InterfaceName,
     /// Whether nodes are looked for that aggregate.
     pub(crate) aggregate: bool,
+    /// Whether they are believed what they say of groups.
+    pub(crate) trusted: bool,
+    /// Most packets of a frame.
+    pub(crate) max_frames: Option<u16>,
 }
 
 /// A running node. Dropping it stops it and removes its files.
@@ -72,7 +78,7 @@ impl EmbeddedNode {
             }
             ports.push(port);
         }
-        if let Some(Uplink { port, interface, aggregate }) = shape.uplink {
+        for &Uplink { port, interface, aggregate, trusted, max_frames } in shape.uplinks {
             let kind = PortKind::AfPacket;
             ports.push(PortConfig {
                 name: Name::new(port)?,
@@ -81,7 +87,7 @@ impl EmbeddedNode {
                 vni: None,
                 workers: Vec::new(),
                 limits: FlowLimits::default(),
-                aggregation: Aggregation { aggregate, ..Aggregation::of(kind) },
+                aggregation: Aggregation { aggregate, trusted, max_frames, ..Aggregation::of(kind) },
             });
         }
         let mut crossconnects = Vec::new();
@@ -95,7 +101,7 @@ impl EmbeddedNode {
         };
         let workers = vec![WorkerConfig { name: worker, cpu: shape.cpu, poll: shape.poll }];
         let node = Node::start(&Config {
-            node: NodeConfig { id: shape.id, tor: false },
+            node: NodeConfig { id: shape.id, tor: shape.tor },
             control,
             workers,
             ports,

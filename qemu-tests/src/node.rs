@@ -177,6 +177,10 @@ pub struct AggregationStats {
     pub rx_aggregates: u64,
     /// Packets in them.
     pub rx_packets: u64,
+    /// Groups received that went on whole.
+    pub rx_groups_spliced: u64,
+    /// Packets in them.
+    pub rx_packets_spliced: u64,
     /// Aggregates sent.
     pub tx_aggregates: u64,
     /// Packets in them.

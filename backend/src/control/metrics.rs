@@ -67,7 +67,7 @@ fn write_workers(out: &mut Writer<'_>, workers: &[WorkerStats]) -> fmt::Result {
 
 fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
     type Column = (&'static str, &'static str, fn(&PortStatus) -> u64);
-    let columns: [Column; 13] = [
+    let columns: [Column; 15] = [
         ("port_rx_packets", "Frames received from the guest", |p| p.rx_packets),
         ("port_rx_bytes", "Bytes received from the guest", |p| p.rx_bytes),
         ("port_tx_packets", "Frames delivered to the guest", |p| p.tx_packets),
@@ -75,6 +75,8 @@ fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
         ("port_notifications", "Times that the guest was told of used buffers", |p| p.notifications),
         ("port_rx_aggregates", "Aggregates received", |p| p.aggregation.rx_aggregates),
         ("port_rx_aggregated", "Packets received in aggregates", |p| p.aggregation.rx_packets),
+        ("port_rx_groups_spliced", "Groups received that went on whole", |p| p.aggregation.rx_groups_spliced),
+        ("port_rx_packets_spliced", "Packets in groups that went on whole", |p| p.aggregation.rx_packets_spliced),
         ("port_tx_aggregates", "Aggregates sent", |p| p.aggregation.tx_aggregates),
         ("port_tx_aggregated", "Packets sent in aggregates", |p| p.aggregation.tx_packets),
         ("port_rx_aggregates_lost", "Aggregates sent to the node that did not arrive", |p| p.aggregation.rx_lost),

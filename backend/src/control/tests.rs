@@ -131,7 +131,8 @@ fn ports_come_and_go() {
         "ring": null, "features": [], "queue_pairs": 0, "rx_packets": 0, "rx_bytes": 0, "tx_packets": 0, "tx_bytes": 0,
         "drops": {}, "errors": {}, "notifications": 0,
         "aggregation": {
-            "rx_aggregates": 0, "rx_packets": 0, "tx_aggregates": 0, "tx_packets": 0,
+            "rx_aggregates": 0, "rx_packets": 0, "rx_groups_spliced": 0, "rx_packets_spliced": 0,
+            "tx_aggregates": 0, "tx_packets": 0,
             "rx_lost": 0, "packets_damaged": 0, "rx_control": 0, "tx_control": 0,
             "flushes": {}, "peers": {}, "damages": {},
             "packets_per_frame": {"count": 0, "sum": 0, "buckets": []},

@@ -163,6 +163,8 @@ impl Port {
             status.notifications += counters.notifications.get();
             status.aggregation.rx_aggregates += counters.rx_aggregates.get();
             status.aggregation.rx_packets += counters.rx_aggregated.get();
+            status.aggregation.rx_groups_spliced += counters.spliced.get();
+            status.aggregation.rx_packets_spliced += counters.spliced_packets.get();
             status.aggregation.tx_aggregates += counters.tx_aggregates.get();
             status.aggregation.tx_packets += counters.tx_aggregated.get();
             status.aggregation.rx_lost += counters.rx_lost.get();

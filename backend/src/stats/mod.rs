@@ -113,6 +113,12 @@ pub struct AggregationStatus {
     pub rx_aggregates: u64,
     /// Packets in them.
     pub rx_packets: u64,
+    /// Groups received that went on whole, to other nodes.
+    #[serde(default)]
+    pub rx_groups_spliced: u64,
+    /// Packets in them.
+    #[serde(default)]
+    pub rx_packets_spliced: u64,
     /// Aggregates sent.
     pub tx_aggregates: u64,
     /// Packets in them.

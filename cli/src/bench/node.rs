@@ -3,6 +3,7 @@
 
 use std::num::NonZero;
 use std::path::PathBuf;
+use std::slice::from_ref;
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -22,7 +23,7 @@ use crate::embedded::{EmbeddedNode, Shape, Uplink};
 /// The backend under test.
 #[derive(Debug)]
 pub(super) enum Node {
-    /// Runs in this process: one, or two with an uplink between them.
+    /// Runs in this process: one, or two with an uplink between them, or with the top of a rack between these.
     Embedded(Vec<EmbeddedNode>),
     /// Runs elsewhere, and answers.
     Answering(Client),
@@ -36,7 +37,7 @@ impl Node {
     pub(super) fn new(options: &Options) -> anyhow::Result<Self> {
         if options.sockets.is_empty() {
             if let Some(interfaces) = options.interfaces() {
-                return Ok(Self::Embedded(start_two(options, interfaces)?));
+                return Ok(Self::Embedded(start_linked(options, interfaces)?));
             }
             let node = start(options)?;
             let policies = PolicyStore::new(Arc::new(node.handle().clone()));
@@ -109,26 +110,44 @@ fn start(options: &Options) -> anyhow::Result<EmbeddedNode> {
         poll: poll_mode(options.poll()),
         cpu: Some(options.node_cpu.into()),
         id: NonZero::<u16>::MIN,
-        uplink: None,
+        uplinks: &[],
+        tor: false,
     })
 }
 
-/// Two nodes, each with a packet socket on one of two interfaces: at the first those that send, at the second those that receive.
-fn start_two(options: &Options, interfaces: &[InterfaceName; 2]) -> anyhow::Result<Vec<EmbeddedNode>> {
+/// Nodes with packet sockets on interfaces that are joined in pairs: at the first those that send, at the last those that receive, between
+/// them, if there are four interfaces, the top of a rack.
+fn start_linked(options: &Options, interfaces: &[InterfaceName]) -> anyhow::Result<Vec<EmbeddedNode>> {
     let (sources, sinks) = scene::PORTS.split_at(scene::SOURCES);
-    let ids = [NonZero::<u16>::MIN, NonZero::<u16>::MIN.saturating_add(1)];
+    let (first, rest) = interfaces.split_first().context("no interface")?;
+    let (last, between) = rest.split_last().context("one interface")?;
     let mut nodes = Vec::new();
-    for ((ports, interface), id) in [sources, sinks].into_iter().zip(interfaces).zip(ids) {
+    let racks: &[(&[&'static str], &[InterfaceName])] = match between {
+        [] => &[(sources, from_ref(first)), (sinks, from_ref(last))],
+        _ => &[(sources, from_ref(first)), (&[], between), (sinks, from_ref(last))],
+    };
+    for (number, (ports, interfaces)) in (1..).zip(racks) {
+        let uplinks = interfaces.iter().zip(scene::UPLINKS).map(|(interface, port)| Uplink {
+            port,
+            interface,
+            aggregate: options.aggregate,
+            trusted: !between.is_empty(),
+            // What comes to the top of the rack is to be as it is asked for; there, frames are as full as they get.
+            max_frames: options.group.filter(|_| !ports.is_empty()),
+        });
         let node = EmbeddedNode::start(&Shape {
             ports,
             queues: 1,
             wires: &[],
             poll: poll_mode(options.poll()),
             cpu: Some(options.node_cpu.into()),
-            id,
-            uplink: Some(Uplink { port: scene::UPLINK, interface, aggregate: options.aggregate }),
+            id: NonZero::new(number).context("a node without a number")?,
+            uplinks: &uplinks.collect::<Vec<_>>(),
+            tor: ports.is_empty(),
         })?;
-        apply(&scene::policy(ports), &PolicyStore::new(Arc::new(node.handle().clone())))?;
+        if !ports.is_empty() {
+            apply(&scene::policy(ports), &PolicyStore::new(Arc::new(node.handle().clone())))?;
+        }
         nodes.push(node);
     }
     Ok(nodes)
@@ -161,14 +180,14 @@ struct Done {
 }
 
 impl Work {
-    /// What a packet took at each node, in the order of their ports.
-    pub(super) fn cycles_at_each_since(&self, before: &Self) -> Option<Vec<f64>> {
-        self.0.iter().zip(&before.0).map(|(now, then)| now.cycles_per_packet_since(*then)).collect()
+    /// Busy cycles of each node.
+    pub(super) fn busy_cycles_since(&self, before: &Self) -> Vec<u64> {
+        self.0.iter().zip(&before.0).map(|(now, then)| now.busy_cycles.saturating_sub(then.busy_cycles)).collect()
     }
 
     /// What a packet took at all nodes that it crossed.
     pub(super) fn cycles_per_packet_since(&self, before: &Self) -> Option<f64> {
-        Some(self.cycles_at_each_since(before)?.iter().sum())
+        self.0.iter().zip(&before.0).map(|(now, then)| now.cycles_per_packet_since(*then)).sum()
     }
 }
 

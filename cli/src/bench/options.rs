@@ -99,9 +99,13 @@ pub(crate) struct Options {
     /// uplink between those that send and those that receive
     #[arg(long, value_enum, conflicts_with_all = ["bridge", "flood", "tcp", "expect", "pairs"], value_name = "WHICH")]
     pub(super) scene: Option<Scene>,
-    /// With `--scene uplink`: the two ends of a veth pair, or two interfaces on one link, that nobody else uses
+    /// With `--scene uplink`: the two ends of a veth pair, or two interfaces on one link, that nobody else uses; of two pairs, as A,C,D,B,
+    /// the inner ends are those of a node between the two, as at the top of a rack
     #[arg(long, value_delimiter = ',', value_parser = interface, conflicts_with = "sockets", value_name = "A,B")]
     pub(super) interfaces: Vec<InterfaceName>,
+    /// Most packets of a frame on the uplinks
+    #[arg(long, requires = "interfaces", requires = "aggregate", value_name = "N")]
+    pub(super) group: Option<u16>,
     /// Packets of 60, 590 and 1514 bytes, 7 to 4 to 1, instead of one size; in a scene
     #[arg(long, conflicts_with = "size")]
     pub(super) imix: bool,
@@ -196,8 +200,8 @@ impl Options {
         ensure!(!self.imix || self.is_scene(), "--imix: only a scene has packets of different sizes");
         let is_uplink = self.scene == Some(Scene::Uplink);
         ensure!(
-            if is_uplink { self.interfaces.len() == 2 } else { self.interfaces.is_empty() },
-            "--interfaces: two are needed with --scene uplink, as A,B, and none without"
+            if is_uplink { matches!(self.interfaces.len(), 2 | 4) } else { self.interfaces.is_empty() },
+            "--interfaces: two are needed with --scene uplink, as A,B, or four, as A,C,D,B, and none without"
         );
         ensure!(
             !is_uplink || self.poll() != Poll::Busy && self.sockets.is_empty(),
@@ -235,8 +239,8 @@ impl Options {
     }
 
     /// The interfaces of a scene's uplinks, if it has any.
-    pub(super) fn interfaces(&self) -> Option<&[InterfaceName; 2]> {
-        self.interfaces.first_chunk()
+    pub(super) fn interfaces(&self) -> Option<&[InterfaceName]> {
+        (!self.interfaces.is_empty()).then_some(&self.interfaces)
     }
 
     /// How our own nodes wait: two that share a core have to let each other have it.

@@ -64,7 +64,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         poll: PollMode::Adaptive,
         cpu: None,
         id: NonZero::<u16>::MIN,
-        uplink: None,
+        uplinks: &[],
+        tor: false,
     })?;
     screen.say("Shunt demo: a node with two CNFs attached over vhost-user sockets\n\n")?;
     screen.say("  cnf-a ◀══ packed rings ══▶ worker w0, MAC bridge ◀══ packed rings ══▶ cnf-b\n\n")?;

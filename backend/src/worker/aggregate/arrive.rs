@@ -54,6 +54,8 @@ struct Sender {
     trusted: bool,
     /// The last source that was learned: most packets have that of the one before.
     last: MacAddr,
+    /// Whether a packet of the burst may have been left unfinished.
+    offloads: bool,
 }
 
 /// What became of a group for another node.
@@ -138,7 +140,8 @@ impl Path {
         let Some(link) = self.uplinks.get(uplink) else { return arrived };
         let Some(wire) = &link.wire else { return arrived };
         let (own, trusted, peer, port) = (wire.node, wire.config.trusted, wire.node_of(from), link.port);
-        let mut sender = Sender { uplink, port, from, origin: peer, trusted, last: MacAddr::ZERO };
+        let mut sender = Sender { uplink, port, from, origin: peer, trusted, last: MacAddr::ZERO, offloads: false };
+        self.burst.clear();
         while let Some(group) = tools.reader.next_group(frame) {
             arrived.work += 1;
             let group = match group {
@@ -150,6 +153,8 @@ impl Path {
             };
             let GroupHeader { destination, origin, packets, len, .. } = group.header;
             if trusted && destination != 0 && destination != own {
+                // Everything goes in the order in which it came.
+                self.switch_taken(&mut sender, frame, tools.now_ns, &mut arrived);
                 let bytes = frame.get(group.at..group.at.saturating_add(len)).unwrap_or_default();
                 let passed = self.pass_on(&sender, destination, &group.header, bytes);
                 if passed != Passed::Unfit {
@@ -157,7 +162,13 @@ impl Path {
                     arrived.bytes += bytes.len() as u64;
                 }
                 match passed {
-                    Passed::On => continue,
+                    Passed::On => {
+                        if let Some(counters) = tools.counters {
+                            counters.spliced.add(1);
+                            counters.spliced_packets.add(packets.into());
+                        }
+                        continue;
+                    }
                     Passed::Lost => {
                         let lost = |counters: &PortCounters| {
                             counters.drop_packets(DropCause::NoDestination, packets.into());
@@ -168,12 +179,17 @@ impl Path {
                     Passed::Unfit => {}
                 }
             }
-            sender.origin = if trusted && origin != 0 { origin } else { peer };
+            let origin = if trusted && origin != 0 { origin } else { peer };
+            if origin != sender.origin {
+                self.switch_taken(&mut sender, frame, tools.now_ns, &mut arrived);
+                (sender.origin, sender.last) = (origin, MacAddr::ZERO);
+            }
             match tools.reader.open_group(frame, &group) {
                 Ok(()) => self.take_apart(&mut sender, frame, tools, &mut arrived),
                 Err(damage) => tools.count(damage, &mut arrived),
             }
         }
+        self.switch_taken(&mut sender, frame, tools.now_ns, &mut arrived);
         arrived
     }
 
@@ -197,13 +213,13 @@ impl Path {
         if link.put_group(target, header.class, group) { Passed::On } else { Passed::Unfit }
     }
 
-    /// Takes apart a group that was gone into.
+    /// Takes apart a group that was gone into. What is taken out waits in the burst, so that packets of small groups go together.
     fn take_apart(&mut self, sender: &mut Sender, frame: &[u8], tools: &mut Tools<'_>, arrived: &mut Arrived) {
         let port = sender.port;
         let in_runs = self.takes_runs(port);
-        let mut more = true;
-        while more {
+        loop {
             if in_runs && let Some(run) = tools.reader.run(MAX_BURST) {
+                self.switch_taken(sender, frame, tools.now_ns, arrived);
                 arrived.packets += usize::from(run.packets());
                 arrived.work += usize::from(run.packets());
                 arrived.bytes += runs::fill(&mut self.burst, tools.ranges, port, &run, tools.hope);
@@ -214,14 +230,13 @@ impl Path {
                 let ingress = Ingress { port, pair: 0, payload, offloads: false, waits_since: None };
                 self.run(&ingress, Direction::Out, tools.now_ns);
                 runs::learn(tools.hope, places, run.packets().into(), self.expanded);
+                self.burst.clear();
                 continue;
             }
-            let mut offloads = false;
-            self.burst.clear();
             while !self.burst.is_full() {
                 match tools.reader.next_in_group(frame) {
                     Some(Item::Packet(packet)) => {
-                        offloads |= push(&mut self.burst, port, &packet, sender.trusted);
+                        sender.offloads |= push(&mut self.burst, port, &packet, sender.trusted);
                         if in_runs && tools.reader.may_run() {
                             break;
                         }
@@ -229,25 +244,30 @@ impl Path {
                     Some(Item::Damaged(damage)) => tools.count(damage, arrived),
                     // TLVs are taken from none.
                     Some(Item::Tlv { .. } | Item::Group(_)) => {}
-                    None => {
-                        more = false;
-                        break;
-                    }
+                    None => return,
                 }
             }
-            if self.burst.is_empty() {
-                continue;
+            if self.burst.is_full() {
+                self.switch_taken(sender, frame, tools.now_ns, arrived);
             }
-            arrived.packets += self.burst.len();
-            arrived.work += self.burst.len();
-            arrived.bytes += self.burst.bytes();
-            super::refuse(&mut self.burst);
-            self.learn_behind(sender, tools.now_ns);
-            self.burst.set_runs(true);
-            let payload = Payload::Inside(frame);
-            let ingress = Ingress { port, pair: 0, payload, offloads, waits_since: None };
-            self.run(&ingress, Direction::Out, tools.now_ns);
         }
+    }
+
+    /// Switches the packets that were taken out of groups.
+    fn switch_taken(&mut self, sender: &mut Sender, frame: &[u8], now_ns: u64, arrived: &mut Arrived) {
+        if self.burst.is_empty() {
+            return;
+        }
+        arrived.packets += self.burst.len();
+        arrived.work += self.burst.len();
+        arrived.bytes += self.burst.bytes();
+        super::refuse(&mut self.burst);
+        self.learn_behind(sender, now_ns);
+        self.burst.set_runs(true);
+        let (payload, offloads) = (Payload::Inside(frame), std::mem::take(&mut sender.offloads));
+        let ingress = Ingress { port: sender.port, pair: 0, payload, offloads, waits_since: None };
+        self.run(&ingress, Direction::Out, now_ns);
+        self.burst.clear();
     }
 
     /// Notes behind which peer the sources of the burst are. Who is not believed cannot claim stations of others who are.

@@ -27,7 +27,7 @@ mod uplink;
 
 use std::time::Duration;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use backend::sys::{Clock, cycles};
 use cnf::{Device, Endpoint};
 
@@ -57,8 +57,8 @@ const QUIET: Duration = Duration::from_millis(300);
 /// The state that every CNF's port has in front of the bridge.
 pub(super) const PORTS: [&str; SOURCES + SINKS] = ["a", "b", "c", "d"];
 
-/// The port of each node to the other, where there are two.
-pub(super) const UPLINK: &str = "up";
+/// The ports of each node to others, where there are more.
+pub(super) const UPLINKS: [&str; 2] = ["up", "down"];
 
 /// Policy of a bridged scene: one stateful layer at every CNF's port.
 pub(super) fn policy(ports: &[&str]) -> String {
@@ -117,8 +117,13 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     let uplink = match uplinks.zip(crossed) {
         Some((uplinks, before)) => {
             let crossed = [before, uplinks.crossed(&node)?];
-            let each = work.as_ref().and_then(|(before, after)| after.cycles_at_each_since(before)).unwrap_or_default();
-            Some(uplinks.report(crossed, options.aggregate, scene.account.too_long, &each)?)
+            let (before, after) = work.as_ref().context("what the nodes have done")?;
+            Some(uplinks.report(
+                crossed,
+                options.aggregate,
+                scene.account.too_long,
+                &after.busy_cycles_since(before),
+            )?)
         }
         None => None,
     };
@@ -212,10 +217,6 @@ impl Scene {
     fn load(&mut self, options: &Options, uplinks: Option<Uplinks>) -> anyhow::Result<()> {
         // All may be for one sink, and an aggregate may become two, or more on an uplink.
         let room = uplinks.map_or(u64::MAX, Uplinks::frames).min(options.queue_size.into()) / SOURCES as u64;
-        let frames = match options.aggregate {
-            true => room / uplinks.map_or(2, |uplinks| uplinks.frames_of(options.bundle)),
-            false => room,
-        };
         self.window = u64::MAX;
         for (number, source) in self.sources.iter_mut().enumerate() {
             let own = self.flows.iter().enumerate().filter(|(_, flow)| flow.source == number);
@@ -228,6 +229,10 @@ impl Scene {
             let packets: usize = items.iter().map(|item| item.packets.len()).sum();
             let each = packets.div_ceil(items.len().max(1)) as u64;
             let longest = items.iter().map(|item| item.packets.len()).max().unwrap_or(0) as u64;
+            let frames = match options.aggregate {
+                true => room / uplinks.map_or(2, |uplinks| uplinks.frames_of(options.bundle, longest)),
+                false => room,
+            };
             ensure!(frames > 0, "--queue-size: too small for what a frame of {} bytes becomes", options.bundle);
             // With one flow, one of them has nothing to send.
             if longest > 0 {

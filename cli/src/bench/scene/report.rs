@@ -74,12 +74,19 @@ impl Display for Report {
             self.sent_frames_per_packet, self.received_frames_per_packet
         )?;
         if let Some(uplink) = &self.uplink {
-            let uplink::Report { mtu, frames_per_packet, aggregates, plain, sender_cycles, receiver_cycles } = uplink;
+            let uplink::Report { mtu, frames_per_packet, aggregates, plain, sender_cycles, receiver_cycles, tor } =
+                uplink;
             writeln!(
                 f,
                 "  uplink      {frames_per_packet:>9.4} frames for each packet ({aggregates} aggregates, {plain} plain), MTU {mtu}"
             )?;
             writeln!(f, "              {sender_cycles:>9.1} and {receiver_cycles:.1} cycles at the two nodes")?;
+            if let Some(uplink::Tor { groups, packets_per_group, cycles_per_group }) = tor {
+                writeln!(
+                    f,
+                    "  spliced     {groups} groups of {packets_per_group:.1} packets, {cycles_per_group:.0} cycles each"
+                )?;
+            }
         }
         writeln!(f, "  generator   idle {:.0} % of the time", self.generator_idle * 100.0)?;
         write!(f, "  latency     p50 {p50} ns, p99 {p99} ns, p99.9 {p999} ns")

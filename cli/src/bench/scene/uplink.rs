@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! The uplinks between two nodes of a scene: how much they hold, what crosses them, and whether that is what was asked for.
+//! The uplinks between the nodes of a scene: how much they hold, what crosses them, and whether that is what was asked for.
 //!
 //! # Theory of operation
 //!
-//! Both nodes' workers, and what the kernel does between them, share one core: whoever sends a frame through a veth pair also delivers
+//! All nodes' workers, and what the kernel does between them, share one core: whoever sends a frame through a veth pair also delivers
 //! it, so what a frame costs the kernel counts, too. Workers that poll would burn each other's time, so they sleep as soon as
 //! nothing is there (`interrupt`); then the core does nothing but move packets. What one worker finds, it takes to the end,
 //! so frames fill up to the window of packets on their way, plain or in aggregates. The window is what fits the kernel's ring
 //! at the other end, and the receiver's ring behind it, so nothing can be lost.
+//!
+//! A node between the two, as at the top of a rack, sends groups on whole. How many packets are in them is in the hand of who
+//! says how many may be in a frame (`--group`), and how many are in a row for one station (`--run-length`).
 
 use aggregation::wire::{GROUP_CRC, GROUP_HEADER, HEADER_CHECKED, SUBFRAME_HEADER};
 use anyhow::{Context, ensure};
@@ -18,7 +21,7 @@ use serde::Serialize;
 use super::super::node::Node;
 use super::super::options::Options;
 use super::super::pvp::as_float;
-use super::UPLINK;
+use super::UPLINKS;
 
 /// Bytes of an Ethernet header.
 const ETHERNET: u32 = 14;
@@ -30,6 +33,8 @@ const TOLERATED: u64 = 1000;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Uplinks {
     mtu: u32,
+    /// Most packets of a frame, if that is bounded.
+    group: Option<u16>,
 }
 
 /// What has crossed them, from those that send to those that receive.
@@ -43,6 +48,8 @@ pub(super) struct Crossed {
     aggregates: u64,
     /// Aggregates that came back.
     returned: u64,
+    /// Groups that went on whole in between, and packets in them.
+    spliced: Option<[u64; 2]>,
 }
 
 /// What crossed while it was measured.
@@ -59,6 +66,18 @@ pub(super) struct Report {
     /// one that receives.
     pub(super) sender_cycles: f64,
     pub(super) receiver_cycles: f64,
+    /// The node between the two, if there is one.
+    pub(super) tor: Option<Tor>,
+}
+
+/// What a node between two others did. The field names are a contract.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Tor {
+    /// Groups that went on whole; nothing else went.
+    pub(super) groups: u64,
+    pub(super) packets_per_group: f64,
+    /// Busy TSC cycles for each, the kernel's way to the other end included.
+    pub(super) cycles_per_group: f64,
 }
 
 impl Uplinks {
@@ -74,7 +93,7 @@ impl Uplinks {
         let mtu = mtus.iter().copied().min().context("no uplink")?;
         let longest = options.longest();
         ensure!(longest <= mtu + ETHERNET, "the interfaces' MTU of {mtu} is too small for frames of {longest} bytes");
-        Ok(Some(Self { mtu }))
+        Ok(Some(Self { mtu, group: options.group.filter(|_| options.aggregate) }))
     }
 
     /// Frames that the receiving end has room for.
@@ -82,10 +101,11 @@ impl Uplinks {
         packet_ring_frames(self.mtu) as u64
     }
 
-    /// The most frames that a CNF's frame of so many bytes becomes: cut anew, with a rest, and again when the worker's turn ends
-    /// amid it.
-    pub(super) fn frames_of(self, bytes: u32) -> u64 {
-        u64::from(2 * bytes.div_ceil(self.mtu) + 1)
+    /// The most frames that a CNF's frame of so many bytes and packets becomes: cut anew, with a rest, and again when the worker's turn
+    /// ends amid it.
+    pub(super) fn frames_of(self, bytes: u32, packets: u64) -> u64 {
+        let full = self.group.map_or(0, |group| packets.div_ceil(u64::from(group.max(1))));
+        2 * u64::from(bytes.div_ceil(self.mtu)).max(full) + 1
     }
 
     /// Bytes of the longest packet that an aggregate has room for.
@@ -97,9 +117,15 @@ impl Uplinks {
     /// What has crossed so far.
     pub(super) fn crossed(self, node: &Node) -> anyhow::Result<Crossed> {
         let stats = node.stats()?;
-        let [near, far] = &*stats else { anyhow::bail!("{} nodes instead of 2", stats.len()) };
+        let (near, between, far) = match &*stats {
+            [near, far] => (near, None, far),
+            [near, between, far] => (near, Some(between), far),
+            _ => anyhow::bail!("{} nodes", stats.len()),
+        };
+        let between = between.map(port_of).transpose()?.map(|port| &port.aggregation);
         let (near, far) = (port_of(near)?, port_of(far)?);
         Ok(Crossed {
+            spliced: between.map(|between| [between.rx_groups_spliced, between.rx_packets_spliced]),
             packets: near.tx_packets,
             arrived: far.rx_packets,
             inside: near.aggregation.tx_packets,
@@ -123,7 +149,7 @@ impl Uplinks {
         [before, after]: [Crossed; 2],
         aggregate: bool,
         too_long: u64,
-        cycles: &[f64],
+        cycles: &[u64],
     ) -> anyhow::Result<Report> {
         let packets = after.packets - before.packets;
         let (inside, aggregates) = (after.inside - before.inside, after.aggregates - before.aggregates);
@@ -141,19 +167,46 @@ impl Uplinks {
         } else {
             ensure!(after.aggregates == 0 && after.returned == 0, "there were aggregates on the uplink");
         }
-        let &[sender_cycles, receiver_cycles] = cycles else { anyhow::bail!("two nodes") };
-        let frames_per_packet = as_float(aggregates + plain) / as_float(packets);
-        Ok(Report { mtu: self.mtu, frames_per_packet, aggregates, plain, sender_cycles, receiver_cycles })
+        let ([sender, between @ .., receiver], packets) = (cycles, as_float(packets)) else {
+            anyhow::bail!("no nodes")
+        };
+        let tor = match (before.spliced, after.spliced, between) {
+            (Some(before), Some(after), [cycles]) => Some(Tor::between(before, after, inside, *cycles)?),
+            _ => None,
+        };
+        Ok(Report {
+            mtu: self.mtu,
+            frames_per_packet: as_float(aggregates + plain) / packets,
+            aggregates,
+            plain,
+            sender_cycles: as_float(*sender) / packets,
+            receiver_cycles: as_float(*receiver) / packets,
+            tor,
+        })
     }
 }
 
+impl Tor {
+    /// What it did in between, of `inside` packets that came to it in aggregates.
+    fn between(before: [u64; 2], after: [u64; 2], inside: u64, cycles: u64) -> anyhow::Result<Self> {
+        let [groups, packets] = [0, 1].map(|at| after[at] - before[at]);
+        ensure!(
+            groups > 0 && packets + inside / TOLERATED >= inside,
+            "of {inside} packets in aggregates {packets} went on in whole groups"
+        );
+        let [packets_per_group, cycles_per_group] = [packets, cycles].map(|all| as_float(all) / as_float(groups));
+        Ok(Self { groups, packets_per_group, cycles_per_group })
+    }
+}
+
+/// The way to others; at a node between two, that to the first.
 fn port_of(stats: &Stats) -> anyhow::Result<&PortStatus> {
-    stats.ports.iter().find(|port| port.name == UPLINK).context("no uplink")
+    stats.ports.iter().find(|port| UPLINKS.first() == Some(&port.name.as_str())).context("no uplink")
 }
 
 fn mtu_of(stats: &Stats) -> anyhow::Result<u32> {
-    let uplink = port_of(stats)?.uplink.as_ref();
-    Ok(uplink.and_then(|uplink| uplink.mtu).context("the uplink has no MTU")?.into())
+    let mtus = stats.ports.iter().filter_map(|port| port.uplink.as_ref()).map(|uplink| uplink.mtu);
+    Ok(mtus.min().flatten().context("an uplink has no MTU")?.into())
 }
 
 #[cfg(test)]
@@ -161,14 +214,14 @@ mod tests {
     use super::*;
 
     fn crossed(packets: u64, inside: u64, aggregates: u64) -> Crossed {
-        Crossed { packets, arrived: packets, inside, aggregates, returned: 0 }
+        Crossed { packets, arrived: packets, inside, aggregates, returned: 0, spliced: None }
     }
 
     #[test]
     fn the_path_that_was_taken_is_the_one_that_was_asked_for() {
-        let uplinks = Uplinks { mtu: 1500 };
+        let uplinks = Uplinks { mtu: 1500, group: None };
         let report = |before, after, aggregate, too_long| {
-            uplinks.report([before, after], aggregate, too_long, &[1.0, 2.0]).map(|report| report.frames_per_packet)
+            uplinks.report([before, after], aggregate, too_long, &[1, 2]).map(|report| report.frames_per_packet)
         };
         let none = crossed(10, 0, 0);
         assert_eq!(report(none, crossed(1010, 0, 0), false, 0).unwrap(), 1.0);
@@ -185,9 +238,18 @@ mod tests {
 
     #[test]
     fn what_fits() {
-        let uplinks = Uplinks { mtu: 1500 };
+        let uplinks = Uplinks { mtu: 1500, group: None };
         assert_eq!(uplinks.longest_inside(), 1464);
-        assert_eq!([512, 4096, 16_384].map(|bytes| uplinks.frames_of(bytes)), [3, 7, 23]);
-        assert_eq!([1500, 9000].map(|mtu| Uplinks { mtu }.frames()), [2048, 256]);
+        assert_eq!([512, 4096, 16_384].map(|bytes| uplinks.frames_of(bytes, 64)), [3, 7, 23]);
+        assert_eq!(Uplinks { group: Some(4), ..uplinks }.frames_of(4096, 60), 31);
+        assert_eq!([1500, 9000].map(|mtu| Uplinks { mtu, group: None }.frames()), [2048, 256]);
+    }
+
+    #[test]
+    fn what_goes_by_the_top_of_a_rack_goes_whole() {
+        let tor = Tor::between([1, 10], [11, 170], 160, 5000).unwrap();
+        assert_eq!((tor.groups, tor.packets_per_group, tor.cycles_per_group), (10, 16.0, 500.0));
+        Tor::between([1, 10], [11, 170], 170, 5000).unwrap_err();
+        Tor::between([1, 10], [1, 10], 0, 5000).unwrap_err();
     }
 }
