@@ -25,6 +25,7 @@ mod talk;
 mod traffic;
 mod uplink;
 
+use std::iter::once;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -93,7 +94,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
     let mut scene = Scene::new(devices, options, uplinks)?;
     scene.agree()?;
     scene.open_with(|| uplinks.filter(|_| options.aggregate).map_or(Ok(true), |uplinks| uplinks.are_agreed(&node)))?;
-    scene.load(options, uplinks)?;
+    scene.load(options, uplinks, options.rate.is_some())?;
 
     let mut rate = options.rate;
     let mut capacity = None;
@@ -102,6 +103,7 @@ fn measure(options: &Options) -> anyhow::Result<Report> {
         let all = scene.run(None, SURVEY)?.per_second();
         (rate, capacity) = (Some(all * share), Some(all));
         scene.drain()?;
+        scene.load(options, uplinks, true)?;
         scene.run(rate, WARM_UP)?;
     }
     scene.drain()?;
@@ -214,7 +216,8 @@ impl Scene {
     }
 
     /// Puts together what every source sends: runs of packets of a flow, one flow after the other. Says how many may be on their way.
-    fn load(&mut self, options: &Options, uplinks: Option<Uplinks>) -> anyhow::Result<()> {
+    /// `alone`: each is in a frame of its own, as who sends less than it could has no other at hand and waits for none.
+    fn load(&mut self, options: &Options, uplinks: Option<Uplinks>, alone: bool) -> anyhow::Result<()> {
         // All may be for one sink, and an aggregate may become two, or more on an uplink.
         let room = uplinks.map_or(u64::MAX, Uplinks::frames).min(options.queue_size.into()) / SOURCES as u64;
         self.window = u64::MAX;
@@ -222,6 +225,9 @@ impl Scene {
             let own = self.flows.iter().enumerate().filter(|(_, flow)| flow.source == number);
             let packets = own.flat_map(|(at, flow)| (0..options.run_length).map(move |_| (at, &flow.frame)));
             let items: Vec<Item> = match options.aggregate {
+                true if alone => {
+                    packets.flat_map(|packet| bundle::bundles(once(packet), options.bundle as usize)).collect()
+                }
                 true => bundle::bundles(packets, options.bundle as usize),
                 false => packets.map(|(at, frame)| Item { bytes: frame.clone(), packets: [(0, at)].into() }).collect(),
             };

@@ -43,6 +43,15 @@ impl Source {
 
     /// From now on it sends these.
     pub(super) fn load(&mut self, items: Vec<Item>) {
+        // What was numbered and has not left takes its numbers back.
+        for offset in 0..self.stamped {
+            let unsent = self.items.get((self.next + offset) % self.items.len().max(1));
+            for (_, flow) in unsent.iter().flat_map(|item| &item.packets) {
+                if let Some(sequence) = self.sequences.get_mut(*flow) {
+                    *sequence = sequence.wrapping_sub(1);
+                }
+            }
+        }
         (self.items, self.next, self.stamped) = (items, 0, 0);
     }
 
