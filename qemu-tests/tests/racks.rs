@@ -255,6 +255,8 @@ impl Round {
             let mut rest = came.iter();
             ensure!(went.iter().all(|group| rest.any(|other| other == group)), "groups to {node} are not what came");
             ensure!(went.len() == came.len() || self.lost_at_tor()? > 0, "{} came, {} went", came.len(), went.len());
+            let spliced = self.after.since(&self.before, TOR, WIRES[from].port)?.spliced;
+            ensure!(spliced == came.len() as u64 || self.lost_at_tor()? > 0, "{} came, {spliced} spliced", came.len());
             // Most of what goes from host to host does.
             let count = |groups: &[&Group]| groups.iter().map(|group| group.packets.len() as u64).sum::<u64>();
             let all: u64 = pairs(&WIRES[from], &WIRES[to]).map(|(a, b)| self.between[to].between(a, b)).sum();

@@ -22,6 +22,8 @@ pub struct Moment {
 pub struct Counted {
     /// What it received.
     pub received: Count,
+    /// Groups that it received and that went on whole.
+    pub spliced: u64,
     /// Frames that arrived where it had no room for them.
     pub lost: u64,
     /// What it sent.
@@ -72,6 +74,7 @@ impl Moment {
         };
         Ok(Counted {
             received: count(before.received, after.received),
+            spliced: after.spliced - before.spliced,
             lost: after.lost - before.lost,
             sent: count(before.sent, after.sent),
             dropped: after.dropped - before.dropped,
@@ -84,13 +87,15 @@ impl Moment {
 impl Counted {
     /// What a port has counted since its node began.
     fn of(port: &PortStats) -> Self {
-        let AggregationStats { rx_aggregates, rx_packets, tx_aggregates, tx_packets, .. } = port.aggregation;
+        let AggregationStats { rx_aggregates, rx_packets, rx_groups_spliced, tx_aggregates, tx_packets, .. } =
+            port.aggregation;
         // Who is not aware takes frames that negotiate for packets of a stranger.
         let refused = port.dropped("aggregate");
         let uplink = port.uplink.clone().unwrap_or_default();
         let plain = port.rx_packets - rx_packets - refused;
         Self {
             received: Count { plain, aggregates: rx_aggregates, packets: rx_packets },
+            spliced: rx_groups_spliced,
             lost: port.dropped("uplink_full"),
             sent: Count { plain: port.tx_packets - tx_packets, aggregates: tx_aggregates, packets: tx_packets },
             dropped: port.drops.values().sum::<u64>() - refused,
