@@ -4,6 +4,8 @@
 //! This is the normalised form that travels with a packet. The virtio-net header, which says the
 //! same in other words, never passes the backend.
 
+use crate::segment::is_of_header;
+
 /// What the sender of a frame left for somebody else to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Offload {
@@ -77,6 +79,14 @@ pub enum OffloadError {
         /// Length of the part that may be edited.
         window_len: usize,
     },
+    /// The checksum field is not that of a header that has one.
+    #[error("no header has its checksum at {start}+{offset}")]
+    ChecksumMisplaced {
+        /// Where summing starts.
+        start: u16,
+        /// Where the field lies, from `start`.
+        offset: u16,
+    },
     /// A frame to be segmented must have an unfinished checksum (virtio 1.3, 5.1.6.2).
     #[error("segmentation is asked for, but the checksum is not left unfinished")]
     SegmentationWithoutChecksum,
@@ -119,6 +129,22 @@ impl Offload {
         }
         match self.segmentation {
             Some(Segmentation { size: 0, .. }) => Err(OffloadError::ZeroSegmentSize),
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks that an unfinished checksum of the frame that begins with `window` is that of a TCP, UDP or GRE header, in a
+    /// tunnel or not, so that a sender cannot have anything else of the frame written over once policy has judged it.
+    ///
+    /// # Errors
+    /// If it is not, or the headers before it are not understood; the frame is to be dropped with
+    /// [`DropCause::BadOffload`](crate::DropCause::BadOffload).
+    #[inline]
+    pub fn check_place(&self, window: &[u8]) -> Result<(), OffloadError> {
+        match self.checksum {
+            Checksum::Unfinished { start, offset } if !is_of_header(window, start, offset) => {
+                Err(OffloadError::ChecksumMisplaced { start, offset })
+            }
             _ => Ok(()),
         }
     }

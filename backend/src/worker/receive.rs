@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use packet::{Burst, DropCause, PortId, WINDOW};
+use packet::{Burst, DropCause, PortId, Verdict, WINDOW};
 use switch::model::Direction;
 
 use super::Worker;
@@ -117,6 +117,9 @@ impl<'a> Plain<'a> {
             let handle = u32::try_from(i).unwrap_or(0);
             let Some(window) = burst.push(self.port, len, offload, handle) else { break };
             *payload = fill(window, tag.as_ref().map_or(&[], |tag| tag), body);
+            if offload.check_place(window).is_err() {
+                burst.set_verdict(burst.len() - 1, Verdict::Drop(DropCause::BadOffload));
+            }
         }
         if let Some(counters) = self.counters {
             counters.rx_packets.add(held as u64);

@@ -66,7 +66,7 @@ pub(super) enum Shim {
     /// A length and, if it is not 0, a checksum.
     Udp,
     /// The checksum, if there is one.
-    Gre { has_checksum: bool },
+    Gre { has_checksum: bool, has_sequence: bool },
 }
 
 /// An IP packet in the frame.
@@ -76,7 +76,9 @@ pub(super) struct Ip {
     l3: usize,
     pub(super) protocol: u8,
     pub(super) l4: usize,
-    end: usize,
+    pub(super) end: usize,
+    /// The checksum is over an address that is not yet in the destination field.
+    source_routed: bool,
 }
 
 impl Layout {
@@ -91,6 +93,10 @@ impl Layout {
         let (outer, ip, ether_type) = if ip.protocol != TCP && start >= ip.l4.saturating_add(TRANSPORT) {
             let content = frame.get(..ip.end).ok_or(SegmentError::Truncated { need: ip.end, have: frame.len() })?;
             let (shim, l3, ether_type) = tunnel::inside(content, &ip)?;
+            // The next packet has the number that the second segment would need.
+            if matches!(shim, Shim::Gre { has_sequence: true, .. }) {
+                return Err(SegmentError::UnknownTunnel { at: ip.l4 });
+            }
             let inner = Ip::parse(content, l3, ether_type, kind)?;
             if inner.l4 != start {
                 return Err(SegmentError::WrongStart { start, l4: inner.l4 });
@@ -127,6 +133,14 @@ impl Layout {
 }
 
 impl IpVersion {
+    pub(super) const fn of(ether_type: EtherType) -> Option<Self> {
+        match ether_type {
+            EtherType::IPV4 => Some(Self::V4),
+            EtherType::IPV6 => Some(Self::V6),
+            _ => None,
+        }
+    }
+
     /// Source and destination address of a header, which lie side by side in both versions.
     pub(super) fn addresses(self, header: &[u8]) -> Option<&[u8]> {
         let (at, len) = match self {
@@ -138,18 +152,21 @@ impl IpVersion {
 }
 
 impl Ip {
+    /// One that is to be cut.
     fn parse(frame: &[u8], l3: usize, ether_type: EtherType, kind: GsoKind) -> Result<Self, SegmentError> {
-        let version = match ether_type {
-            EtherType::IPV4 => IpVersion::V4,
-            EtherType::IPV6 => IpVersion::V6,
-            _ => return Err(SegmentError::WrongEtherType { ether_type, kind }),
-        };
-        let (protocol, l4, end) = match (version, byte(frame, l3)? >> 4) {
-            (IpVersion::V4, 4) => ipv4(frame, l3)?,
-            (IpVersion::V6, 6) => ipv6(frame, l3)?,
-            (_, version) => return Err(SegmentError::WrongVersion { version, kind }),
-        };
-        Ok(Self { version, l3, protocol, l4, end })
+        let version = IpVersion::of(ether_type).ok_or(SegmentError::WrongEtherType { ether_type, kind })?;
+        let ip = Self::find(frame, l3, version)?;
+        let ip = ip.ok_or(SegmentError::WrongVersion { version: byte(frame, l3)? >> 4, kind })?;
+        if ip.source_routed { Err(SegmentError::SourceRouted) } else { Ok(ip) }
+    }
+
+    /// One that is whole. `None`: the header is of another version.
+    pub(super) fn find(frame: &[u8], l3: usize, version: IpVersion) -> Result<Option<Self>, SegmentError> {
+        match (version, byte(frame, l3)? >> 4) {
+            (IpVersion::V4, 4) => ipv4(frame, l3).map(Some),
+            (IpVersion::V6, 6) => ipv6(frame, l3).map(Some),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -167,8 +184,7 @@ pub(super) fn network_layer(frame: &[u8], at: usize) -> Result<(usize, EtherType
     Ok((next, ether_type))
 }
 
-/// Protocol, start of what it carries, and end of the packet.
-fn ipv4(frame: &[u8], l3: usize) -> Result<(u8, usize, usize), SegmentError> {
+fn ipv4(frame: &[u8], l3: usize) -> Result<Ip, SegmentError> {
     let header_len = usize::from(byte(frame, l3)? & 0x0f).saturating_mul(4);
     if header_len < 20 {
         return Err(SegmentError::HeaderLength { at: l3, len: header_len });
@@ -179,27 +195,27 @@ fn ipv4(frame: &[u8], l3: usize) -> Result<(u8, usize, usize), SegmentError> {
     }
     let protocol = byte(frame, l3.saturating_add(9))?;
     let total = usize::from(half(frame, l3.saturating_add(2))?);
-    Ok((protocol, l3.saturating_add(header_len), end(frame, l3, total)))
+    let (l4, end) = (l3.saturating_add(header_len), end(frame, l3, total));
+    Ok(Ip { version: IpVersion::V4, l3, protocol, l4, end, source_routed: false })
 }
 
-/// Protocol, start of what it carries behind all extension headers, and end of the packet.
-fn ipv6(frame: &[u8], l3: usize) -> Result<(u8, usize, usize), SegmentError> {
+/// What it carries is behind all extension headers.
+fn ipv6(frame: &[u8], l3: usize) -> Result<Ip, SegmentError> {
     let payload_len = usize::from(half(frame, l3.saturating_add(4))?);
     let mut next = byte(frame, l3.saturating_add(6))?;
     let mut at = l3.saturating_add(40);
     let end = end(frame, at, payload_len);
+    let mut source_routed = false;
     for _ in 0..=MAX_EXTENSIONS {
         match next {
             FRAGMENT => return Err(SegmentError::Fragment),
-            ROUTING if byte(frame, at.saturating_add(3))? != 0 => {
-                return Err(SegmentError::SourceRouted);
-            }
             HOP_BY_HOP | ROUTING | DESTINATION => {
+                source_routed |= next == ROUTING && byte(frame, at.saturating_add(3))? != 0;
                 next = byte(frame, at)?;
                 let units = usize::from(byte(frame, at.saturating_add(1))?);
                 at = at.saturating_add(units.saturating_add(1).saturating_mul(8));
             }
-            protocol => return Ok((protocol, at, end)),
+            protocol => return Ok(Ip { version: IpVersion::V6, l3, protocol, l4: at, end, source_routed }),
         }
     }
     Err(SegmentError::TooManyExtensions { max: MAX_EXTENSIONS })

@@ -26,6 +26,7 @@
 
 mod layout;
 mod tunnel;
+mod unfinished;
 
 use crate::{
     Checksum, DropCause, EtherType, GsoKind, Offload, Segmentation,
@@ -34,6 +35,7 @@ use crate::{
 };
 
 use self::layout::{IpVersion, Layout, Outer, Shim, Transport};
+pub(crate) use self::unfinished::is_of_header;
 
 /// Least payload per segment. What remains of the least sending MSS that Linux uses (48) when all
 /// TCP options are in use (40); below it a frame would only be a way to multiply packets.
@@ -293,12 +295,12 @@ impl<'a> Segmenter<'a> {
                 sum.add(carrier);
                 put(carrier, 6, sum.transport_checksum().to_be_bytes())
             }
-            Shim::Gre { has_checksum: true } => {
+            Shim::Gre { has_checksum: true, .. } => {
                 put(carrier, 4, [0, 0])?;
                 let sum = checksum(carrier);
                 put(carrier, 4, sum.to_be_bytes())
             }
-            Shim::Gre { has_checksum: false } => Some(()),
+            Shim::Gre { has_checksum: false, .. } => Some(()),
         }
     }
 

@@ -11,7 +11,11 @@ use super::{
 };
 use crate::{EtherType, parse::transport::UDP};
 
-const GRE: u8 = 47;
+pub(super) const GRE: u8 = 47;
+/// Flags of GRE.
+pub(super) const GRE_CHECKSUM: u16 = 0x8000;
+const GRE_KEY: u16 = 0x2000;
+const GRE_SEQUENCE: u16 = 0x1000;
 const GENEVE_PORT: u16 = 6081;
 const UDP_LEN: usize = 8;
 const VXLAN_LEN: usize = 8;
@@ -53,16 +57,13 @@ fn geneve(frame: &[u8], at: usize) -> Result<(Shim, usize, EtherType), SegmentEr
     Ok((Shim::Udp, at.saturating_add(GENEVE_LEN).saturating_add(options), ether_type))
 }
 
-/// A sequence number cannot be cut: the next packet has that which the second segment would need.
 fn gre(frame: &[u8], at: usize) -> Result<(Shim, usize, EtherType), SegmentError> {
-    const CHECKSUM: u16 = 0x8000;
-    const KEY: u16 = 0x2000;
     let flags = half(frame, at)?;
-    if flags & !(CHECKSUM | KEY) != 0 {
+    if flags & !(GRE_CHECKSUM | GRE_KEY | GRE_SEQUENCE) != 0 {
         return Err(SegmentError::UnknownTunnel { at });
     }
     let ether_type = EtherType(half(frame, at.saturating_add(2))?);
-    let optional = |flag| if flags & flag != 0 { 4 } else { 0_usize };
-    let len = optional(CHECKSUM).saturating_add(optional(KEY)).saturating_add(4);
-    Ok((Shim::Gre { has_checksum: flags & CHECKSUM != 0 }, at.saturating_add(len), ether_type))
+    let fields = [GRE_CHECKSUM, GRE_KEY, GRE_SEQUENCE].into_iter().filter(|flag| flags & flag != 0).count();
+    let shim = Shim::Gre { has_checksum: flags & GRE_CHECKSUM != 0, has_sequence: flags & GRE_SEQUENCE != 0 };
+    Ok((shim, at.saturating_add(4).saturating_add(fields.saturating_mul(4)), ether_type))
 }

@@ -376,6 +376,9 @@ fn push(burst: &mut Burst, port: PortId, packet: &aggregation::Packet<'_>, trust
     }
     if let Some(window) = burst.push(port, packet.len, offload, handle) {
         runs::copy(window, packet.head);
+        if offload.check_place(window).is_err() {
+            burst.set_verdict(burst.len() - 1, Verdict::Drop(DropCause::BadOffload));
+        }
     }
     !offload.is_finished()
 }

@@ -11,6 +11,7 @@ use proptest::{collection::vec, prelude::*};
 use super::*;
 
 mod stacks;
+mod unfinished;
 
 #[derive(Clone, Debug)]
 struct Scene {

@@ -20,8 +20,8 @@ use crate::{
 
 /// A frame to be cut.
 #[derive(Clone, Debug)]
-struct Scene {
-    stack: Stack,
+pub(super) struct Scene {
+    pub(super) stack: Stack,
     size: u16,
     /// The outer group has no UDP checksum.
     unsummed: bool,
@@ -42,7 +42,7 @@ fn tame(ip: &mut Ip) {
     }
 }
 
-fn scene(stack: BoxedStrategy<Stack>) -> impl Strategy<Value = Scene> {
+pub(super) fn scene(stack: BoxedStrategy<Stack>) -> impl Strategy<Value = Scene> {
     let rest = (vec(any::<u8>(), 0..6000), 8_u16..3000, any::<bool>(), any::<[u16; 2]>());
     (stack, rest).prop_filter_map("TCP or UDP in IP is cut", |(mut stack, (payload, size, unsummed, ports))| {
         if let Some(Outer { group, shim, .. }) = &mut stack.outer {
@@ -75,7 +75,7 @@ impl Scene {
     }
 
     /// The frame of a stack, its transport header, and the outer one's.
-    fn build(&self, stack: &Stack) -> (Vec<u8>, usize, Option<usize>) {
+    pub(super) fn build(&self, stack: &Stack) -> (Vec<u8>, usize, Option<usize>) {
         let built = stack.build();
         let mut bytes = built.bytes;
         let layout = built.parsed.layout;
@@ -91,7 +91,7 @@ impl Scene {
             .filter(|_| matches!(&self.stack.outer, Some(Outer { shim: Shim::Vxlan { .. } | Shim::Geneve { .. }, .. })))
     }
 
-    fn offload(&self, start: usize) -> Offload {
+    pub(super) fn offload(&self, start: usize) -> Offload {
         let (kind, offset) = match (&self.inner().l4, self.inner().v6) {
             (L4::Udp { .. }, _) => (GsoKind::Udp, 6),
             (_, false) => (GsoKind::TcpV4, 16),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
 //! What senders leave to the device, on its way in aggregates (docs/aggregate-frame.md, 7).
 
+use std::collections::BTreeMap;
+
 use aggregation::Features;
 use packet::{Checksum, GsoKind, Offload, Segmentation};
 
@@ -46,6 +48,10 @@ fn unfinished(oversized: bool) -> Offload {
     let cut = Segmentation { kind: GsoKind::TcpV4, ecn: false, size: SEGMENT, header_len: 54 };
     let checksum = Checksum::Unfinished { start: 34, offset: 16 };
     Offload { checksum, segmentation: oversized.then_some(cut) }
+}
+
+fn oversized(offload: Offload) -> Offload {
+    Offload { segmentation: unfinished(true).segmentation, ..offload }
 }
 
 /// The sum over the TCP segment and its pseudo header of a correct packet is all ones.
@@ -119,4 +125,49 @@ fn what_arrives_unfinished_is_finished_for_others() {
     let got = lab.take(GUEST);
     assert_eq!(got.len(), 20);
     assert!(got.iter().all(|segment| is_correct(segment)));
+}
+
+/// A sender names the field into which its checksum goes. Wherever that is but in the checksum itself, policy has judged what is there
+/// already: the packet is dropped, and nothing of it is written over.
+#[test]
+fn no_other_field_is_written_over() {
+    let fields =
+        [("the port", 36), ("the destination", 30), ("the protocol", 22), ("the source", 6), ("the payload", 60)];
+    let places =
+        fields.into_iter().flat_map(|(what, at)| [0, 2, 16].map(|offset| (what, at - offset.min(at), offset.min(at))));
+    let places = places.chain([("nothing before it", 0, 50), ("another place of it", 33, 17)]);
+    let offload = |start, offset| Offload { checksum: Checksum::Unfinished { start, offset }, segmentation: None };
+    let mut back = tcp(500);
+    back[..12].copy_from_slice(&tcp(0)[..12]);
+    for grants in [&[][..], &[Features::CHECKSUM, Features::GSO]] {
+        let (mut lab, mut peer) = scene(grants);
+        let mut count = 0;
+        for (what, start, offset) in places.clone() {
+            // Plain, whether the peer takes it as it is or not.
+            for offload in [offload(start, offset), oversized(offload(start, offset))] {
+                lab.send_unfinished(GUEST, &[tcp(500)], offload);
+                lab.run();
+                peer.receive(&mut lab);
+                assert_eq!(peer.got, [], "{what}");
+            }
+            count += 1;
+            // In an aggregate.
+            if !grants.is_empty() {
+                let frame = peer.frame(&lab, 0, std::slice::from_ref(&back), offload(start, offset));
+                lab.send(AWARE, &[frame]);
+                lab.run();
+                assert_eq!(lab.take(GUEST), Vec::<Vec<u8>>::new(), "{what}");
+            }
+        }
+        let drops = |n| BTreeMap::from([("bad_offload".to_owned(), n)]);
+        assert_eq!(lab.drops(GUEST), drops(2 * count));
+        if !grants.is_empty() {
+            assert_eq!(lab.drops(AWARE), drops(count));
+            // What is beside them is not harmed.
+            let frame = peer.frame(&lab, 0, &[back.clone()], unfinished(false));
+            lab.send(AWARE, &[frame]);
+            lab.run();
+            assert!(is_correct(&lab.take(GUEST)[0]));
+        }
+    }
 }
