@@ -75,6 +75,21 @@ pub(crate) fn header_of(offload: Offload) -> NetHeader {
     header
 }
 
+/// The packets that a frame of `len` bytes may become: the sender says into how small pieces it is to be cut.
+#[inline]
+pub(super) fn pieces(offload: Offload, len: usize) -> usize {
+    offload.segmentation.map_or(1, |cut| len.div_ceil(usize::from(cut.size).max(1)))
+}
+
+/// What a burst counts for: packets, with those that oversized ones may become. `offloads`: there may be such.
+#[inline]
+pub(super) fn work_of(burst: &Burst, offloads: bool) -> usize {
+    if !offloads {
+        return burst.len();
+    }
+    (0..burst.len()).map(|i| pieces(burst.offload(i), burst.frame_len(i) as usize)).sum()
+}
+
 /// Completes the checksum of packet `i`, which is not to be cut.
 pub(super) fn complete_checksum(burst: &mut Burst, payload: Payload<'_>, i: usize) -> Result<(), DropCause> {
     let state = burst.offload(i).checksum;

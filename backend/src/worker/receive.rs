@@ -9,14 +9,15 @@ use switch::model::Direction;
 use super::Worker;
 use super::aggregate::{self, Tools};
 use super::bridge::{Ingress, Path};
-use super::finish::offload_of;
+use super::finish::{offload_of, pieces};
 use super::payload::Payload;
 use super::uplink::UplinkRx;
 use crate::counters::PortCounters;
 use crate::link::LinkRx;
 use crate::sys::Received;
 
-/// Packets after which an uplink's turn ends, though it may hold more frames: as many as of a guest's queue.
+/// Packets after which an uplink's turn ends, though it may hold more frames: as many as of a guest's queue. An oversized one counts
+/// as those that it may have to be cut into.
 const ENOUGH: usize = 256;
 
 /// Where a VLAN tag stands: behind both addresses.
@@ -38,10 +39,11 @@ impl Worker {
         let own = self.path.uplinks.iter().position(|uplink| uplink.port == *port && uplink.wire.is_some());
         let mut plain = Plain::new(*port, counters);
         let Some(own) = own else {
-            let packets = plain.load(ring, held, &mut self.path.burst);
+            let Range { start, end } = held;
+            let (frames, _) = plain.load(ring, held, &mut self.path.burst, ENOUGH);
             plain.run(&mut self.path, now_ns);
-            ring.release();
-            return packets;
+            uplink.leave(start + frames..end);
+            return frames;
         };
         // Plain frames between aggregates keep their places.
         let is_aggregate = |frame: &Received<'_>| {
@@ -66,12 +68,12 @@ impl Worker {
                 continue;
             }
             let end = (at..held.end).find(|at| is_aggregate(&ring.frame(*at))).unwrap_or(held.end);
-            let loaded = plain.load(ring, at..end, &mut self.path.burst);
-            packets += loaded;
-            work += loaded;
+            let (frames, more) = plain.load(ring, at..end, &mut self.path.burst, ENOUGH - work);
+            packets += frames;
+            work += more;
             self.path.hear_plain(own, now_ns);
             plain.run(&mut self.path, now_ns);
-            at = end;
+            at += frames;
         }
         if let Some(uplink) = self.uplinks.get_mut(index) {
             uplink.leave(at..held.end);
@@ -93,13 +95,18 @@ impl<'a> Plain<'a> {
         Self { port, counters, payloads: [&[]; packet::MAX_BURST], offloads: false }
     }
 
-    /// Makes the burst some of the held frames, and counts them. Returns how many there were.
+    /// Makes the burst some of the held frames, and counts them: so many that there is `most` work in them, if there are. Returns how many
+    /// there were, and the work.
     #[inline]
-    fn load(&mut self, ring: &'a LinkRx, places: Range<usize>, burst: &mut Burst) -> usize {
+    fn load(&mut self, ring: &'a LinkRx, places: Range<usize>, burst: &mut Burst, most: usize) -> (usize, usize) {
         burst.clear();
         let (mut bytes, mut unfinished, mut oversized, mut lost) = (0, 0, 0, 0);
-        let held = places.len();
+        let (mut held, mut work) = (0, 0);
         for (i, (at, payload)) in places.zip(&mut self.payloads).enumerate() {
+            if work >= most {
+                break;
+            }
+            (held, work) = (held + 1, work + 1);
             let Some(Piece { len, offload, tag, body }) = Piece::of(&ring.frame(at)) else {
                 lost += 1;
                 continue;
@@ -113,6 +120,7 @@ impl<'a> Plain<'a> {
                 }
             };
             oversized += u64::from(offload.segmentation.is_some());
+            work += pieces(offload, len as usize).saturating_sub(1);
             unfinished += u64::from(!offload.is_finished());
             let handle = u32::try_from(i).unwrap_or(0);
             let Some(window) = burst.push(self.port, len, offload, handle) else { break };
@@ -129,7 +137,7 @@ impl<'a> Plain<'a> {
             counters.drop_packets(DropCause::TooBig, lost);
         }
         self.offloads = unfinished > 0;
-        held
+        (held, work)
     }
 
     /// Switches the burst.

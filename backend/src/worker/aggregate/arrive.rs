@@ -13,6 +13,7 @@ use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, Por
 use switch::model::Direction;
 
 use super::super::bridge::{Ingress, Path};
+use super::super::finish::work_of;
 use super::super::payload::Payload;
 use super::runs::{self, Hope, Ranges};
 use super::{is_refresh, meta, wire};
@@ -37,7 +38,8 @@ pub(in crate::worker) struct Arrived {
     pub(in crate::worker) packets: usize,
     /// Of the packets.
     pub(in crate::worker) bytes: u64,
-    /// In packets: those that were taken out, in what state ever, and whole groups as one each.
+    /// In packets: those that were taken out, in what state ever, with those that they may have to be cut into, and whole groups as one
+    /// each.
     pub(in crate::worker) work: usize,
 }
 
@@ -259,7 +261,7 @@ impl Path {
             return;
         }
         arrived.packets += self.burst.len();
-        arrived.work += self.burst.len();
+        arrived.work += work_of(&self.burst, sender.offloads);
         arrived.bytes += self.burst.bytes();
         super::refuse(&mut self.burst);
         self.learn_behind(sender, now_ns);

@@ -7,6 +7,7 @@ use std::sync::mpsc::sync_channel;
 
 use packet::{Offload, PortId};
 
+use super::unfinished::{SEGMENT, tcp, unfinished};
 use crate::worker::lab::{Lab, Peer, mac_of, packet, station, wire_config};
 use crate::worker::mailbox::Command;
 
@@ -140,4 +141,45 @@ fn a_link_that_goes_counts_what_was_left() {
     lab.worker.serve(Command::DetachUplink { port: PortId(0), reply });
     assert!(uplink.recv().unwrap().is_some());
     assert_eq!(lab.drops(AWARE), [("not_ready".to_owned(), 2)].into());
+}
+
+/// Decision 23: an oversized packet counts as what it may have to be cut into, in an aggregate or plain, on a link with aware nodes or
+/// without: the sender chooses the size of the pieces.
+#[test]
+fn oversized_packets_count_as_their_segments() {
+    const FRAMES: usize = 40;
+    const PIECES: usize = 20;
+    let oversized = tcp(PIECES * usize::from(SEGMENT));
+    let from_peer = {
+        let mut back = oversized.clone();
+        back[..12].copy_from_slice(&tcp(0)[..12]);
+        back
+    };
+    // The headers count as a piece of their own.
+    let most = 256_usize.div_ceil(PIECES + 1);
+    let drained = |lab: &mut Lab, at: usize, to: usize, most: usize| {
+        let mut segments = 0;
+        let mut left = FRAMES;
+        while left > 0 {
+            assert_eq!(lab.turn(), left.min(most));
+            left -= left.min(most);
+            assert_eq!(lab.worker.uplinks[at].has_frames(), left > 0, "{left} are left");
+            segments += lab.take(to).len();
+        }
+        segments
+    };
+    // Nobody is aware behind the plain port, and nothing is agreed with who is behind the other.
+    let mut lab = Lab::new(1, &[Some(wire_config(1)), None]);
+    for (from, to, frame) in [(PLAIN, AWARE, &oversized), (AWARE, PLAIN, &from_peer)] {
+        lab.send_unfinished(from, &vec![frame.clone(); FRAMES], unfinished(true));
+        assert!(drained(&mut lab, from, to, most) >= FRAMES * PIECES);
+    }
+    let (mut lab, mut peer) = scene();
+    for _ in 0..FRAMES / 2 {
+        let frame = peer.frame(&lab, 0, &[from_peer.clone(), from_peer.clone()], unfinished(true));
+        lab.send(AWARE, &[frame]);
+    }
+    // A frame is finished, and its group counts too.
+    let frames = 256_usize.div_ceil(2 * (PIECES + 1) + 1);
+    assert_eq!(drained(&mut lab, AWARE, PLAIN, 2 * frames), FRAMES * PIECES);
 }

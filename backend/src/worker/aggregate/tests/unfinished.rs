@@ -12,8 +12,8 @@ use crate::worker::lab::{Lab, Peer, node, station, wire_config};
 const AWARE: usize = 0;
 const GUEST: usize = 1;
 /// Bytes of Ethernet, IPv4 and TCP headers.
-const HEADERS: usize = 14 + 20 + 20;
-const SEGMENT: u16 = 1000;
+pub(super) const HEADERS: usize = 14 + 20 + 20;
+pub(super) const SEGMENT: u16 = 1000;
 
 /// A node with a peer that grants these features and has station 2.
 fn scene(features: &[Features]) -> (Lab, Peer) {
@@ -30,7 +30,7 @@ fn scene(features: &[Features]) -> (Lab, Peer) {
 }
 
 /// A segment with so much payload, from station 1 to station 2 or back, whose checksum is that of the pseudo header.
-fn tcp(payload: usize) -> Vec<u8> {
+pub(super) fn tcp(payload: usize) -> Vec<u8> {
     let (to, from) = if payload == 0 { (1, 2) } else { (2, 1) };
     let mut frame = [&station(to).0[..], &station(from).0, &[8, 0, 0x45, 0]].concat();
     let ip_len = u16::try_from(40 + payload).unwrap();
@@ -44,7 +44,7 @@ fn tcp(payload: usize) -> Vec<u8> {
     frame
 }
 
-fn unfinished(oversized: bool) -> Offload {
+pub(super) fn unfinished(oversized: bool) -> Offload {
     let cut = Segmentation { kind: GsoKind::TcpV4, ecn: false, size: SEGMENT, header_len: 54 };
     let checksum = Checksum::Unfinished { start: 34, offset: 16 };
     Offload { checksum, segmentation: oversized.then_some(cut) }
