@@ -115,7 +115,7 @@ impl PacketSocket {
     }
 
     fn rx(&self) -> Ring {
-        Ring { at: 0, slots: ring_bytes(RX_BYTES, self.slot) / self.slot }
+        rx_ring(self.slot)
     }
 
     fn tx(&self) -> Ring {
@@ -167,7 +167,12 @@ impl Drop for PacketSocket {
 
 /// How many frames wait at an `af-packet` uplink at most, on an interface with this MTU in bytes, before the kernel drops them.
 pub fn packet_ring_frames(mtu: u32) -> usize {
-    RX_BYTES / slot_size(mtu)
+    rx_ring(slot_size(mtu)).slots
+}
+
+/// The receive ring of slots of this size.
+const fn rx_ring(slot: usize) -> Ring {
+    Ring { at: 0, slots: ring_bytes(RX_BYTES, slot) / slot }
 }
 
 /// The size of slots into which frames of an interface with this MTU fit.
@@ -221,8 +226,19 @@ mod tests {
             assert!(BLOCK.is_multiple_of(slot) && TX_DATA + NET_HEADER + LINK_HEADER + mtu as usize <= slot);
             for bytes in [RX_BYTES, TX_BYTES] {
                 let slots = ring_bytes(bytes, slot) / slot;
+                assert_eq!(ring_request(ring_bytes(bytes, slot), slot).tp_frame_nr as usize, slots);
                 assert!(slots >= 128 && ring_bytes(bytes, slot).is_multiple_of(BLOCK), "{slots} of {slot}");
             }
+        }
+    }
+
+    #[test]
+    fn as_many_frames_wait_as_the_ring_has_slots() {
+        let cases = [(68, 2048), (1500, 2048), (1903, 1024), (9000, 256), (16_238, 256), (16_239, 256), (65_476, 256)];
+        for (mtu, frames) in cases {
+            let slot = slot_size(mtu);
+            let asked = ring_request(ring_bytes(RX_BYTES, slot), slot);
+            assert_eq!((packet_ring_frames(mtu), asked.tp_frame_nr as usize), (frames, frames), "{mtu}");
         }
     }
 }
