@@ -62,14 +62,15 @@ impl Hold {
         self.is_urgent
     }
 
-    /// The turn ends: whether a frame with so many packets is to be sent.
+    /// The turn ends: whether a frame with so many packets, which holds something, is to be sent.
     pub(super) fn turn(&mut self, packets: u32, bytes: usize) -> Option<Trigger> {
         if !self.holds {
             return Some(Trigger::Burst);
         }
         let now = self.now();
         self.account(packets, bytes, now);
-        self.queue.turn(now)
+        // Groups without a packet, which nothing is expected to join: no clock runs for them.
+        if self.queue.is_empty() { Some(Trigger::Burst) } else { self.queue.turn(now) }
     }
 
     /// Until when it is held, by the worker's clock.
@@ -84,7 +85,9 @@ impl Hold {
         if self.holds {
             let now = self.now();
             self.account(packets, bytes, now);
-            held = now.saturating_sub(self.queue.first_at());
+            if !self.queue.is_empty() {
+                held = now.saturating_sub(self.queue.first_at());
+            }
             match counters {
                 Some(_) => self.queue.flushed(trigger, now),
                 None => self.queue.lost(),
@@ -222,5 +225,27 @@ mod tests {
         assert!(hold.is_urgent(), "class 6");
         hold.flushed(1, 64, Trigger::Urgent, None);
         assert_eq!(counters.triggers().map(|(_, n)| n).sum::<u64>(), 3, "what was lost was not sent");
+    }
+
+    /// Groups may have no packets (docs/aggregate-frame.md, 5); what they are in is sent, and nobody has waited.
+    #[test]
+    fn a_frame_without_packets_is_not_held() {
+        let port = Aggregation { time_usecs: 100_000, ..Aggregation::of(crate::config::PortKind::VhostUser) };
+        let format =
+            Format { max_bytes: 1500, max_packets: 64, stage: 2, check: false, group_crc: false, template: false };
+        let counters = PortCounters::default();
+        let mut hold = Hold::new(&format, &port);
+        for _ in 0..3 {
+            hold.note_group(0);
+            assert_eq!((hold.turn(0, 16), hold.deadline()), (Some(Trigger::Burst), None));
+            hold.flushed(0, 16, Trigger::Burst, Some(&counters));
+        }
+        assert_eq!(counters.held_ns.get().0, 0);
+        // Nor if packets are expected.
+        for trigger in [Some(Trigger::Burst), None] {
+            assert_eq!(hold.turn(1, 64), trigger);
+            hold.flushed(1, 64, Trigger::Burst, None);
+        }
+        assert_eq!(hold.turn(0, 16), Some(Trigger::Burst));
     }
 }

@@ -130,6 +130,21 @@ fn what_is_put_together_arrives() {
     assert_eq!(packets(&again), expected);
 }
 
+/// A group may have no packets. Where packets are held it waits for none.
+#[test]
+fn a_group_without_packets_is_not_held() {
+    let mut wires = [wire(1), wire(2)];
+    wires[0].config.time_usecs = 3_600_000_000;
+    speak(&mut wires, SECOND);
+    let [mut one, _] = wires;
+    let target = one.target(mac(2)).unwrap();
+    let group = [0, 12, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0];
+    assert!(one.splice(target, 0, &group));
+    assert_eq!(one.end_turn(target.peer), Ok(Trigger::Burst));
+    let (bytes, count, _) = shipped(&mut one, target.peer).unwrap();
+    assert_eq!((count, packets(&bytes)), (0, vec![]));
+}
+
 /// KA-6: whoever looks at frames sees who put them together.
 #[test]
 fn frames_of_the_top_of_a_rack_say_so() {
