@@ -39,7 +39,7 @@ pub(in crate::worker) struct Arrived {
     /// Of the packets.
     pub(in crate::worker) bytes: u64,
     /// In packets: those that were taken out, in what state ever, with those that they may have to be cut into, and whole groups as one
-    /// each.
+    /// each, but those whose packets have to be looked at.
     pub(in crate::worker) work: usize,
 }
 
@@ -63,7 +63,10 @@ struct Sender {
 /// What became of a group for another node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Passed {
-    On,
+    On {
+        /// Its packets that were looked at for that.
+        looked_at: u16,
+    },
     /// There is no way to that node.
     Lost,
     /// Who is on the way there does not take it as it is.
@@ -164,7 +167,8 @@ impl Path {
                     arrived.bytes += bytes.len() as u64;
                 }
                 match passed {
-                    Passed::On => {
+                    Passed::On { looked_at } => {
+                        arrived.work += usize::from(looked_at);
                         if let Some(counters) = tools.counters {
                             counters.spliced.add(1);
                             counters.spliced_packets.add(packets.into());
@@ -209,10 +213,8 @@ impl Path {
             self.wire_at(sender.uplink).map_or_else(Features::default, |wire| wire.features_from(sender.from));
         let Some(link) = self.uplinks.get_mut(at) else { return Passed::Lost };
         let grants = link.wire.as_ref().map_or_else(Features::default, |wire| wire.features_of(target));
-        if !fits(may_have.without(grants), header, group) {
-            return Passed::Unfit;
-        }
-        if link.put_group(target, header.class, group) { Passed::On } else { Passed::Unfit }
+        let Some(looked_at) = fits(may_have.without(grants), header, group) else { return Passed::Unfit };
+        if link.put_group(target, header.class, group) { Passed::On { looked_at } } else { Passed::Unfit }
     }
 
     /// Takes apart a group that was gone into. What is taken out waits in the burst, so that packets of small groups go together.
@@ -358,15 +360,21 @@ impl Path {
     }
 }
 
-/// Whether a group goes as it is to somebody who has not granted what is `missing` of what who sent it may use.
-fn fits(missing: Features, header: &GroupHeader, group: &[u8]) -> bool {
+/// Whether a group goes as it is to somebody who has not granted what is `missing` of what who sent it may use: how many packets were looked
+/// at to know that it does.
+fn fits(missing: Features, header: &GroupHeader, group: &[u8]) -> Option<u16> {
     let lacks = |needs: Features| !needs.common(missing).is_empty();
     if missing.is_empty() {
-        return true;
+        return Some(0);
     }
     // Only if it may be there it is looked for.
-    !lacks(Features::of_header(header))
-        && (!lacks(Features::OF_PACKETS) || Features::of_packets(group).is_some_and(|needs| !lacks(needs)))
+    if lacks(Features::of_header(header)) {
+        return None;
+    }
+    if !lacks(Features::OF_PACKETS) {
+        return Some(0);
+    }
+    Features::of_packets(group).filter(|needs| !lacks(*needs)).map(|_| header.packets)
 }
 
 /// Adds a packet. Returns whether its sender left something undone.

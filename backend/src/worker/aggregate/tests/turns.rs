@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::mpsc::sync_channel;
 
+use aggregation::Features;
 use packet::{Offload, PortId};
 
+use super::super::wire::Wire;
 use super::unfinished::{SEGMENT, tcp, unfinished};
-use crate::worker::lab::{Lab, Peer, mac_of, packet, station, wire_config};
+use crate::worker::lab::{Lab, Peer, mac_of, node, packet, station, wire_config};
 use crate::worker::mailbox::Command;
 
 const AWARE: usize = 0;
@@ -98,6 +100,30 @@ fn groups_that_go_whole_count_as_one() {
     far.receive(&mut lab);
     assert!(far.got.iter().map(|(_, packet)| packet).eq(&all));
     assert!(far.got.iter().all(|(of, _)| *of == Some((2, 3))));
+}
+
+/// Groups of which each packet has to be looked at, as who is on the way has granted less than their sender, count as their packets.
+#[test]
+fn groups_that_are_looked_through_count_as_their_packets() {
+    let mut lab = Lab::new(1, &[Some(wire_config(1)), Some(wire_config(1))]);
+    let [more, less] = [Features::CHECK.with(Features::CHECKSUM), Features::CHECK];
+    let [near, far] =
+        [(2, more), (3, less)].map(|(id, grants)| Wire::with_features(node(id), wire_config(id), grants, lab.now_ns()));
+    let (mut near, mut far) = (Peer::join_as(&mut lab, 0, near), Peer::join_as(&mut lab, 1, far));
+    let all: Vec<_> = (0..1000).map(|number| packet(station(1), station(2), number, 60)).collect();
+    for frame in all.chunks(20) {
+        near.send(&mut lab, 3, frame);
+    }
+    let mut moved = 0;
+    while moved < all.len() {
+        // Each frame is a group and its packets.
+        let frames = 256_usize.div_ceil(21).min((all.len() - moved) / 20);
+        assert_eq!(lab.turn(), frames * 20, "after {moved}");
+        moved += frames * 20;
+    }
+    far.receive(&mut lab);
+    assert!(far.got.iter().map(|(_, packet)| packet).eq(&all));
+    assert!(far.got.iter().all(|(of, _)| *of == Some((2, 3))), "as they were");
 }
 
 /// What is damaged costs time as well.
