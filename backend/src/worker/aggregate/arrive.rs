@@ -7,6 +7,9 @@
 //! group for another node goes whole into the frame of the peer behind which that node is; nothing behind its header is
 //! looked at, unless that peer has granted less than the group's sender may use: then who of both is right depends on what is in
 //! it. All others are taken apart, in the order in which they came.
+//!
+//! No group leaves by the uplink that it came by, as no frame leaves a bridge by the port that it came by, and none of this node's own goes
+//! on that comes back to it. So none goes round among nodes that each believe another to be on the way; who are on one link hear each other.
 
 use aggregation::{Damage, Features, GroupHeader, GroupKey, Item, Reader, Trigger};
 use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId, Verdict};
@@ -16,7 +19,8 @@ use super::super::bridge::{Ingress, Path};
 use super::super::finish::work_of;
 use super::super::payload::Payload;
 use super::runs::{self, Hope, Ranges};
-use super::{is_refresh, meta, wire};
+use super::wire::{Target, Wire};
+use super::{is_refresh, meta};
 use crate::counters::PortCounters;
 use crate::link::PEER;
 
@@ -54,6 +58,8 @@ struct Sender {
     origin: u16,
     /// Whether the uplink is.
     trusted: bool,
+    /// The last node to which the way was learned.
+    seen: Option<u16>,
     /// The last source that was learned: most packets have that of the one before.
     last: MacAddr,
     /// Whether a packet of the burst may have been left unfinished.
@@ -145,7 +151,8 @@ impl Path {
         let Some(link) = self.uplinks.get(uplink) else { return arrived };
         let Some(wire) = &link.wire else { return arrived };
         let (own, trusted, peer, port) = (wire.node, wire.config.trusted, wire.node_of(from), link.port);
-        let mut sender = Sender { uplink, port, from, origin: peer, trusted, last: MacAddr::ZERO, offloads: false };
+        let mut sender =
+            Sender { uplink, port, from, origin: peer, trusted, seen: None, last: MacAddr::ZERO, offloads: false };
         self.burst.clear();
         while let Some(group) = tools.reader.next_group(frame) {
             arrived.work += 1;
@@ -157,11 +164,13 @@ impl Path {
                 }
             };
             let GroupHeader { destination, origin, packets, len, .. } = group.header;
+            let from_node = if trusted && origin != 0 { origin } else { peer };
             if trusted && destination != 0 && destination != own {
                 // Everything goes in the order in which it came.
                 self.switch_taken(&mut sender, frame, tools.now_ns, &mut arrived);
                 let bytes = frame.get(group.at..group.at.saturating_add(len)).unwrap_or_default();
-                let passed = self.pass_on(&sender, destination, &group.header, bytes);
+                self.learn_way(&mut sender, from_node, tools.now_ns);
+                let passed = self.pass_on(&sender, &group.header, bytes, tools.now_ns);
                 if passed != Passed::Unfit {
                     arrived.packets += usize::from(packets);
                     arrived.bytes += bytes.len() as u64;
@@ -185,10 +194,9 @@ impl Path {
                     Passed::Unfit => {}
                 }
             }
-            let origin = if trusted && origin != 0 { origin } else { peer };
-            if origin != sender.origin {
+            if from_node != sender.origin {
                 self.switch_taken(&mut sender, frame, tools.now_ns, &mut arrived);
-                (sender.origin, sender.last) = (origin, MacAddr::ZERO);
+                (sender.origin, sender.last) = (from_node, MacAddr::ZERO);
             }
             match tools.reader.open_group(frame, &group) {
                 Ok(()) => self.take_apart(&mut sender, frame, tools, &mut arrived),
@@ -199,22 +207,50 @@ impl Path {
         arrived
     }
 
-    /// Puts a group whole into the frame of the peer behind which a node is.
-    fn pass_on(&mut self, sender: &Sender, node: u16, header: &GroupHeader, group: &[u8]) -> Passed {
-        let found = self.uplinks.iter().enumerate().find_map(|(at, link)| {
-            // Who is not believed is not sent what is others'.
-            let wire = link.wire.as_ref().filter(|wire| wire.config.trusted)?;
-            let target = wire.towards(node)?;
-            // Not back to where it came from.
-            (at != sender.uplink || wire.address(target.peer) != Some(sender.from)).then_some((at, target))
-        });
-        let Some((at, target)) = found else { return Passed::Lost };
+    /// Puts a group whole into the frame of the peer behind which its destination is.
+    fn pass_on(&mut self, sender: &Sender, header: &GroupHeader, group: &[u8], now_ns: u64) -> Passed {
+        // One of the node's own has come back.
+        if self.wire_at(sender.uplink).is_some_and(|wire| wire.node == header.origin) {
+            return Passed::Lost;
+        }
+        let Some((at, target)) = self.way_on(sender.uplink, header.destination, now_ns) else { return Passed::Lost };
         let may_have =
             self.wire_at(sender.uplink).map_or_else(Features::default, |wire| wire.features_from(sender.from));
         let Some(link) = self.uplinks.get_mut(at) else { return Passed::Lost };
         let grants = link.wire.as_ref().map_or_else(Features::default, |wire| wire.features_of(target));
         let Some(looked_at) = fits(may_have.without(grants), header, group) else { return Passed::Unfit };
         if link.put_group(target, header.class, group) { Passed::On { looked_at } } else { Passed::Unfit }
+    }
+
+    /// The uplink and the peer by which a node is reached: if one is the node, that one, else the one behind which it was seen last.
+    /// `None`: there is no way, or none but back.
+    fn way_on(&self, from: usize, node: u16, now_ns: u64) -> Option<(usize, Target)> {
+        // Who is not believed is not sent what is others'.
+        let wires = || {
+            let wires = self.uplinks.iter().enumerate().filter_map(|(at, link)| Some((at, link.wire.as_deref()?)));
+            wires.filter(|(_, wire)| wire.config.trusted)
+        };
+        let mut direct = wires().filter_map(|(at, wire)| Some((at, wire.peer_that_is(node)?))).peekable();
+        if direct.peek().is_some() {
+            return direct.find(|(at, _)| *at != from);
+        }
+        let ways = wires().filter_map(|(at, wire)| Some((at, wire.way_to(node, now_ns)?)));
+        let (at, (target, _)) = ways.min_by_key(|(_, (_, since_ms))| *since_ms)?;
+        (at != from).then_some((at, target))
+    }
+
+    /// Notes that groups of a node come from a peer.
+    fn learn_way(&mut self, sender: &mut Sender, node: u16, now_ns: u64) {
+        if sender.seen.replace(node) == Some(node) {
+            return;
+        }
+        let Some(wire) = self.uplinks.get_mut(sender.uplink).and_then(|link| link.wire.as_mut()) else { return };
+        if !wire.learn_way(node, sender.from, now_ns) || !sender.trusted {
+            return;
+        }
+        for (_, link) in self.uplinks.iter_mut().enumerate().filter(|(at, _)| *at != sender.uplink) {
+            link.wire.iter_mut().for_each(|wire| wire.forget_way(node));
+        }
     }
 
     /// Takes apart a group that was gone into. What is taken out waits in the burst, so that packets of small groups go together.
@@ -276,6 +312,7 @@ impl Path {
 
     /// Notes behind which peer the sources of the burst are. Who is not believed cannot claim stations of others who are.
     fn learn_behind(&mut self, sender: &mut Sender, now_ns: u64) {
+        self.learn_way(sender, sender.origin, now_ns);
         let Self { burst, uplinks, .. } = self;
         for i in 0..burst.len() {
             let Some(source) = EthernetHeader::parse(burst.window(i)).map(|header| header.source()) else { continue };
@@ -307,7 +344,7 @@ impl Path {
         }
     }
 
-    fn wire_at(&self, uplink: usize) -> Option<&wire::Wire> {
+    fn wire_at(&self, uplink: usize) -> Option<&Wire> {
         self.uplinks.get(uplink)?.wire.as_deref()
     }
 

@@ -8,8 +8,9 @@
 //! stations are forgotten by and by. So neither a peer's going nor time costs a look at all stations at once.
 //!
 //! A station that is seen in a plain frame, long after it was seen in an aggregate, has moved to somebody unaware.
-
-use std::collections::HashMap;
+//!
+//! The way to a node is by the peer behind which it was seen last. It is forgotten as a station is, and when the node is seen on another
+//! link: who was on the way once would drop what is no longer for somebody behind it.
 
 use packet::MacAddr;
 
@@ -27,6 +28,8 @@ const ANNOUNCE_MS: u32 = 60_000;
 const TELL_MS: u32 = 1_000;
 /// Of how many stations a newcomer's welcome is chosen.
 const WELCOMED_OF: usize = 8_192;
+/// Nodes that are remembered: as many as there are ids.
+const MAX_NODES: usize = 65_536;
 /// How many stations are looked at in a sweep: all of them in some seconds.
 const SWEPT: usize = 1_024;
 
@@ -39,14 +42,14 @@ pub(super) struct Stay(pub(super) u32);
 pub(super) struct Stations {
     /// The node's id.
     node: u16,
-    behind: Table<Behind>,
-    announced: Table<Announced>,
+    behind: Table<MacAddr, Behind>,
+    announced: Table<MacAddr, Announced>,
     /// Whether any of these is another node's.
     has_foreign: bool,
     /// How often somebody has come that knows none of the node's own stations.
     newcomers: u32,
     /// Nodes behind peers, as their groups said.
-    nodes: HashMap<u16, Stay, foldhash::fast::RandomState>,
+    nodes: Table<u16, Way>,
     /// Stations that are new here, and their nodes: to be told on other links.
     news: Vec<(MacAddr, u16)>,
 }
@@ -59,6 +62,13 @@ pub(super) struct Behind {
     pub(super) node: u16,
     seen_ms: u32,
     told_ms: u32,
+}
+
+/// How a node is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Way {
+    pub(super) peer: Stay,
+    seen_ms: u32,
 }
 
 /// A station that was announced to the peers.
@@ -81,7 +91,7 @@ impl Stations {
             announced: Table::new(MAX_STATIONS),
             has_foreign: false,
             newcomers: 0,
-            nodes: HashMap::default(),
+            nodes: Table::new(MAX_NODES),
             news: Vec::new(),
         }
     }
@@ -112,7 +122,21 @@ impl Stations {
             self.news.push((station, node));
         }
         self.announced.remove(station);
-        self.nodes.insert(node, peer);
+    }
+
+    /// A node was seen behind a peer. Returns whether it was not the last time.
+    pub(super) fn learn_way(&mut self, node: u16, peer: Stay, now_ms: u32) -> bool {
+        if node == self.node {
+            return false;
+        }
+        let is_new = self.nodes.get(node).is_none_or(|known| known.peer != peer);
+        self.nodes.insert(node, Way { peer, seen_ms: now_ms });
+        is_new
+    }
+
+    /// A node was seen elsewhere.
+    pub(super) fn forget_way(&mut self, node: u16) {
+        self.nodes.remove(node);
     }
 
     /// A station was seen in a plain frame.
@@ -131,9 +155,11 @@ impl Stations {
         self.behind.get(station).copied()
     }
 
-    /// Behind which peer a node was last; it may have gone.
-    pub(super) fn towards(&self, node: u16) -> Option<Stay> {
-        self.nodes.get(&node).copied()
+    /// Behind which peer a node was lately, and how many milliseconds ago; the peer may have gone.
+    pub(super) fn way(&self, node: u16, now_ms: u32) -> Option<(Stay, u32)> {
+        let way = self.nodes.get(node)?;
+        let since = now_ms.wrapping_sub(way.seen_ms);
+        (since < STATION_MS).then_some((way.peer, since))
     }
 
     /// Stations behind peers that have not gone, and their nodes: some, if there are many.
@@ -204,6 +230,7 @@ impl Stations {
         let lives = |known: &Behind| now_ms.wrapping_sub(known.seen_ms) < STATION_MS && is_here(known.peer);
         self.behind.sweep(SWEPT, lives);
         self.announced.sweep(SWEPT, |announced| now_ms.wrapping_sub(announced.at_ms) < 2 * ANNOUNCE_MS);
+        self.nodes.sweep(SWEPT, |way| now_ms.wrapping_sub(way.seen_ms) < STATION_MS && is_here(way.peer));
     }
 }
 
@@ -266,15 +293,32 @@ mod tests {
         assert_eq!(stations.take_news(), [(station(0), 2)]);
         stations.learn(station(0), Stay(2), 3, 10, |stay| stay == Stay(2));
         assert_eq!(stations.take_news(), [(station(0), 3)]);
-        assert_eq!(
-            (stations.towards(3), stations.behind(station(0)).map(|known| known.peer)),
-            (Some(Stay(2)), Some(Stay(2)))
-        );
+        assert_eq!(stations.behind(station(0)).map(|known| known.peer), Some(Stay(2)));
         // One that only moves, and back, and back, is told of now and then.
         for i in 0..100 {
             stations.learn(station(0), Stay(2), 3 + i % 2, 10 + u32::from(i) * 100, |_| true);
         }
         assert_eq!(stations.take_news().len(), 9);
+    }
+
+    #[test]
+    fn ways_are_forgotten_as_stations_are() {
+        let mut stations = Stations::new(OWN);
+        assert!(stations.learn_way(2, Stay(1), 0) && !stations.learn_way(2, Stay(1), 5));
+        assert!(!stations.learn_way(OWN, Stay(1), 5), "there is no way to itself");
+        assert_eq!((stations.way(2, 7), stations.way(OWN, 7)), (Some((Stay(1), 2)), None));
+        assert!(stations.way(2, 4 + STATION_MS).is_some() && stations.way(2, 5 + STATION_MS).is_none());
+        assert!(stations.learn_way(2, Stay(2), 10), "another way");
+        for node in 0..=u16::MAX {
+            stations.learn_way(node, Stay(2), 10);
+        }
+        assert_eq!(stations.nodes.iter().count(), MAX_NODES - 1, "all but itself");
+        stations.forget_way(7);
+        assert_eq!((stations.way(7, 10), stations.way(8, 10)), (None, Some((Stay(2), 0))));
+        for _ in 0..MAX_NODES / SWEPT {
+            stations.sweep(10, |_| false);
+        }
+        assert_eq!(stations.nodes.iter().count(), 0);
     }
 
     #[test]

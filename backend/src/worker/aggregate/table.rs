@@ -1,26 +1,25 @@
 // SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
-//! What is known of stations, a bounded number of them, looked through a part at a time.
+//! What is known of stations, or of nodes, a bounded number of them, looked through a part at a time.
 //!
-//! A map finds a station; a list beside it is what is walked, so that a look at some needs no look at all. Both have their full size from
-//! the start: memory that is not used yet costs nothing, and nothing is moved about when stations come.
+//! A map finds one; a list beside it is what is walked, so that a look at some needs no look at all. Both have their full size from
+//! the start: memory that is not used yet costs nothing, and nothing is moved about when others come.
 
 use std::collections::HashMap;
+use std::hash::Hash;
 
-use packet::MacAddr;
-
-/// Values by station.
+/// Values by key.
 #[derive(Debug)]
-pub(super) struct Table<V> {
+pub(super) struct Table<K, V> {
     /// Places in `entries`.
-    places: HashMap<MacAddr, usize, foldhash::fast::RandomState>,
-    entries: Vec<(MacAddr, V)>,
+    places: HashMap<K, usize, foldhash::fast::RandomState>,
+    entries: Vec<(K, V)>,
     limit: usize,
     /// The entry that is looked at next.
     cursor: usize,
 }
 
-impl<V> Table<V> {
-    /// An empty one, of at most so many stations.
+impl<K: Copy + Eq + Hash, V> Table<K, V> {
+    /// An empty one, of at most so many keys.
     pub(super) fn new(limit: usize) -> Self {
         let places = HashMap::with_capacity_and_hasher(limit, foldhash::fast::RandomState::default());
         Self { places, entries: Vec::with_capacity(limit), limit, cursor: 0 }
@@ -30,19 +29,19 @@ impl<V> Table<V> {
         self.entries.is_empty()
     }
 
-    /// Whether a station that is not known yet finds no room.
+    /// Whether one that is not known yet finds no room.
     pub(super) fn is_full(&self) -> bool {
         self.entries.len() >= self.limit
     }
 
     #[inline]
-    pub(super) fn get(&self, station: MacAddr) -> Option<&V> {
-        self.entries.get(*self.places.get(&station)?).map(|(_, value)| value)
+    pub(super) fn get(&self, key: K) -> Option<&V> {
+        self.entries.get(*self.places.get(&key)?).map(|(_, value)| value)
     }
 
-    /// Sets a station's value. `false`: there is no room for another station.
-    pub(super) fn insert(&mut self, station: MacAddr, value: V) -> bool {
-        let known = self.places.get(&station).and_then(|at| self.entries.get_mut(*at));
+    /// Sets a value. `false`: there is no room for another.
+    pub(super) fn insert(&mut self, key: K, value: V) -> bool {
+        let known = self.places.get(&key).and_then(|at| self.entries.get_mut(*at));
         if let Some((_, known)) = known {
             *known = value;
             return true;
@@ -50,20 +49,20 @@ impl<V> Table<V> {
         if self.is_full() {
             return false;
         }
-        self.places.insert(station, self.entries.len());
-        self.entries.push((station, value));
+        self.places.insert(key, self.entries.len());
+        self.entries.push((key, value));
         true
     }
 
-    pub(super) fn remove(&mut self, station: MacAddr) {
-        let Some(at) = self.places.remove(&station).filter(|at| *at < self.entries.len()) else { return };
+    pub(super) fn remove(&mut self, key: K) {
+        let Some(at) = self.places.remove(&key).filter(|at| *at < self.entries.len()) else { return };
         self.entries.swap_remove(at);
         if let Some((moved, _)) = self.entries.get(at) {
             self.places.insert(*moved, at);
         }
     }
 
-    /// Looks at the next `budget` stations, or all if there are less, and removes those that are not to be kept.
+    /// Looks at the next `budget` entries, or all if there are less, and removes those that are not to be kept.
     pub(super) fn sweep(&mut self, budget: usize, mut keep: impl FnMut(&V) -> bool) {
         for _ in 0..budget.min(self.entries.len()) {
             if self.cursor >= self.entries.len() {
@@ -71,14 +70,14 @@ impl<V> Table<V> {
             }
             match self.entries.get(self.cursor) {
                 // The last one takes its place, and is next.
-                Some((station, value)) if !keep(value) => self.remove(*station),
+                Some((key, value)) if !keep(value) => self.remove(*key),
                 _ => self.cursor += 1,
             }
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (MacAddr, &V)> {
-        self.entries.iter().map(|(station, value)| (*station, value))
+    pub(super) fn iter(&self) -> impl Iterator<Item = (K, &V)> {
+        self.entries.iter().map(|(key, value)| (*key, value))
     }
 }
 
@@ -86,6 +85,7 @@ impl<V> Table<V> {
 mod tests {
     use std::collections::BTreeMap;
 
+    use packet::MacAddr;
     use proptest::prelude::*;
 
     use super::*;

@@ -220,6 +220,17 @@ impl Wire {
         self.peers.iter().find(|peer| peer.address == address).map_or(0, |peer| peer.node)
     }
 
+    /// A node was seen behind a peer. Returns whether it was not the last time: then it is behind nobody on other wires.
+    pub(in crate::worker) fn learn_way(&mut self, node: u16, peer: MacAddr, now_ns: u64) -> bool {
+        let stay = self.peers.iter().find(|known| known.address == peer).map(|known| known.stay);
+        stay.is_some_and(|stay| self.stations.learn_way(node, stay, to_ms(now_ns)))
+    }
+
+    /// A node was seen on another wire.
+    pub(in crate::worker) fn forget_way(&mut self, node: u16) {
+        self.stations.forget_way(node);
+    }
+
     /// A station was seen inside an aggregate of a peer.
     pub(in crate::worker) fn learn(&mut self, station: MacAddr, peer: MacAddr, node: u16, now_ns: u64) {
         let Self { stations, peers, .. } = self;
@@ -279,11 +290,16 @@ impl Wire {
         self.peer_at(station).map(|peer| Target { peer, node: 0 })
     }
 
-    /// By which peer a node is reached.
-    pub(in crate::worker) fn towards(&self, node: u16) -> Option<Target> {
-        let direct = self.peers.iter().position(|peer| peer.node == node && peer.out.is_some());
-        let peer = direct.or_else(|| self.peer_of(self.stations.towards(node)?))?;
+    /// The peer that is a node.
+    pub(in crate::worker) fn peer_that_is(&self, node: u16) -> Option<Target> {
+        let peer = self.peers.iter().position(|peer| peer.node == node && peer.out.is_some())?;
         Some(Target { peer, node })
+    }
+
+    /// The peer behind which a node was lately, and how many milliseconds ago.
+    pub(in crate::worker) fn way_to(&self, node: u16, now_ns: u64) -> Option<(Target, u32)> {
+        let (stay, since_ms) = self.stations.way(node, to_ms(now_ns))?;
+        Some((Target { peer: self.peer_of(stay)?, node }, since_ms))
     }
 
     fn peer_at(&self, address: MacAddr) -> Option<usize> {
@@ -292,11 +308,6 @@ impl Wire {
 
     fn peer_of(&self, stay: Stay) -> Option<usize> {
         self.peers.iter().position(|peer| peer.stay == stay && peer.out.is_some())
-    }
-
-    /// The address of a peer by its place.
-    pub(in crate::worker) fn address(&self, peer: usize) -> Option<MacAddr> {
-        self.peers.get(peer).map(|peer| peer.address)
     }
 
     /// The node at which a station is that sends here.

@@ -6,3 +6,4 @@ mod passing;
 mod refreshing;
 mod turns;
 mod unfinished;
+mod ways;

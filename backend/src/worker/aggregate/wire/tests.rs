@@ -93,10 +93,9 @@ fn stations_are_reached_through_the_peer_they_were_seen_behind() {
     assert_eq!(one.target(STATION), Some(Target { peer: 0, node: 0 }));
     // Behind another node, which the peer can reach.
     one.learn(STATION, mac(2), 5, 3 * SECOND);
-    assert_eq!(
-        (one.target(STATION), one.towards(5)),
-        (Some(Target { peer: 0, node: 5 }), Some(Target { peer: 0, node: 5 }))
-    );
+    assert!(one.learn_way(5, mac(2), 3 * SECOND));
+    let there = Target { peer: 0, node: 5 };
+    assert_eq!((one.target(STATION), one.way_to(5, 4 * SECOND)), (Some(there), Some((there, 1000))));
     assert_eq!(one.take_news(), [(STATION, 2), (STATION, 5)]);
     // Groups have no place behind a peer, and silent stations are forgotten.
     one.learn(MacAddr::BROADCAST, mac(2), 2, SECOND);
@@ -208,7 +207,7 @@ fn a_peer_that_falls_silent_is_sent_plain_frames() {
     wires[0].tick(SECOND + 2 * SECOND);
     assert!(wires[0].target(STATION).is_some());
     wires[0].tick(SECOND + 4 * SECOND);
-    assert_eq!((wires[0].target(STATION), wires[0].target(mac(2)), wires[0].towards(2)), (None, None, None));
+    assert_eq!((wires[0].target(STATION), wires[0].target(mac(2)), wires[0].peer_that_is(2)), (None, None, None));
     assert!(!wires[0].takes(mac(2), 1, 6 * SECOND));
     // It comes back.
     speak(&mut wires, 40 * SECOND);
