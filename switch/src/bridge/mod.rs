@@ -272,6 +272,18 @@ impl Bridge {
         true
     }
 
+    /// Where a station is known to be, if it is.
+    #[must_use]
+    pub fn station(&self, mac: MacAddr) -> Option<Entry> {
+        self.table.find(mac).map(|slot| self.table.entry(slot))
+    }
+
+    /// How often a replica hears of a station in use that another sees, in nanoseconds: it may know it as last seen so long ago.
+    #[must_use]
+    pub const fn announced_every_ns(&self) -> u64 {
+        self.announce_ns
+    }
+
     /// All stations in the table, in no order.
     pub fn entries(&self) -> impl Iterator<Item = Entry> + '_ {
         self.table.entries()

@@ -13,8 +13,8 @@
 //! The worker that has a link walks its bridge's table, so many stations in each interval that it comes round in time: no packet costs
 //! more, and nothing is remembered about a station.
 
+use packet::EtherType;
 use packet::synth::rarp_announcement;
-use packet::{EtherType, PortId};
 use switch::bridge::Entry;
 
 use super::super::bridge::Path;
@@ -25,6 +25,8 @@ use crate::topology::{Forwarding, Route, Routes};
 /// How often a station is shown. Bridges forget after 300 s, unless they are told otherwise.
 const EVERY_NS: u64 = 100_000_000_000;
 const EVERY_MS: u32 = 100_000;
+/// How long news of a station may take from one worker to another.
+const SLACK_NS: u64 = 10_000_000_000;
 /// Most frames of this kind that one worker sends in a second; if there are more stations it takes longer to come round.
 const PER_SECOND: u64 = 256;
 /// The longest time that is made up for at once.
@@ -56,6 +58,7 @@ impl Path {
             return;
         }
         let mut frames = take_share(&mut round.frames_ns, elapsed_ns, PER_SECOND, SECOND_NS);
+        let lately_ns = EVERY_NS.max(bridge.announced_every_ns().saturating_add(SLACK_NS));
         let buckets = u64::try_from(bridge.buckets()).unwrap_or(u64::MAX);
         for _ in 0..take_share(&mut round.buckets_ns, elapsed_ns, buckets, EVERY_NS).min(buckets) {
             if frames == 0 {
@@ -64,7 +67,7 @@ impl Path {
             // A bucket is gone through to its end: the next time begins with the next.
             for entry in bridge.bucket(round.bucket) {
                 for at in 0..uplinks.len() {
-                    if is_due(uplinks, at, routes, entry, now_ns) {
+                    if is_there(routes, entry, now_ns, lately_ns) && is_due(uplinks, at, routes, entry, now_ns) {
                         frames = frames.saturating_sub(1);
                         uplinks.get_mut(at).into_iter().for_each(|uplink| show(uplink, entry));
                     }
@@ -89,7 +92,7 @@ fn may_need(uplink: &UplinkTx, routes: &Routes) -> bool {
     is_shared && routes.forwarding(uplink.port) == Forwarding::Bridged
 }
 
-/// Whether a station is to be shown on a link: it is behind this node, was there lately, and does not show itself.
+/// Whether a station that is there is to be shown on a link: it is behind this node, and does not show itself.
 fn is_due(uplinks: &[UplinkTx], at: usize, routes: &Routes, entry: Entry, now_ns: u64) -> bool {
     let Some(uplink) = uplinks.get(at) else { return false };
     let Some(wire) = &uplink.wire else { return false };
@@ -97,18 +100,14 @@ fn is_due(uplinks: &[UplinkTx], at: usize, routes: &Routes, entry: Entry, now_ns
     entry.port != uplink.port
         && may_need(uplink, routes)
         && routes.forwarding(entry.port) == Forwarding::Bridged
-        && is_there(routes, entry.port, entry, now_ns)
         && !wire.went_plain(entry.mac, EVERY_MS, now_ns)
-        // Who is behind another node is shown by that one.
-        && !uplinks.iter().any(knows)
+        // Who is behind another node is shown by that one. On links where it is not, it is no matter who said that it is behind somebody.
+        && !uplinks.iter().filter(|uplink| uplink.port == entry.port).any(knows)
 }
 
-/// Whether a station was at its port lately: one that fell silent may have moved.
-fn is_there(routes: &Routes, port: PortId, entry: Entry, now_ns: u64) -> bool {
-    if entry.is_fixed() {
-        return routes.to(port, 0) != Route::None;
-    }
-    now_ns.saturating_sub(entry.seen_ns) < EVERY_NS
+/// Whether a station was at its port lately: one that fell silent may have moved, and so may one whose port has nobody any more.
+fn is_there(routes: &Routes, entry: Entry, now_ns: u64, lately_ns: u64) -> bool {
+    routes.to(entry.port, 0) != Route::None && (entry.is_fixed() || now_ns.saturating_sub(entry.seen_ns) < lately_ns)
 }
 
 fn show(uplink: &mut UplinkTx, entry: Entry) {

@@ -2,13 +2,19 @@
 //! Bridges between nodes are shown the stations that they would forget.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use packet::MacAddr;
 use packet::synth::rarp_announcement;
+use packet::{MacAddr, PortId};
+use switch::bridge::Announcement;
+use switch::{Bridge, BridgeConfig};
 
 use super::super::is_refresh;
+use crate::topology::Topology;
 use crate::worker::lab::{Lab, Peer, mac_of, packet, station, wire_config};
+use crate::worker::mailbox::Command;
 
 /// Where the peer is, behind a bridge that knows nothing of aggregates.
 const AWARE: usize = 0;
@@ -130,6 +136,55 @@ fn a_station_that_is_shown_has_not_moved() {
     lab.run();
     peer.receive(&mut lab);
     assert_eq!(peer.got, [(None, frame.to_vec())]);
+}
+
+/// Nobody is shown whose port has nobody any more, though it spoke lately: it may be somewhere else.
+#[test]
+fn stations_whose_guest_has_gone_are_not_shown() {
+    let (mut lab, mut peer) = scene();
+    lab.send(GUEST, &[packet(station(2), station(1), 0, 60)]);
+    lab.run();
+    let (reply, uplink) = sync_channel(1);
+    assert!(lab.worker.serve(Command::DetachUplink { port: PortId(1), reply }));
+    assert!(uplink.recv().unwrap().is_some());
+    let mut topology = Topology::default();
+    for port in [0, 1, 2].map(PortId) {
+        let mut entry = lab.worker.path.topology.port(port).unwrap().clone();
+        entry.receivers.retain(|_| port != PortId(1));
+        topology.insert(port, entry);
+    }
+    assert!(lab.worker.serve(Command::SetTopology { topology: Arc::new(topology), reply: sync_channel(1).0 }));
+    assert!(lab.worker.path.bridge.station(station(1)).is_some());
+    let shown: Vec<_> = (0..110).flat_map(|_| second(&mut lab, &mut peer)).collect();
+    assert_eq!(shown, []);
+}
+
+/// One worker hears of what another sees only so often.
+#[test]
+fn stations_of_which_other_workers_tell_now_and_then_are_shown() {
+    let (mut lab, mut peer) = scene();
+    let ageing_ns = 1_200_000_000_000;
+    lab.worker.path.bridge = Bridge::new(BridgeConfig { ageing_ns, outbox: 0, ..BridgeConfig::default() });
+    let seen_ns = lab.now_ns();
+    lab.worker.path.bridge.learn_remote(Announcement { mac: station(1), port: PortId(1), seen_ns });
+    let shown: Vec<_> = (0..500).filter(|_| !second(&mut lab, &mut peer).is_empty()).collect();
+    // Until it is told of again, after 300 s; then it may have fallen silent.
+    assert_eq!(shown.len(), 3, "{shown:?}");
+    assert!(shown.last().is_some_and(|at| (200..310).contains(at)), "{shown:?}");
+}
+
+/// Somebody who says that a station is behind it keeps it from being shown no longer than it is known to be there.
+#[test]
+fn a_claim_keeps_nobody_from_being_shown() {
+    let (mut lab, mut peer) = scene();
+    peer.send(&mut lab, 0, &[packet(station(2), station(1), 0, 60)]);
+    lab.run();
+    let mut shown = 0;
+    for at in 0..150 {
+        lab.send(GUEST, &[packet(station(2), station(1), at, 60)]);
+        shown += second(&mut lab, &mut peer).into_iter().filter(|mac| *mac == station(1)).count();
+    }
+    assert!((1..=2).contains(&shown), "{shown}");
 }
 
 /// Who is behind another node is shown by that one.
