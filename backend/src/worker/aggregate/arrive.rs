@@ -13,6 +13,7 @@
 
 use aggregation::{Damage, Features, GroupHeader, GroupKey, Item, Reader, Trigger};
 use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId, Verdict};
+use switch::Bridge;
 use switch::model::Direction;
 
 use super::super::bridge::{Ingress, Path};
@@ -23,9 +24,7 @@ use super::wire::{Target, Wire};
 use super::{is_refresh, meta};
 use crate::counters::PortCounters;
 use crate::link::PEER;
-
-/// Stations that newcomers are told of at once; they learn of others as those speak.
-const WELCOME: usize = 1024;
+use crate::topology::{Forwarding, Route, Routes};
 
 /// The tools with which frames are taken apart.
 pub(in crate::worker) struct Tools<'a> {
@@ -313,13 +312,16 @@ impl Path {
     /// Notes behind which peer the sources of the burst are. Who is not believed cannot claim stations of others who are.
     fn learn_behind(&mut self, sender: &mut Sender, now_ns: u64) {
         self.learn_way(sender, sender.origin, now_ns);
-        let Self { burst, uplinks, .. } = self;
+        let Self { burst, uplinks, bridge, routes, .. } = self;
         for i in 0..burst.len() {
             let Some(source) = EthernetHeader::parse(burst.window(i)).map(|header| header.source()) else { continue };
             if source == sender.last || burst.verdict(i) != Verdict::Pending {
                 continue;
             }
             sender.last = source;
+            if is_elsewhere(bridge, routes, sender, source) {
+                continue;
+            }
             let others = uplinks.iter().enumerate().filter(|(at, _)| *at != sender.uplink);
             let mut wires = others.filter_map(|(_, link)| link.wire.as_ref());
             if !sender.trusted && wires.any(|wire| wire.config.trusted && wire.knows(source)) {
@@ -334,66 +336,18 @@ impl Path {
     /// Notes who of the stations that the burst came from has sent a plain frame.
     pub(in crate::worker) fn hear_plain(&mut self, uplink: usize, now_ns: u64) {
         let Self { burst, uplinks, .. } = self;
-        let Some(wire) = uplinks.get_mut(uplink).and_then(|link| link.wire.as_mut()) else { return };
+        let Some(link) = uplinks.get_mut(uplink).filter(|link| link.wire.is_some()) else { return };
         for i in 0..burst.len() {
             if let Some(header) = EthernetHeader::parse(burst.window(i))
                 && !is_refresh(burst.window(i))
             {
-                wire.heard_plain(header.source(), now_ns);
+                link.heard_plain(header.source(), now_ns);
             }
         }
     }
 
     fn wire_at(&self, uplink: usize) -> Option<&Wire> {
         self.uplinks.get(uplink)?.wire.as_deref()
-    }
-
-    /// Lets time pass at all wires, and tells on each what is new on the others.
-    pub(in crate::worker) fn tick_wires(&mut self, now_ns: u64) {
-        for at in 0..self.uplinks.len() {
-            let Some(link) = self.uplinks.get_mut(at) else { break };
-            let Some(wire) = &link.wire else { continue };
-            // What is open is sent under what was agreed.
-            if wire.is_due(now_ns) {
-                link.ship_all(Trigger::Order);
-            }
-            let Some(wire) = link.wire.as_mut() else { continue };
-            wire.tick(now_ns);
-            link.speak(now_ns);
-            self.spread_news(at, now_ns);
-            self.welcome(at, now_ns);
-        }
-    }
-
-    /// Tells newcomers on a wire of the stations that are known on the others.
-    fn welcome(&mut self, uplink: usize, now_ns: u64) {
-        let wire = self.uplinks.get_mut(uplink).and_then(|link| link.wire.as_mut());
-        if !wire.is_some_and(|wire| wire.take_newcomer()) {
-            return;
-        }
-        let others = self.uplinks.iter().enumerate().filter(|(at, _)| *at != uplink);
-        let wires = others.filter_map(|(_, link)| link.wire.as_ref());
-        let known: Vec<_> = wires.flat_map(|wire| wire.some_stations()).take(WELCOME).collect();
-        if let Some(link) = self.uplinks.get_mut(uplink) {
-            known.into_iter().for_each(|(station, node)| link.announce_station(station, node, false, now_ns));
-        }
-    }
-
-    /// Tells on all other wires what is new on one.
-    pub(in crate::worker) fn spread_news(&mut self, uplink: usize, now_ns: u64) {
-        let Some(wire) = self.uplinks.get_mut(uplink).and_then(|link| link.wire.as_mut()) else { return };
-        if !wire.has_news() {
-            return;
-        }
-        // Nodes that are not believed are not told of: who wants to reach them asks this one.
-        let (own, trusted) = (wire.node, wire.config.trusted);
-        let mut news = wire.take_news();
-        news.iter_mut().filter(|_| !trusted).for_each(|(_, node)| *node = own);
-        for (at, link) in self.uplinks.iter_mut().enumerate() {
-            if at != uplink {
-                news.iter().for_each(|(station, node)| link.announce_station(*station, *node, false, now_ns));
-            }
-        }
     }
 }
 
@@ -412,6 +366,18 @@ fn fits(missing: Features, header: &GroupHeader, group: &[u8]) -> Option<u16> {
         return Some(0);
     }
     Features::of_packets(group).filter(|needs| !lacks(*needs)).map(|_| header.packets)
+}
+
+/// Whether the source of a packet that came in an aggregate is known to be somewhere else, whatever the sender says: it has a fixed place, or
+/// it is at one of the node's guests and the sender is not believed. If it did move, the bridge learns that from this packet, and then it is
+/// not known to be there any more.
+fn is_elsewhere(bridge: &Bridge, routes: &Routes, sender: &Sender, source: MacAddr) -> bool {
+    if routes.forwarding(sender.port) != Forwarding::Bridged {
+        return false;
+    }
+    let Some(entry) = bridge.station(source).filter(|entry| entry.port != sender.port) else { return false };
+    let is_guests = || routes.uplink(entry.port).is_none() && routes.to(entry.port, 0) != Route::None;
+    entry.is_fixed() || !sender.trusted && is_guests()
 }
 
 /// Adds a packet. Returns whether its sender left something undone.

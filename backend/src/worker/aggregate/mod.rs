@@ -9,6 +9,7 @@
 //! | `stations.rs`, `table.rs` | which stations are behind them |
 //! | `refresh.rs` | stations that bridges between nodes would forget |
 //! | `arrive.rs` | what arrives on such a link |
+//! | `news.rs` | what is told on one link of those that are on the others |
 //! | `split.rs` | what a guest sends, taken apart |
 //! | `runs.rs` | packets of one flow that stand together |
 //! | `link.rs` | what goes to a guest, put together |
@@ -20,6 +21,7 @@ mod hold;
 mod link;
 mod load;
 mod meta;
+mod news;
 mod refresh;
 mod runs;
 mod split;

@@ -139,14 +139,15 @@ impl Stations {
         self.nodes.remove(node);
     }
 
-    /// A station was seen in a plain frame.
-    pub(super) fn heard_plain(&mut self, station: MacAddr, now_ms: u32) {
+    /// A station was seen in a plain frame, or on another link. Returns behind whom it is no longer, if that is so.
+    pub(super) fn heard_plain(&mut self, station: MacAddr, now_ms: u32) -> Option<Stay> {
         if self.behind.is_empty() {
-            return;
+            return None;
         }
-        if self.behind.get(station).is_some_and(|known| now_ms.wrapping_sub(known.seen_ms) > MOVED_MS) {
-            self.behind.remove(station);
-        }
+        let known = self.behind.get(station).filter(|known| now_ms.wrapping_sub(known.seen_ms) > MOVED_MS)?;
+        let peer = known.peer;
+        self.behind.remove(station);
+        Some(peer)
     }
 
     /// Where a station is that was seen inside an aggregate; the peer may have gone.
@@ -178,9 +179,10 @@ impl Stations {
         std::mem::take(&mut self.news)
     }
 
-    /// Somebody has come that knows none of the node's own stations.
-    pub(super) fn greet(&mut self) {
-        self.newcomers = self.newcomers.wrapping_add(1);
+    /// Somebody has come that knows none of the node's own stations. Returns how often that was so, at least 1.
+    pub(super) fn greet(&mut self) -> u32 {
+        self.newcomers = self.newcomers.wrapping_add(1).max(1);
+        self.newcomers
     }
 
     /// The node at which a station is that sends here.
@@ -211,12 +213,22 @@ impl Stations {
         since >= 2 * ANNOUNCE_MS
     }
 
-    /// A station is announced as a node's; `with_plain`: for a plain frame that goes.
-    pub(super) fn announce(&mut self, station: MacAddr, node: u16, with_plain: bool, now_ms: u32) {
-        let newcomers = self.newcomers;
-        if self.announced.insert(station, Announced { node, at_ms: now_ms, newcomers, with_plain }) {
+    /// A station is announced as a node's; `with_plain`: for a plain frame that goes. Returns after how many newcomers that was said
+    /// lately: only who came later is to be told. 0: all are.
+    pub(super) fn announce(&mut self, station: MacAddr, node: u16, with_plain: bool, now_ms: u32) -> u32 {
+        let lately = |last: &&Announced| now_ms.wrapping_sub(last.at_ms) < ANNOUNCE_MS - TELL_MS;
+        let said = self.announced.get(station).filter(|last| last.node == node).filter(lately).copied();
+        let announced = Announced {
+            node,
+            // The others are told again when it is time.
+            at_ms: said.map_or(now_ms, |said| said.at_ms),
+            newcomers: self.newcomers,
+            with_plain: with_plain || said.is_some_and(|said| said.with_plain),
+        };
+        if self.announced.insert(station, announced) {
             self.has_foreign |= node != self.node;
         }
+        said.map_or(0, |said| said.newcomers)
     }
 
     /// Whether a station was announced in the last `within_ms` milliseconds for a plain frame that went as well.
@@ -225,12 +237,18 @@ impl Stations {
         last.is_some_and(|last| now_ms.wrapping_sub(last.at_ms) < within_ms)
     }
 
-    /// Forgets some of the stations that have been silent for long or whose peer has gone.
-    pub(super) fn sweep(&mut self, now_ms: u32, is_here: impl Fn(Stay) -> bool) {
-        let lives = |known: &Behind| now_ms.wrapping_sub(known.seen_ms) < STATION_MS && is_here(known.peer);
-        self.behind.sweep(SWEPT, lives);
+    /// Forgets some of the stations that have been silent for long or whose peer has gone. Returns whether there was one of the
+    /// former.
+    pub(super) fn sweep(&mut self, now_ms: u32, is_here: impl Fn(Stay) -> bool) -> bool {
+        let mut was_silent = false;
+        self.behind.sweep(SWEPT, |known| {
+            let (speaks, here) = (now_ms.wrapping_sub(known.seen_ms) < STATION_MS, is_here(known.peer));
+            was_silent |= here && !speaks;
+            here && speaks
+        });
         self.announced.sweep(SWEPT, |announced| now_ms.wrapping_sub(announced.at_ms) < 2 * ANNOUNCE_MS);
         self.nodes.sweep(SWEPT, |way| now_ms.wrapping_sub(way.seen_ms) < STATION_MS && is_here(way.peer));
+        was_silent
     }
 }
 
@@ -258,7 +276,7 @@ mod tests {
     #[test]
     fn silent_stations_are_forgotten_and_others_are_not() {
         let mut stations = some_behind(Stay(1), 0, 200);
-        stations.sweep(STATION_MS + 99 * SECOND, |_| true);
+        assert!(stations.sweep(STATION_MS + 99 * SECOND, |_| true));
         let known: Vec<_> = (0..200).map(|i| stations.behind(station(i)).is_some()).collect();
         assert_eq!(known, (0..200).map(|i| i > 99).collect::<Vec<_>>());
     }
@@ -276,7 +294,7 @@ mod tests {
         let is_gone = |_| false;
         assert_eq!(stations.some(is_gone).count(), 0);
         for sweep in 1..=MAX_STATIONS / SWEPT {
-            stations.sweep(0, is_gone);
+            assert!(!stations.sweep(0, is_gone), "they have not been silent");
             assert_eq!(stations.behind.iter().count(), MAX_STATIONS - sweep * SWEPT);
         }
         for i in 0..most + 5 {
@@ -339,10 +357,14 @@ mod tests {
         assert!(
             !stations.should_announce(station(0), ANNOUNCE_MS - 1) && stations.should_announce(station(0), ANNOUNCE_MS)
         );
-        stations.greet();
+        assert_eq!(stations.greet(), 1);
         assert!(stations.should_announce(station(0), 1) && !stations.should_announce(station(1), 1));
+        // Who came before was told lately, and again when it is time; of what is new, all are.
+        let mut told = |n, node, now_ms| stations.announce(station(n), node, true, now_ms);
+        assert_eq!([told(2, OWN, 1), told(1, 6, 1), told(1, 5, 1), told(0, OWN, 1), told(0, OWN, 2)], [0, 0, 0, 0, 1]);
+        assert_eq!([told(0, OWN, ANNOUNCE_MS - TELL_MS - 1), told(0, OWN, ANNOUNCE_MS - TELL_MS)], [1, 0]);
         assert_eq!((stations.origin_of(station(0)), stations.origin_of(station(1))), (OWN, 5));
-        stations.sweep(2 * ANNOUNCE_MS, |_| true);
+        stations.sweep(1 + 2 * ANNOUNCE_MS, |_| true);
         assert_eq!(stations.origin_of(station(1)), OWN, "it was announced long ago");
     }
 }

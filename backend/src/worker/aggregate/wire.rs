@@ -24,6 +24,9 @@ pub(super) const EVERYBODY: MacAddr = MacAddr([0x03, 0x53, 0x48, 0x55, 0x4e, 0x5
 const MAX_PEERS: usize = 64;
 const KEEPALIVE_MS: u16 = 1000;
 const MAX_PACKETS: u16 = 4096;
+/// How often newcomers are welcomed, in nanoseconds, and how many at once: others wait. Whoever can send HELLOs can come again and again.
+const WELCOMES_NS: u64 = 1_000_000_000;
+const WELCOMED_AT_ONCE: usize = 16;
 
 /// What a wire is made with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,8 +60,8 @@ pub(in crate::worker) struct Wire {
     /// Peers that there have been.
     stays: u32,
     stations: Stations,
-    /// A peer has come that knows no station yet.
-    newcomer: bool,
+    /// When newcomers were welcomed last.
+    welcomed_ns: Option<u64>,
 }
 
 /// An aware node.
@@ -67,6 +70,8 @@ pub(super) struct Peer {
     pub(super) address: MacAddr,
     stay: Stay,
     node: u16,
+    /// How many newcomers there were with it; `None`: it has not been welcomed yet.
+    came: Option<u32>,
     pub(super) out: Option<Box<Load>>,
     heard: Sequence,
 }
@@ -114,7 +119,7 @@ impl Wire {
             peers: Vec::new(),
             stays: 0,
             stations: Stations::new(node),
-            newcomer: false,
+            welcomed_ns: None,
         }
     }
 
@@ -148,13 +153,13 @@ impl Wire {
         self.talk.timeout().is_some_and(|at| at <= now_ns)
     }
 
-    /// Lets time pass.
-    pub(in crate::worker) fn tick(&mut self, now_ns: u64) {
+    /// Lets time pass. Returns whether a station was forgotten: what was put together for it goes before what goes to it from now on.
+    pub(in crate::worker) fn tick(&mut self, now_ns: u64) -> bool {
         let mut events = Vec::new();
         self.talk.tick(now_ns, |event| events.push(event));
         events.into_iter().for_each(|event| self.follow(event));
         let Self { stations, peers, .. } = self;
-        stations.sweep(to_ms(now_ns), |stay| is_here(peers, stay));
+        stations.sweep(to_ms(now_ns), |stay| is_here(peers, stay))
     }
 
     /// Writes the next control frame that is due, its Ethernet header included. Returns its length.
@@ -173,14 +178,13 @@ impl Wire {
                 self.peers.retain(|peer| peer.address != address);
                 self.stays = self.stays.wrapping_add(1);
                 let stay = Stay(self.stays);
-                self.peers.push(Peer { address, stay, node, out: None, heard: Sequence::new() });
+                self.peers.push(Peer { address, stay, node, came: None, out: None, heard: Sequence::new() });
             }
             Event::Up { address, node, grant } => {
                 log::debug!("node {own}: node {node} at {address} takes aggregates of {} bytes", grant.max_bytes);
                 if let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == address) {
-                    peer.out = Some(Box::new(Load::new(&grant, stage, &self.config)));
+                    (peer.out, peer.came) = (Some(Box::new(Load::new(&grant, stage, &self.config))), None);
                 }
-                self.newcomer = true;
             }
             Event::Down { address, node, why } => {
                 log::debug!("node {own}: no more aggregates with node {node} at {address}: {why:?}");
@@ -238,9 +242,10 @@ impl Wire {
         stations.learn(station, stay, node, to_ms(now_ns), |stay| is_here(peers, stay));
     }
 
-    /// A station was seen in a plain frame.
-    pub(in crate::worker) fn heard_plain(&mut self, station: MacAddr, now_ns: u64) {
-        self.stations.heard_plain(station, to_ms(now_ns));
+    /// A station was seen in a plain frame, or on another link. Returns the place of the peer behind which it is no longer, if that is so.
+    pub(in crate::worker) fn heard_plain(&mut self, station: MacAddr, now_ns: u64) -> Option<usize> {
+        let stay = self.stations.heard_plain(station, to_ms(now_ns))?;
+        self.peer_of(stay)
     }
 
     /// Stations that are new here since this was last asked.
@@ -248,13 +253,17 @@ impl Wire {
         self.stations.take_news()
     }
 
-    /// Whether a peer has come since this was last asked, that is to be told of all stations.
-    pub(in crate::worker) fn take_newcomer(&mut self) -> bool {
-        let is_new = std::mem::take(&mut self.newcomer);
-        if is_new {
-            self.stations.greet();
+    /// The places of peers that have come and are to be told of all stations now.
+    pub(in crate::worker) fn take_newcomers(&mut self, now_ns: u64) -> Vec<usize> {
+        let is_new = |peer: &Peer| peer.out.is_some() && peer.came.is_none();
+        let welcomed_lately = self.welcomed_ns.is_some_and(|at| now_ns.saturating_sub(at) < WELCOMES_NS);
+        if welcomed_lately || !self.peers.iter().any(is_new) {
+            return Vec::new();
         }
-        is_new
+        self.welcomed_ns = Some(now_ns);
+        let came = self.stations.greet();
+        let newcomers = self.peers.iter_mut().enumerate().filter(|(_, peer)| is_new(peer)).take(WELCOMED_AT_ONCE);
+        newcomers.map(|(at, peer)| (peer.came = Some(came), at).1).collect()
     }
 
     /// Whether a station is behind a peer here.
@@ -332,8 +341,8 @@ impl Wire {
         self.peers.iter().any(|peer| peer.out.is_some())
     }
 
-    /// Tells all peers that a station is a node's; `with_plain`: for a plain frame that goes. Frames that are full are told of by the
-    /// places of their peers.
+    /// Tells the peers that a station is a node's, if they were not told lately; `with_plain`: for a plain frame that goes. Frames that are
+    /// full are told of by the places of their peers.
     pub(in crate::worker) fn announce(
         &mut self,
         station: MacAddr,
@@ -341,8 +350,20 @@ impl Wire {
         with_plain: bool,
         now_ns: u64,
     ) -> Vec<usize> {
-        self.stations.announce(station, node, with_plain, to_ms(now_ns));
-        (0..self.peers.len()).filter(|peer| !self.announce_to(*peer, station, node)).collect()
+        let told = self.stations.announce(station, node, with_plain, to_ms(now_ns));
+        let mut full = Vec::new();
+        for at in 0..self.peers.len() {
+            let is_told = self.peers.get(at).and_then(|peer| peer.came).is_some_and(|came| came <= told);
+            if !is_told && !self.announce_to(at, station, node) {
+                full.push(at);
+            }
+        }
+        full
+    }
+
+    /// A station that is a node's is announced to newcomers only.
+    pub(in crate::worker) fn remember(&mut self, station: MacAddr, node: u16, now_ns: u64) {
+        self.stations.announce(station, node, false, to_ms(now_ns));
     }
 
     /// Tells the peer at a place that a station is a node's. `false`: its frame is full.

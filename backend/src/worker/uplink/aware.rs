@@ -32,8 +32,12 @@ impl UplinkTx {
         let node = wire.node;
         let Some(target) = wire.target(station.unwrap_or_else(|| ethernet.destination())) else {
             let source = ethernet.source();
-            if wire.should_announce(source, now_ns) && !aggregate::is_refresh(head) {
-                self.announce_station(source, node, true, now_ns);
+            if !aggregate::is_refresh(head) {
+                // What goes to a link has not come from there.
+                self.heard_plain(source, now_ns);
+                if self.wire.as_ref().is_some_and(|wire| wire.should_announce(source, now_ns)) {
+                    self.announce_station(source, node, true, now_ns);
+                }
             }
             return self.send_plain(station, offload, head, tail_len, tail);
         };
@@ -74,11 +78,25 @@ impl UplinkTx {
     pub(in crate::worker) fn announce_station(&mut self, station: MacAddr, node: u16, with_plain: bool, now_ns: u64) {
         let Some(wire) = &mut self.wire else { return };
         let full = wire.announce(station, node, with_plain, now_ns);
-        for peer in full {
-            self.ship(peer, Trigger::Bytes);
-            if let Some(wire) = &mut self.wire {
-                wire.announce_to(peer, station, node);
-            }
+        full.into_iter().for_each(|peer| self.tell(peer, station, node));
+    }
+
+    /// Tells one peer of the link where a station is.
+    pub(in crate::worker) fn tell(&mut self, peer: usize, station: MacAddr, node: u16) {
+        if self.wire.as_mut().is_none_or(|wire| wire.announce_to(peer, station, node)) {
+            return;
+        }
+        self.ship(peer, Trigger::Bytes);
+        if let Some(wire) = &mut self.wire {
+            wire.announce_to(peer, station, node);
+        }
+    }
+
+    /// A station was seen that is not behind a peer of the link, or is no longer. What was put together for that peer goes before what goes
+    /// to the station from now on.
+    pub(in crate::worker) fn heard_plain(&mut self, station: MacAddr, now_ns: u64) {
+        if let Some(peer) = self.wire.as_mut().and_then(|wire| wire.heard_plain(station, now_ns)) {
+            self.ship(peer, Trigger::Order);
         }
     }
 

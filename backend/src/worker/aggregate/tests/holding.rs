@@ -134,6 +134,37 @@ fn order_holds_across_plain_frames() {
     assert!(triggers(&lab).contains(&("larger", 1)));
 }
 
+/// What waits for a station goes before what goes to it plain, once it is no longer known to be behind the peer: it was heard plain, or was
+/// silent for long.
+#[test]
+fn order_holds_when_a_station_is_forgotten() {
+    const SECOND: Duration = Duration::from_secs(1);
+    for silent in [6, 300] {
+        let (mut lab, mut peer) = scene(TIME);
+        for _ in 1..silent {
+            lab.pass(SECOND);
+            peer.talk(&mut lab);
+        }
+        // No control frame is due in what is left, before which all would go.
+        lab.pass(SECOND * 95 / 100);
+        clear(&mut lab, &mut peer);
+        begin(&mut lab, &mut peer);
+        if silent < 300 {
+            lab.send(AWARE, &[packet(station(1), station(2), 0, 60)]);
+            lab.turn();
+        } else {
+            lab.pass(SECOND / 10);
+        }
+        send(&mut lab, &mut peer, &some(2..3));
+        let knows = lab.worker.path.uplinks[AWARE].wire.as_ref().unwrap().knows(station(2));
+        assert!(!knows, "{silent}");
+        let is_one = |packet: &[u8]| packet[12..14] == [0x88, 0xb6];
+        let got: Vec<_> = peer.got.iter().filter(|(_, packet)| is_one(packet)).collect();
+        assert_eq!(got.iter().map(|(_, packet)| packet.clone()).collect::<Vec<_>>(), some(0..3), "{silent}");
+        assert_eq!(got.iter().map(|(of, _)| of.is_some()).collect::<Vec<_>>(), [true, true, false], "{silent}");
+    }
+}
+
 /// Decision 28: what waits is sent under what was agreed, before the agreement or the link goes.
 #[test]
 fn what_waits_goes_before_its_link() {

@@ -175,7 +175,7 @@ fn what_does_not_fit_goes_later_or_plain() {
 #[test]
 fn stations_are_announced_as_whose_they_are() {
     let [mut one, _] = pair();
-    assert!(one.take_newcomer() && !one.take_newcomer());
+    assert_eq!((one.take_newcomers(SECOND), one.take_newcomers(SECOND)), (vec![0], vec![]));
     assert!(one.should_announce(STATION, SECOND));
     assert!(one.announce(STATION, 1, true, SECOND).is_empty());
     assert!(!one.should_announce(STATION, 2 * SECOND) && one.should_announce(STATION, 62 * SECOND));
@@ -189,14 +189,27 @@ fn stations_are_announced_as_whose_they_are() {
     assert_eq!(announced, [(1, 0, STATION.0.to_vec()), (5, 0, other.0.to_vec())]);
 }
 
+/// Whoever comes waits for the next round, and if there are too many for the one after.
+#[test]
+fn so_many_are_welcomed_in_a_second() {
+    let mut one = wire(1);
+    for node in 2..=20 {
+        let mut wires = [one, wire(node)];
+        speak(&mut wires, SECOND);
+        [one, _] = wires;
+    }
+    let mut at = |now_ns| one.take_newcomers(now_ns).len();
+    assert_eq!([at(SECOND), at(SECOND), at(2 * SECOND - 1), at(2 * SECOND), at(9 * SECOND)], [16, 0, 0, 3, 0]);
+}
+
 #[test]
 fn a_station_that_is_heard_plain_has_moved_unless_it_was_just_here() {
     let [mut one, _] = pair();
     one.learn(STATION, mac(2), 2, SECOND);
-    one.heard_plain(STATION, 2 * SECOND);
+    assert_eq!(one.heard_plain(STATION, 2 * SECOND), None);
     assert!(one.target(STATION).is_some());
-    one.heard_plain(STATION, 7 * SECOND);
-    assert_eq!(one.target(STATION), None);
+    assert_eq!((one.heard_plain(STATION, 7 * SECOND), one.target(STATION)), (Some(0), None));
+    assert_eq!(one.heard_plain(STATION, 7 * SECOND), None);
 }
 
 #[test]
