@@ -8,8 +8,9 @@
 //! looked at, unless that peer has granted less than the group's sender may use: then who of both is right depends on what is in
 //! it. All others are taken apart, in the order in which they came.
 //!
-//! No group leaves by the uplink that it came by, as no frame leaves a bridge by the port that it came by, and none of this node's own goes
-//! on that comes back to it. So none goes round among nodes that each believe another to be on the way; who are on one link hear each other.
+//! No group leaves by the uplink that it came by, as no frame leaves a bridge by the port that it came by, but to the node itself that takes it
+//! apart; and none of this node's own goes on that comes back to it. So none goes round among nodes that each believe another to be on the
+//! way; who are on one link hear each other.
 
 use aggregation::{Damage, Features, GroupHeader, GroupKey, Item, Reader, Trigger};
 use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId, Verdict};
@@ -212,7 +213,7 @@ impl Path {
         if self.wire_at(sender.uplink).is_some_and(|wire| wire.node == header.origin) {
             return Passed::Lost;
         }
-        let Some((at, target)) = self.way_on(sender.uplink, header.destination, now_ns) else { return Passed::Lost };
+        let Some((at, target)) = self.way_on(sender, header.destination, now_ns) else { return Passed::Lost };
         let may_have =
             self.wire_at(sender.uplink).map_or_else(Features::default, |wire| wire.features_from(sender.from));
         let Some(link) = self.uplinks.get_mut(at) else { return Passed::Lost };
@@ -223,19 +224,21 @@ impl Path {
 
     /// The uplink and the peer by which a node is reached: if one is the node, that one, else the one behind which it was seen last.
     /// `None`: there is no way, or none but back.
-    fn way_on(&self, from: usize, node: u16, now_ns: u64) -> Option<(usize, Target)> {
+    fn way_on(&self, sender: &Sender, node: u16, now_ns: u64) -> Option<(usize, Target)> {
         // Who is not believed is not sent what is others'.
         let wires = || {
             let wires = self.uplinks.iter().enumerate().filter_map(|(at, link)| Some((at, link.wire.as_deref()?)));
             wires.filter(|(_, wire)| wire.config.trusted)
         };
-        let mut direct = wires().filter_map(|(at, wire)| Some((at, wire.peer_that_is(node)?))).peekable();
-        if direct.peek().is_some() {
-            return direct.find(|(at, _)| *at != from);
+        let direct = || wires().filter_map(|(at, wire)| Some((at, wire.peer_that_is(node)?)));
+        if direct().next().is_some() {
+            let sent_it = self.wire_at(sender.uplink).is_some_and(|wire| wire.node_of(sender.from) == node);
+            let others = direct().filter(|(at, _)| *at != sender.uplink || !sent_it);
+            return others.min_by_key(|(at, _)| *at == sender.uplink);
         }
         let ways = wires().filter_map(|(at, wire)| Some((at, wire.way_to(node, now_ns)?)));
         let (at, (target, _)) = ways.min_by_key(|(_, (_, since_ms))| *since_ms)?;
-        (at != from).then_some((at, target))
+        (at != sender.uplink).then_some((at, target))
     }
 
     /// Notes that groups of a node come from a peer.
