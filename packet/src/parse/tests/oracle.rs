@@ -54,6 +54,10 @@ fn theirs(sliced: &SlicedPacket<'_>) -> Option<Theirs> {
     }
     for (field, tag) in [Field::Vlan, Field::SecondVlan].into_iter().zip(&sliced.link_exts) {
         let LinkExtSlice::Vlan(tag) = tag else { return None };
+        // They take one more type for a tag's than IEEE 802.1Q has.
+        if theirs.ufid.get(Field::EtherType) == 0x9100 {
+            return None;
+        }
         let priority = u16::from(tag.priority_code_point().value());
         theirs.ufid.set(field, (priority << 13 | 0x1000 | tag.vlan_identifier().value()).into());
         theirs.ufid.set(Field::EtherType, tag.ether_type().0.into());
