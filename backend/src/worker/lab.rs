@@ -228,7 +228,7 @@ impl Peer {
     /// Says what is due, and takes in what has come.
     pub(super) fn talk(&mut self, lab: &mut Lab) {
         let now_ns = lab.now_ns();
-        self.wire.tick(now_ns);
+        self.wire.tick(None, now_ns);
         let mut frame = [0; CONTROL];
         while let Some(len) = self.wire.speak(now_ns, &mut frame) {
             lab.send(self.port, &[frame[..len].to_vec()]);
@@ -249,11 +249,11 @@ impl Peer {
             let mut reader = Reader::default();
             let header = reader.begin(&frame[..], EthernetHeader::LEN, &self.wire.limits()).unwrap();
             if header.control {
-                self.wire.negotiate(from, &frame[EthernetHeader::LEN..], now_ns).unwrap();
+                self.wire.negotiate(from, &frame[EthernetHeader::LEN..], None, now_ns).unwrap();
                 continue;
             }
             assert_eq!(frame[..6], self.wire.config.mac.0, "it is for this peer");
-            assert!(self.wire.takes(from, header.sequence, now_ns));
+            assert!(self.wire.takes(from, header.sequence, None, now_ns));
             self.aggregates += 1;
             let mut of = (0, 0);
             while let Some(item) = reader.next(&frame[..]) {

@@ -126,7 +126,7 @@ impl Path {
             link.ship_all(Trigger::Order);
             let Some(wire) = link.wire.as_mut() else { return refused() };
             let body = frame.get(EthernetHeader::LEN..).unwrap_or_default();
-            if let Err(cause) = wire.negotiate(from, body, now_ns) {
+            if let Err(cause) = wire.negotiate(from, body, counters, now_ns) {
                 counters.into_iter().for_each(|counters| counters.damage(cause));
                 return refused();
             }
@@ -134,7 +134,7 @@ impl Path {
             return Arrived::default();
         }
         let Some(wire) = link.wire.as_mut() else { return refused() };
-        if !wire.takes(from, header.sequence, now_ns) {
+        if !wire.takes(from, header.sequence, counters, now_ns) {
             return refused();
         }
         let arrived = self.take(uplink, from, frame, tools);

@@ -256,7 +256,7 @@ fn follow(slot: &mut RxSlot, event: Event<()>) {
 }
 
 /// As what an event is counted.
-fn counted(event: &Event<()>) -> Option<PeerEvent> {
+pub(super) fn counted<A>(event: &Event<A>) -> Option<PeerEvent> {
     Some(match event {
         Event::Accept { .. } => return None,
         Event::Up { .. } => PeerEvent::Up,

@@ -18,8 +18,7 @@ impl Path {
             if wire.is_due(now_ns) {
                 link.ship_all(Trigger::Order);
             }
-            let Some(wire) = link.wire.as_mut() else { continue };
-            if wire.tick(now_ns) {
+            if link.tick_wire(now_ns) {
                 link.ship_all(Trigger::Order);
             }
             link.speak(now_ns);

@@ -15,9 +15,11 @@ use packet::synth::rarp_announcement;
 use packet::{EthernetHeader, MacAddr, Offload};
 
 use super::guard::ETHER_TYPE;
+use super::link::counted;
 use super::load::Load;
 use super::stations::{Stations, Stay};
 use crate::config::NodeConfig;
+use crate::counters::PortCounters;
 
 /// To whom HELLOs go: a group address of local administration.
 pub(super) const EVERYBODY: MacAddr = MacAddr([0x03, 0x53, 0x48, 0x55, 0x4e, 0x54]);
@@ -141,10 +143,19 @@ impl Wire {
     ///
     /// # Errors
     /// Why it was not understood.
-    pub(in crate::worker) fn negotiate(&mut self, from: MacAddr, bytes: &[u8], now_ns: u64) -> Result<(), Cause> {
+    pub(in crate::worker) fn negotiate(
+        &mut self,
+        from: MacAddr,
+        bytes: &[u8],
+        counters: Option<&PortCounters>,
+        now_ns: u64,
+    ) -> Result<(), Cause> {
         let mut events = Vec::new();
         let understood = self.talk.handle(from, bytes, now_ns, |event| events.push(event));
-        events.into_iter().for_each(|event| self.follow(event));
+        if let Some(counters) = counters.filter(|_| understood.is_ok()) {
+            counters.rx_control.add(1);
+        }
+        events.into_iter().for_each(|event| self.follow(event, counters));
         understood.map(drop)
     }
 
@@ -154,10 +165,10 @@ impl Wire {
     }
 
     /// Lets time pass. Returns whether a station was forgotten: what was put together for it goes before what goes to it from now on.
-    pub(in crate::worker) fn tick(&mut self, now_ns: u64) -> bool {
+    pub(in crate::worker) fn tick(&mut self, counters: Option<&PortCounters>, now_ns: u64) -> bool {
         let mut events = Vec::new();
         self.talk.tick(now_ns, |event| events.push(event));
-        events.into_iter().for_each(|event| self.follow(event));
+        events.into_iter().for_each(|event| self.follow(event, counters));
         let Self { stations, peers, .. } = self;
         stations.sweep(to_ms(now_ns), |stay| is_here(peers, stay))
     }
@@ -170,8 +181,11 @@ impl Wire {
         Some(EthernetHeader::LEN + len)
     }
 
-    fn follow(&mut self, event: Event<MacAddr>) {
+    fn follow(&mut self, event: Event<MacAddr>, counters: Option<&PortCounters>) {
         let (own, stage) = (self.node, self.stage);
+        if let (Some(event), Some(counters)) = (counted(&event), counters) {
+            counters.peer(event);
+        }
         match event {
             Event::Accept { address, node } => {
                 log::debug!("node {own}: aggregates are taken from node {node} at {address}");
@@ -200,9 +214,20 @@ impl Wire {
     }
 
     /// Whether aggregates are taken from an address; the frame counts as a sign of life.
-    pub(in crate::worker) fn takes(&mut self, from: MacAddr, sequence: u16, now_ns: u64) -> bool {
+    pub(in crate::worker) fn takes(
+        &mut self,
+        from: MacAddr,
+        sequence: u16,
+        counters: Option<&PortCounters>,
+        now_ns: u64,
+    ) -> bool {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == from) else { return false };
+        let before = peer.heard.lost();
         peer.heard.take(sequence);
+        let lost = peer.heard.lost().wrapping_sub(before);
+        if let Some(counters) = counters.filter(|_| lost > 0) {
+            counters.rx_lost.add(lost);
+        }
         self.talk.heard(from, now_ns);
         true
     }

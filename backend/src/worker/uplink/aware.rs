@@ -111,12 +111,23 @@ impl UplinkTx {
         self.wire.as_mut().is_some_and(|wire| wire.splice(target, class, group))
     }
 
+    /// Lets time pass at what was agreed. Returns whether a station was forgotten: what was put together for it goes before what goes to it
+    /// from now on.
+    pub(in crate::worker) fn tick_wire(&mut self, now_ns: u64) -> bool {
+        let counters = self.counters.get(self.worker);
+        self.wire.as_mut().is_some_and(|wire| wire.tick(counters, now_ns))
+    }
+
     /// Says what is due to be said to aware nodes.
     pub(in crate::worker) fn speak(&mut self, now_ns: u64) {
         let mut frame = [0; aggregate::CONTROL];
         while let Some(len) = self.wire.as_mut().and_then(|wire| wire.speak(now_ns, &mut frame)) {
             let bytes = frame.get(..len).unwrap_or_default();
-            self.push_aggregate(bytes);
+            if self.push_aggregate(bytes)
+                && let Some(counters) = self.counters.get(self.worker)
+            {
+                counters.tx_control.add(1);
+            }
         }
     }
 

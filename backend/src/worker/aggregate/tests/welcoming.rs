@@ -119,3 +119,25 @@ fn stations_of_who_is_not_believed_are_the_nodes() {
     lab.worker.sweep(lab.now());
     assert_eq!(told(&mut fresh, &mut lab, 2), [1]);
 }
+
+/// Decision 28: an operator sees who came and went, what was said about it, and what was lost on the way.
+#[test]
+fn what_is_agreed_is_counted() {
+    let (mut lab, _) = scene();
+    let up = |lab: &Lab| lab.ports[AWARE].counters[0].peers().filter(|(_, n)| *n > 0).collect::<Vec<_>>();
+    assert_eq!(up(&lab), []);
+    let mut fresh = come(&mut lab, 100);
+    assert_eq!(up(&lab), [("up", 1)]);
+    let counters = &lab.ports[AWARE].counters[0];
+    assert!(counters.rx_control.get() > 0 && counters.tx_control.get() > 0);
+    let before = counters.rx_control.get();
+    for number in 0..3 {
+        let packets = [packet(MacAddr::BROADCAST, station(4), number, 60)];
+        fresh.send(&mut lab, 0, &packets);
+        lab.run();
+    }
+    let counters = &lab.ports[AWARE].counters[0];
+    assert_eq!((counters.rx_lost.get(), counters.rx_control.get()), (0, before));
+    lab.pass(60 * SECOND);
+    assert_eq!(up(&lab), [("up", 1), ("silent", 1)]);
+}

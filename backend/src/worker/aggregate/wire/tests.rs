@@ -43,7 +43,7 @@ fn speak(wires: &mut [Wire; 2], now_ns: u64) {
                 silent = 0;
                 let source = wires[from].config.mac;
                 assert_eq!(frame[6..12], source.0);
-                wires[to].negotiate(source, &frame[EthernetHeader::LEN..len], now_ns).unwrap();
+                wires[to].negotiate(source, &frame[EthernetHeader::LEN..len], None, now_ns).unwrap();
             }
             None => {
                 silent += 1;
@@ -100,7 +100,7 @@ fn stations_are_reached_through_the_peer_they_were_seen_behind() {
     // Groups have no place behind a peer, and silent stations are forgotten.
     one.learn(MacAddr::BROADCAST, mac(2), 2, SECOND);
     assert_eq!(one.target(MacAddr::BROADCAST), None);
-    one.tick(SECOND + 300 * SECOND);
+    one.tick(None, SECOND + 300 * SECOND);
     assert_eq!(one.target(STATION), None, "and so is a silent peer");
 }
 
@@ -119,7 +119,7 @@ fn what_is_put_together_arrives() {
     let (bytes, count, len) = shipped(&mut one, 0).unwrap();
     assert_eq!((count, len, one.next_open(0)), (3, 60 + 61 + 62, None));
     assert_eq!((&bytes[..6], &bytes[6..12]), (&mac(2).0[..], &mac(1).0[..]));
-    assert!(two.takes(mac(1), 1, SECOND) && !two.takes(mac(3), 1, SECOND));
+    assert!(two.takes(mac(1), 1, None, SECOND) && !two.takes(mac(3), 1, None, SECOND));
     let expected: Vec<_> = frames.into_iter().map(|frame| (1, 0, frame)).collect();
     assert_eq!(packets(&bytes), expected);
     // A whole group goes on as it is.
@@ -217,11 +217,11 @@ fn a_peer_that_falls_silent_is_sent_plain_frames() {
     // Decision 28.
     let mut wires = pair();
     wires[0].learn(STATION, mac(2), 2, SECOND);
-    wires[0].tick(SECOND + 2 * SECOND);
+    wires[0].tick(None, SECOND + 2 * SECOND);
     assert!(wires[0].target(STATION).is_some());
-    wires[0].tick(SECOND + 4 * SECOND);
+    wires[0].tick(None, SECOND + 4 * SECOND);
     assert_eq!((wires[0].target(STATION), wires[0].target(mac(2)), wires[0].peer_that_is(2)), (None, None, None));
-    assert!(!wires[0].takes(mac(2), 1, 6 * SECOND));
+    assert!(!wires[0].takes(mac(2), 1, None, 6 * SECOND));
     // It comes back.
     speak(&mut wires, 40 * SECOND);
     speak(&mut wires, 80 * SECOND);
