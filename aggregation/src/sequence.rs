@@ -17,20 +17,21 @@ impl Sequence {
     }
 
     /// A frame with this number came. One from the half of all numbers that lie before the expected one is late: it was counted as
-    /// lost, or came twice.
+    /// lost, or came twice. Returns how many numbers were skipped before it.
     #[inline]
-    pub const fn take(&mut self, number: u16) {
+    pub const fn take(&mut self, number: u16) -> u64 {
         let Some(next) = self.next else {
             self.next = Some(number.wrapping_add(1));
-            return;
+            return 0;
         };
         let ahead = number.wrapping_sub(next);
         if ahead > i16::MAX.unsigned_abs() {
             self.late = self.late.wrapping_add(1);
-            return;
+            return 0;
         }
         self.lost = self.lost.wrapping_add(ahead as u64);
         self.next = Some(number.wrapping_add(1));
+        ahead as u64
     }
 
     /// A new session begins: whatever number comes is the first. The counts stay.
@@ -58,9 +59,8 @@ mod tests {
     #[test]
     fn gaps_are_counted_across_the_wrap() {
         let mut sequence = Sequence::new();
-        for number in [65_530, 65_531, 65_534, 65_535, 2, 1, 3, 3] {
-            sequence.take(number);
-        }
+        let numbers = [65_530, 65_531, 65_534, 65_535, 2, 1, 3, 3];
+        assert_eq!(numbers.map(|number| sequence.take(number)), [0, 0, 2, 0, 2, 0, 0, 0]);
         assert_eq!((sequence.lost(), sequence.late()), (4, 2));
         sequence.restart();
         sequence.take(9000);

@@ -110,9 +110,7 @@ impl Link {
     /// A valid aggregate came from the guest.
     pub(in crate::worker) fn heard(&mut self, sequence: u16, counters: Option<&PortCounters>, now_ns: u64) {
         self.talk.heard((), now_ns);
-        let before = self.heard.lost();
-        self.heard.take(sequence);
-        let lost = self.heard.lost().wrapping_sub(before);
+        let lost = self.heard.take(sequence);
         if let Some(counters) = counters.filter(|_| lost > 0) {
             counters.rx_lost.add(lost);
         }

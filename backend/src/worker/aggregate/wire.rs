@@ -222,9 +222,7 @@ impl Wire {
         now_ns: u64,
     ) -> bool {
         let Some(peer) = self.peers.iter_mut().find(|peer| peer.address == from) else { return false };
-        let before = peer.heard.lost();
-        peer.heard.take(sequence);
-        let lost = peer.heard.lost().wrapping_sub(before);
+        let lost = peer.heard.take(sequence);
         if let Some(counters) = counters.filter(|_| lost > 0) {
             counters.rx_lost.add(lost);
         }
