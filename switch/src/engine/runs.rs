@@ -56,10 +56,8 @@ impl Shard {
             } else {
                 for i in i..i + run.places {
                     let Some(member) = batch.member(i) else { break };
-                    if member.is_plain() && self.hit_calm(burst, member, now, leads_on, outside) {
+                    if self.hit_one(burst, batch, i, member, now, leads_on, outside) {
                         hits += 1;
-                    } else {
-                        self.slow(burst, batch, i, member, now, outside);
                     }
                 }
             }

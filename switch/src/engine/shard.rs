@@ -217,10 +217,8 @@ impl Shard {
     ) -> u64 {
         let mut hits = 0;
         for (i, member) in batch.members().iter().enumerate() {
-            if member.is_plain() && self.hit_calm(burst, member, now, through >> i & 1 != 0, outside) {
+            if self.hit_one(burst, batch, i, member, now, through >> i & 1 != 0, outside) {
                 hits += 1;
-            } else {
-                self.slow(burst, batch, i, member, now, outside);
             }
         }
         hits
@@ -241,13 +239,32 @@ impl Shard {
             let i = left.trailing_zeros() as usize;
             left &= left - 1;
             let Some(member) = batch.member(i) else { break };
-            if member.is_plain() && self.hit_calm(burst, member, now, through >> i & 1 != 0, outside) {
+            if self.hit_one(burst, batch, i, member, now, through >> i & 1 != 0, outside) {
                 hits += 1;
-            } else {
-                self.slow(burst, batch, i, member, now, outside);
             }
         }
         hits
+    }
+
+    /// Deals with a packet. Returns whether it was calm.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as with `hit_calm`")]
+    #[expect(clippy::too_many_arguments, reason = "a packet, its place in batch and burst, and what is around it")]
+    pub(super) fn hit_one(
+        &mut self,
+        burst: &mut Burst,
+        batch: &Batch,
+        i: usize,
+        member: &Member,
+        now: &Now<'_>,
+        leads_on: bool,
+        outside: &mut Outside<'_>,
+    ) -> bool {
+        let is_calm = member.is_plain() && self.hit_calm(burst, member, now, leads_on, outside);
+        if !is_calm {
+            self.slow(burst, batch, i, member, now, outside);
+        }
+        is_calm
     }
 
     /// Deals with a packet of a flow that has nothing to learn from it: nearly every packet comes here. `false`: there is
@@ -257,7 +274,7 @@ impl Shard {
         clippy::inline_always,
         reason = "bursts with runs and without ask in two places: called for each packet it costs more"
     )]
-    pub(super) fn hit_calm(
+    fn hit_calm(
         &mut self,
         burst: &mut Burst,
         member: &Member,
@@ -305,7 +322,7 @@ impl Shard {
 
     /// Deals with a packet that is not plain, or not of a calm flow.
     #[inline(never)]
-    pub(super) fn slow(
+    fn slow(
         &mut self,
         burst: &mut Burst,
         batch: &Batch,
