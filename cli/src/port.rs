@@ -118,6 +118,9 @@ struct Add {
     /// How long a packet is held at most, so that others join it [default: 0]
     #[arg(long, value_name = "MICROSECONDS")]
     tx_aggr_time_usecs: Option<u32>,
+    /// Whether the Ethernet header of a run of packets is said once in what is sent by an uplink [default: false]
+    #[arg(long, value_name = "BOOL")]
+    template: Option<bool>,
     #[command(flatten)]
     control: Control,
 }
@@ -210,6 +213,7 @@ impl Add {
         set("tx-aggr-max-bytes", json!(self.tx_aggr_max_bytes));
         set("tx-aggr-max-frames", json!(self.tx_aggr_max_frames));
         set("tx-aggr-time-usecs", json!(self.tx_aggr_time_usecs));
+        set("template", json!(self.template));
         Ok(body)
     }
 }

@@ -30,6 +30,9 @@ pub struct Aggregation {
     pub max_frames: Option<u16>,
     /// Microseconds for which a packet is held at most, so that others join it.
     pub time_usecs: u32,
+    /// Whether the Ethernet header that a run of packets shares is said once in what is sent by an uplink, if the peer takes that: fewer
+    /// bytes, more work at both ends. Guests are sent all headers.
+    pub template: bool,
 }
 
 const AGGREGATE: &str = "aggregate";
@@ -37,6 +40,7 @@ const TRUSTED: &str = "trusted";
 const MAX_BYTES: &str = "tx-aggr-max-bytes";
 const MAX_FRAMES: &str = "tx-aggr-max-frames";
 const TIME_USECS: &str = "tx-aggr-time-usecs";
+const TEMPLATE: &str = "template";
 
 impl Default for NodeConfig {
     fn default() -> Self {
@@ -62,7 +66,7 @@ impl Aggregation {
     /// What a port has that says nothing: guests may begin, and nothing is held.
     pub fn of(kind: PortKind) -> Self {
         let aggregate = kind == PortKind::VhostUser;
-        Self { aggregate, trusted: false, max_bytes: None, max_frames: None, time_usecs: 0 }
+        Self { aggregate, trusted: false, max_bytes: None, max_frames: None, time_usecs: 0, template: false }
     }
 
     /// Reads the keys of a port.
@@ -75,6 +79,7 @@ impl Aggregation {
             max_bytes: fields.integer(MAX_BYTES, (*bytes.start()).into(), (*bytes.end()).into())?,
             max_frames: fields.integer(MAX_FRAMES, (*frames.start()).into(), (*frames.end()).into())?,
             time_usecs: fields.integer(TIME_USECS, 0, Self::MAX_TIME_USECS.into())?.unwrap_or(default.time_usecs),
+            template: fields.boolean(TEMPLATE)?.unwrap_or(default.template),
         })
     }
 

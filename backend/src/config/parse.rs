@@ -33,7 +33,7 @@ pub(super) fn config(root: &Table) -> Result<Config, Fault> {
 }
 
 /// Keys of every port, and those that only one kind has.
-const PORT_KEYS: [&str; 25] = [
+const PORT_KEYS: [&str; 26] = [
     "name",
     "kind",
     "socket",
@@ -59,6 +59,7 @@ const PORT_KEYS: [&str; 25] = [
     "tx-aggr-max-bytes",
     "tx-aggr-max-frames",
     "tx-aggr-time-usecs",
+    "template",
 ];
 const KIND_KEYS: [&str; 12] = [
     "socket",

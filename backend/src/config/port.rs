@@ -197,6 +197,10 @@ pub struct PortBody {
     #[serde(rename = "tx-aggr-time-usecs", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 100_000)]
     tx_aggr_time_usecs: Option<u32>,
+    /// Whether the Ethernet header of a run of packets is said once in what is sent by an uplink, if the peer takes that; false where it is
+    /// not given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    template: Option<bool>,
 }
 
 impl From<&PortConfig> for PortBody {
@@ -204,6 +208,7 @@ impl From<&PortConfig> for PortBody {
         let (limits, default) = (&port.limits, FlowLimits::default());
         let (aggregation, usual) = (&port.aggregation, Aggregation::of(port.kind()));
         let unless = |default: u32, value: u32| (value != default).then_some(value);
+        let unlike = |usual: bool, value: bool| (value != usual).then_some(value);
         let common = Self {
             name: port.name.to_string(),
             kind: port.kind(),
@@ -213,11 +218,12 @@ impl From<&PortConfig> for PortBody {
             max_flows: unless(default.confirmed, limits.confirmed),
             max_unconfirmed_flows: unless(default.unconfirmed, limits.unconfirmed),
             plans_per_second: unless(default.plans_per_second, limits.plans_per_second),
-            aggregate: (aggregation.aggregate != usual.aggregate).then_some(aggregation.aggregate),
-            trusted: (aggregation.trusted != usual.trusted).then_some(aggregation.trusted),
+            aggregate: unlike(usual.aggregate, aggregation.aggregate),
+            trusted: unlike(usual.trusted, aggregation.trusted),
             tx_aggr_max_bytes: aggregation.max_bytes,
             tx_aggr_max_frames: aggregation.max_frames,
             tx_aggr_time_usecs: unless(usual.time_usecs, aggregation.time_usecs),
+            template: unlike(usual.template, aggregation.template),
             ..Self::default()
         };
         match &port.endpoint {

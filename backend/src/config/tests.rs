@@ -122,7 +122,7 @@ fn unknown_keys_are_named_with_their_line() {
     refused(&[
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second, aggregate, trusted, tx-aggr-max-bytes, tx-aggr-max-frames, tx-aggr-time-usecs",
+            "node.toml:4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second, aggregate, trusted, tx-aggr-max-bytes, tx-aggr-max-frames, tx-aggr-time-usecs, template",
         ),
         (
             "[control]\n\nsockets = '/s'\n",
@@ -139,7 +139,7 @@ fn unknown_keys_are_named_with_their_line() {
         ),
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nmacs = '02:00:00:00:00:01'\n",
-            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second, aggregate, trusted, tx-aggr-max-bytes, tx-aggr-max-frames, tx-aggr-time-usecs",
+            "node.toml:4: unknown key \"macs\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second, aggregate, trusted, tx-aggr-max-bytes, tx-aggr-max-frames, tx-aggr-time-usecs, template",
         ),
     ]);
 }
@@ -205,21 +205,23 @@ fn aggregation_is_as_a_port_says() {
     let guest = "[[port]]\nname = 'a'\nsocket = '/s'\n";
     let uplink = "[[port]]\nname = 'a'\nkind = 'tap'\ninterface = 't'\n";
     let aggregation = |text: &str, rest: &str| parse(&format!("{text}{rest}")).expect(rest).ports[0].aggregation;
-    let default = Aggregation { aggregate: true, trusted: false, max_bytes: None, max_frames: None, time_usecs: 0 };
+    let default = Aggregation::of(PortKind::VhostUser);
     assert_eq!(aggregation(guest, ""), default, "a guest may begin");
     assert_eq!(aggregation(uplink, ""), Aggregation { aggregate: false, ..default }, "an uplink would have to");
     assert_eq!(aggregation(uplink, "aggregate = true\n"), default);
-    let all = "aggregate = false\ntrusted = true\ntx-aggr-max-bytes = 52\ntx-aggr-max-frames = 65535\ntx-aggr-time-usecs = 100000\n";
+    let all = "aggregate = false\ntrusted = true\ntx-aggr-max-bytes = 52\ntx-aggr-max-frames = 65535\ntx-aggr-time-usecs = 100000\ntemplate = true\n";
     let expected = Aggregation {
         aggregate: false,
         trusted: true,
         max_bytes: Some(52),
         max_frames: Some(u16::MAX),
         time_usecs: 100_000,
+        template: true,
     };
     assert_eq!((aggregation(guest, all), aggregation(uplink, all)), (expected, expected));
     for (line, message) in [
         ("aggregate = 1", "\"aggregate\" must be true or false, not a whole number"),
+        ("template = 'no'", "\"template\" must be true or false, not a string"),
         ("trusted = 'yes'", "\"trusted\" must be true or false, not a string"),
         ("tx-aggr-max-bytes = 51", "\"tx-aggr-max-bytes\" is 51, which is outside 52..=65535"),
         ("tx-aggr-max-bytes = 65536", "\"tx-aggr-max-bytes\" is 65536, which is outside 52..=65535"),
@@ -442,8 +444,14 @@ fn a_port_is_read_back_from_its_own_json() {
     (guest.role, guest.queues) = (Role::Client, 4);
     port.workers = vec![name("w1")];
     port.limits = FlowLimits { confirmed: 1000, unconfirmed: 100, plans_per_second: 10 };
-    port.aggregation =
-        Aggregation { aggregate: false, trusted: true, max_bytes: Some(1500), max_frames: Some(20), time_usecs: 50 };
+    port.aggregation = Aggregation {
+        aggregate: false,
+        trusted: true,
+        max_bytes: Some(1500),
+        max_frames: Some(20),
+        time_usecs: 50,
+        template: true,
+    };
     let uplinks = [uplink_tests::UPLINK, uplink_tests::LINKS].map(|text| parse(text).expect("accepted").ports);
     for port in [vec![port], uplinks.concat()].concat() {
         let json = serde_json::to_vec(&port).expect("JSON");

@@ -240,7 +240,7 @@ impl UplinkLink {
 
     /// How aware nodes are looked for there.
     fn wire(&self, mac: MacAddr, longest: usize, one_peer: bool) -> Option<WireConfig> {
-        let Aggregation { aggregate, trusted, max_bytes, max_frames, time_usecs } = self.aggregation;
+        let Aggregation { aggregate, trusted, max_bytes, max_frames, time_usecs, template } = self.aggregation;
         #[expect(clippy::cast_possible_truncation, reason = "any bits will do")]
         let session = RandomState::new().hash_one(self.id.0) as u32 | 1;
         aggregate.then(|| WireConfig {
@@ -252,6 +252,7 @@ impl UplinkLink {
             max_bytes: max_bytes.map_or(usize::MAX, |bytes| bytes as usize),
             max_packets: max_frames.map_or(u32::MAX, u32::from),
             time_usecs,
+            template,
         })
     }
 

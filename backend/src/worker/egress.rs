@@ -142,17 +142,24 @@ impl Egress<'_> {
             },
             Route::Uplink(uplink) => match self.uplinks.get_mut(uplink) {
                 Some(uplink) => {
-                    for i in at..at + run {
-                        let (head, payload_len) = self.burst.pieces(i);
-                        let payload = self.ingress.payload;
+                    let (burst, payload, routes) = (self.burst, self.ingress.payload, self.routes);
+                    let mut packets = places(at, run);
+                    while packets != 0 {
+                        packets = uplink
+                            .put_alike(burst, payload, packets, |head| tunnel::begins_here(routes, head).is_none());
+                        if packets == 0 {
+                            break;
+                        }
+                        let i = packets.trailing_zeros() as usize;
+                        packets &= packets - 1;
+                        let (head, payload_len) = burst.pieces(i);
                         let tail = |room: &mut [u8]| {
-                            let read = payload.read(self.burst.handle(i), 0, room);
+                            let read = payload.read(burst.handle(i), 0, room);
                             // A frame is as long as it was when it was harvested; were it not, nothing of an earlier one
                             // may show.
                             room.iter_mut().skip(read).for_each(|byte| *byte = 0);
                         };
-                        let offload = self.burst.offload(i);
-                        send(uplink, self.routes, offload, head, payload_len as usize, tail, self.now_ns);
+                        send(uplink, routes, burst.offload(i), head, payload_len as usize, tail, self.now_ns);
                     }
                 }
                 None => self.count_drop(DropCause::NotReady, run),

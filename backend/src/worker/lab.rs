@@ -95,6 +95,7 @@ pub(super) fn wire_config(node: u16) -> WireConfig {
         max_bytes: usize::MAX,
         max_packets: u32::MAX,
         time_usecs: 0,
+        template: true,
     }
 }
 

@@ -35,7 +35,7 @@ fn ports_come_and_go_on_the_live_node() {
     let limits = ["--max-flows", "1000", "--max-unconfirmed-flows", "100", "--plans-per-second", "50"];
     let command = ["port", "add", "vm2", "--socket", &path, "--queues", "4", "--workers", "w0"];
     let aggregation = ["--aggregate", "false", "--trusted", "true", "--tx-aggr-max-bytes", "1500"];
-    let more = ["--tx-aggr-max-frames", "20", "--tx-aggr-time-usecs", "50"];
+    let more = ["--tx-aggr-max-frames", "20", "--tx-aggr-time-usecs", "50", "--template", "true"];
     let added = node.ask(&[&command[..], &limits, &aggregation, &more].concat());
     assert_eq!(added, format!("port vm2 is listening on {path}\n"));
     let [vm0, vm1] = configured.clone();

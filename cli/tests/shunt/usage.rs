@@ -57,7 +57,7 @@ fn a_configuration_that_is_wrong_is_named_with_its_line() {
     let cases = [
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nquues = 4\n",
-            ":4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second, aggregate, trusted, tx-aggr-max-bytes, tx-aggr-max-frames, tx-aggr-time-usecs",
+            ":4: unknown key \"quues\" in [[port]]; known keys: name, kind, socket, role, queues, interface, xdp_queue, xdp_mode, xdp_zero_copy, local, peer, address, gateway, mtu, mac, vni, workers, max_flows, max_unconfirmed_flows, plans_per_second, aggregate, trusted, tx-aggr-max-bytes, tx-aggr-max-frames, tx-aggr-time-usecs, template",
         ),
         (
             "[[port]]\nname = 'a'\nkind = 'tun'\n",

@@ -19,7 +19,8 @@ use virtqueue::{Delivered, NetHeader, Tail};
 
 use super::super::payload::Payload;
 use super::super::slots::RxSlot;
-use super::guard::{ETHER_TYPE, is_aggregate};
+use super::append::{Stopped, append, class_of};
+use super::guard::ETHER_TYPE;
 use super::hold::{Hold, format_of};
 use crate::config::{Aggregation, NodeConfig};
 use crate::counters::{PeerEvent, PortCounters};
@@ -66,16 +67,6 @@ struct Bundle {
     hold: Hold,
     /// Bytes of the packets in the open frame.
     bytes: u64,
-}
-
-/// Why putting packets together has come to an end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stopped {
-    Done,
-    /// The next one finds no room.
-    NoRoom,
-    /// The guest would take the next one for one of the node's frames.
-    Refused,
 }
 
 impl Link {
@@ -134,25 +125,11 @@ impl Bundle {
     /// Appends packets of a burst, one bit each, and takes them out of `packets` as long as all goes well.
     #[inline]
     fn push_all(&mut self, burst: &Burst, payload: Payload<'_>, packets: &mut u64) -> Stopped {
-        let Self { writer, hold, origin, bytes, .. } = self;
-        while *packets != 0 {
-            let i = packets.trailing_zeros() as usize;
-            let (head, rest) = burst.pieces(i);
-            let Some(class) = class_of(head) else { return Stopped::Refused };
-            let key = GroupKey { origin: *origin, destination: 0, class };
-            let tail = |room: &mut [u8]| {
-                let read = payload.read(burst.handle(i), 0, room);
-                // What a guest has cut short must not show what was there before.
-                room.iter_mut().skip(read).for_each(|byte| *byte = 0);
-            };
-            if !writer.push(key, head, rest as usize, tail, &Meta::NONE) {
-                return Stopped::NoRoom;
-            }
-            hold.note(head, class);
-            *bytes += head.len() as u64 + u64::from(rest);
-            *packets &= *packets - 1;
-        }
-        Stopped::Done
+        let key = GroupKey { origin: self.origin, destination: 0, class: 0 };
+        let (stopped, bytes) =
+            append((&mut self.writer, &mut self.hold), key, (burst, payload), packets, |_, _, _| true);
+        self.bytes += bytes;
+        stopped
     }
 
     /// Why there is no room for a packet.
@@ -292,7 +269,7 @@ pub(in crate::worker) fn put_together(slot: &mut RxSlot, burst: &Burst, payload:
         let stopped = bundle.push_all(burst, payload, &mut packets);
         slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
         let (fits_none, trigger) = match stopped {
-            Stopped::Done => break,
+            Stopped::Done | Stopped::Other => break,
             Stopped::Refused => {
                 slot.common.drop_packets(DropCause::Aggregate, 1);
                 packets &= packets - 1;
@@ -442,38 +419,4 @@ fn deliver(slot: &mut RxSlot, head: &[u8], tail: Tail<'_>, packets: usize, bytes
         }
     }
     false
-}
-
-/// The class of a packet: the top three bits of its DSCP (decision 24). `None`: it says that it is an aggregate, which only the node's own
-/// are to a guest.
-#[inline]
-pub(in crate::worker) fn class_of(head: &[u8]) -> Option<u8> {
-    match head {
-        [_, _, _, _, _, _, _, _, _, _, _, _, 8, 0, _, tos, ..] => Some(tos >> 5),
-        [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, first, _, ..] => Some(first >> 1 & 7),
-        _ => other_class(head),
-    }
-}
-
-#[cold]
-fn other_class(head: &[u8]) -> Option<u8> {
-    (!is_aggregate(head)).then_some(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_class_is_the_top_of_the_code_point() {
-        let frame = |kind: u16, first: u16| [&[2; 12][..], &kind.to_be_bytes(), &first.to_be_bytes()].concat();
-        for class in 0..8_u8 {
-            assert_eq!(class_of(&frame(0x0800, 0x451f | u16::from(class) << 5)), Some(class));
-            assert_eq!(class_of(&frame(0x86dd, 0x6000 | u16::from(class) << 9 | 0x1ff)), Some(class));
-        }
-        assert_eq!(class_of(&frame(0x0806, 0xffff)), Some(0));
-        assert_eq!(class_of(&[0; 15]), Some(0));
-        // Decision 26.
-        assert_eq!(class_of(&frame(0x88b5, 0x0100)), None);
-    }
 }

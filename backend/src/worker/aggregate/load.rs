@@ -3,12 +3,14 @@
 
 use aggregation::negotiation::Grant;
 use aggregation::{Features, Format, GroupKey, Meta, Trigger, Writer};
-use packet::{EthernetHeader, Offload};
+use packet::{Burst, EthernetHeader, Offload};
 
+use super::append::append;
 use super::hold::Hold;
 use super::meta::meta_of;
 use super::wire::{Peer, Target, Wire, WireConfig, ethernet};
 use crate::counters::PortCounters;
+use crate::worker::payload::Payload;
 
 /// Whether there is room for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +57,24 @@ impl Wire {
         offload: Offload,
     ) -> bool {
         self.load_mut(target.peer).is_some_and(|load| load.put(key, head, tail_len, tail, offload))
+    }
+
+    /// Appends packets of a burst, one bit each, and takes them out of `packets` as long as there is room and `is_alike` says of their first
+    /// bytes and length that they are like those before.
+    #[inline]
+    pub(in crate::worker) fn put_all(
+        &mut self,
+        target: Target,
+        origin: u16,
+        (burst, payload): (&Burst, Payload<'_>),
+        packets: &mut u64,
+        is_alike: impl Fn(&[u8], usize) -> bool,
+    ) {
+        let Some(load) = self.load_mut(target.peer) else { return };
+        let key = GroupKey { origin, destination: target.node, class: 0 };
+        let is_alike = |i, head: &[u8], len| burst.offload(i) == Offload::NONE && is_alike(head, len);
+        let (_, bytes) = append((&mut load.writer, &mut load.hold), key, (burst, payload), packets, is_alike);
+        load.bytes += bytes;
     }
 
     /// Appends a whole group of a class, nothing of which is looked at. `false`: there is no room.
@@ -119,6 +139,7 @@ impl Load {
         let mut format = grant.format(stage);
         format.max_bytes = format.max_bytes.min(config.max_bytes);
         format.max_packets = format.max_packets.min(config.max_packets);
+        format.template &= config.template;
         let mut writer = Writer::new(format.max_bytes, EthernetHeader::LEN);
         writer.begin(&format);
         let hold = Hold::for_time(&format, config.time_usecs);

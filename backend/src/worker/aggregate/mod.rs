@@ -6,6 +6,7 @@
 //! | `guard.rs` | frames that only who has negotiated may send |
 //! | `wire.rs` | who is aware on a link with several stations, and what was agreed |
 //! | `load.rs`, `meta.rs` | what is put together for each of them |
+//! | `append.rs` | packets of a burst, one behind the other into a frame |
 //! | `stations.rs`, `table.rs` | which stations are behind them |
 //! | `refresh.rs` | stations that bridges between nodes would forget |
 //! | `arrive.rs` | what arrives on such a link |
@@ -15,6 +16,7 @@
 //! | `link.rs` | what goes to a guest, put together |
 //! | `hold.rs` | when that is sent |
 
+mod append;
 mod arrive;
 mod guard;
 mod hold;
@@ -31,10 +33,11 @@ mod table;
 mod tests;
 mod wire;
 
+pub(super) use append::class_of;
 pub(super) use arrive::{Tools, key};
 pub(super) use guard::{ETHER_TYPE, is_aggregate, refuse};
 pub(crate) use link::Link;
-pub(super) use link::{class_of, close, end_turn, flush, put_bytes, put_together};
+pub(super) use link::{close, end_turn, flush, put_bytes, put_together};
 pub(super) use load::Room;
 pub(crate) use meta::offload_of;
 pub(super) use refresh::{Round, is_refresh};

@@ -47,6 +47,8 @@ pub(crate) struct WireConfig {
     pub(crate) max_packets: u32,
     /// Microseconds for which a packet is held at most, so that others join it.
     pub(crate) time_usecs: u32,
+    /// Whether the Ethernet header of a run of packets is said once, if the peer takes that.
+    pub(crate) template: bool,
 }
 
 /// A link on which there may be aware nodes.

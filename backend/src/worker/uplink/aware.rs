@@ -2,10 +2,14 @@
 //! What leaves by an uplink on which there may be aware nodes: put together for the peer behind which it goes, or plain.
 
 use aggregation::Trigger;
-use packet::{DropCause, EthernetHeader, MacAddr, Offload};
+use packet::{Burst, DropCause, EthernetHeader, MacAddr, Offload};
 
 use super::UplinkTx;
 use crate::worker::aggregate::{self, Room, Target};
+use crate::worker::payload::Payload;
+
+/// Bytes of both addresses of an Ethernet header.
+const ADDRESSES: usize = 12;
 
 impl UplinkTx {
     /// Whether a packet that its sender left unfinished can leave as it is: in an aggregate, to somebody who takes that.
@@ -72,6 +76,27 @@ impl UplinkTx {
         if let Some(wire) = &mut self.wire {
             wire.note(target, packet, class);
         }
+    }
+
+    /// Puts packets of a burst together, one bit each in `packets`: the first and those behind it that have the same addresses, as long as they
+    /// are finished, there is room for them in the open frame, and nothing else is to be done. Returns those that are left.
+    #[inline]
+    pub(in crate::worker) fn put_alike(
+        &mut self,
+        burst: &Burst,
+        payload: Payload<'_>,
+        mut packets: u64,
+        is_ordinary: impl Fn(&[u8]) -> bool,
+    ) -> u64 {
+        let longest = self.mtu + EthernetHeader::LEN;
+        let Some(wire) = &mut self.wire else { return packets };
+        let (first, _) = burst.pieces(packets.trailing_zeros() as usize);
+        let Some(ethernet) = EthernetHeader::parse(first) else { return packets };
+        let Some(target) = wire.target(ethernet.destination()) else { return packets };
+        let (origin, addresses) = (wire.origin_of(ethernet.source()), first.first_chunk::<ADDRESSES>());
+        let is_alike = |head: &[u8], len| head.first_chunk() == addresses && len <= longest && is_ordinary(head);
+        wire.put_all(target, origin, (burst, payload), &mut packets, is_alike);
+        packets
     }
 
     /// Tells the peers of the link where a station is; `with_plain`: it has sent a plain frame that goes there.

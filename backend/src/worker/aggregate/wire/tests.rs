@@ -27,6 +27,7 @@ fn wire(node: u16) -> Wire {
         max_bytes: usize::MAX,
         max_packets: u32::MAX,
         time_usecs: 0,
+        template: true,
     };
     Wire::new(NodeConfig { id: node.try_into().unwrap(), tor: node == TOR }, config, SECOND)
 }
