@@ -3,6 +3,7 @@
 
 mod claims;
 mod holding;
+mod mixing;
 mod passing;
 mod refreshing;
 mod turns;
