@@ -36,6 +36,18 @@ fn known(bridge: &NetNs) -> Result<BTreeSet<String>> {
     stations.map(|line| port(line).with_context(|| line.to_owned())).collect()
 }
 
+/// Packets that a node has sent by its uplink.
+struct Sent {
+    plain: u64,
+    aggregated: u64,
+}
+
+fn sent(node: &Node) -> Result<Sent> {
+    let port = node.port("up")?;
+    let aggregated = port.aggregation.tx_packets;
+    Ok(Sent { plain: port.tx_packets.saturating_sub(aggregated), aggregated })
+}
+
 /// A bridge that sees nothing of stations but what is in aggregates is shown them, and so does not forget them.
 #[test]
 fn a_bridge_between_nodes_is_shown_stations() {
@@ -67,21 +79,26 @@ fn a_bridge_between_nodes_is_shown_stations() {
         for node in &nodes {
             node.wait_up(&["vm", "up"])?;
         }
-        // Each is known to the other: what they send each other goes in aggregates.
+        // Each is known to the other: what they send each other goes in aggregates, and nothing plain. That they are told of each other is an
+        // aggregate, too.
         let mac = kernels[1].sh("cat /sys/class/net/vm0/address")?;
         wait_until("aggregates", SOON, || {
-            let before = nodes[0].port("up")?.aggregation.tx_aggregates;
+            let before = sent(&nodes[0])?;
             let answered = kernels[0].sh("busybox ping -c 1 -W 1 10.8.0.2").is_ok();
-            Ok(answered && nodes[0].port("up")?.aggregation.tx_aggregates > before)
+            let after = sent(&nodes[0])?;
+            Ok(answered && after.aggregated > before.aggregated && after.plain == before.plain)
         })?;
         let script = work.file("from_many.py");
         std::fs::write(&script, FROM_MANY)?;
         let send = format!("python3 {} vm0 {} {STATIONS}", script.display(), mac.trim());
-        let before = nodes[0].port("up")?.aggregation.tx_packets;
+        let before = sent(&nodes[0])?;
         kernels[0].sh(&send)?;
         wait_until("all of them in aggregates", SOON, || {
-            Ok(nodes[0].port("up")?.aggregation.tx_packets >= before + STATIONS as u64)
+            Ok(sent(&nodes[0])?.aggregated >= before.aggregated + STATIONS as u64)
         })?;
+        // Those that are shown already are plain.
+        let plain = sent(&nodes[0])?.plain - before.plain;
+        ensure!(plain < STATIONS as u64 / 2, "{plain} of {STATIONS} were plain");
         bridge.ip("link set br0 type bridge fdb_flush")?;
         wait_until("stations that the bridge knows", SOON, || Ok(!known(&bridge)?.is_empty()))?;
         let ports = known(&bridge)?;
