@@ -17,12 +17,14 @@
 //! | `link` | the link layer of uplinks, of all kinds |
 //! | `topology` | the forwarding configuration as an immutable value |
 //! | `counters` | single-writer counters |
+//! | [`confine`] | what the process gives up before it serves anybody |
 //! | [`stats`] | what a node says about itself |
 //! | [`sys`] | the cycle counter, affinity, sockets that carry descriptors |
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod config;
+pub mod confine;
 pub mod control;
 mod counters;
 mod fleet;

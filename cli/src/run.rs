@@ -7,7 +7,8 @@ use std::sync::atomic::AtomicBool;
 
 use anyhow::Context;
 use backend::Node;
-use backend::config::Config;
+use backend::config::{Capability, Config};
+use backend::confine::confine;
 use backend::control::ControlListener;
 use backend::policy::{PolicyStore, tell_events};
 use clap::builder::PossibleValuesParser;
@@ -50,6 +51,12 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     }
     raise_descriptor_limit();
     let control = ControlListener::bind(&config.control, &config.controllers)?;
+    if config.process.confined {
+        let kept: Vec<_> = confine(&config)?.iter().map(Capability::to_string).collect();
+        log::info!("confined; capabilities: {}", if kept.is_empty() { "none".to_owned() } else { kept.join(", ") });
+    } else {
+        log::warn!("not confined: [process] says so");
+    }
     let node = Node::start(&config)?;
     let policy = Arc::new(PolicyStore::new(Arc::new(node.handle())));
     let teller = tell_events(node.handle(), Arc::clone(&policy)).context("cannot tell events of policy")?;

@@ -9,7 +9,9 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use super::{BadInterfaceAddress, BadInterfaceName, BadName, BadSocketPath, Conflict, MAX_QUEUE_PAIRS, PortKind};
+use super::{
+    BadInterfaceAddress, BadInterfaceName, BadName, BadSocketPath, Capability, Conflict, MAX_QUEUE_PAIRS, PortKind,
+};
 
 /// Why a configuration file was refused. The message is one line: file, line where known, cause.
 #[derive(Debug, Error)]
@@ -103,6 +105,8 @@ pub enum Problem {
     BadAddress { cause: BadInterfaceAddress },
     #[error("[[port]] key \"gateway\": \"{found}\" is not the address of a station, such as \"192.0.2.254\"")]
     BadGateway { found: String },
+    #[error("[process] key \"capabilities\": \"{found}\" is not one that a port can need; known: {}", Capability::NAMES.join(", "))]
+    BadCapability { found: String },
     #[error("[[port]] key \"interface\": {cause}")]
     BadInterface { cause: BadInterfaceName },
     #[error("[[port]] key \"{key}\": \"{found}\" is not {what}, such as \"192.0.2.1:34997\"")]
@@ -191,8 +195,8 @@ impl fmt::Display for Section {
         match (self.0, f.alternate()) {
             ("", true) => f.write_str("at the top level"),
             ("", false) => f.write_str("top-level"),
-            (name @ ("control" | "node"), true) => write!(f, "in [{name}]"),
-            (name @ ("control" | "node"), false) => write!(f, "[{name}]"),
+            (name @ ("control" | "node" | "process"), true) => write!(f, "in [{name}]"),
+            (name @ ("control" | "node" | "process"), false) => write!(f, "[{name}]"),
             (name, true) => write!(f, "in [[{name}]]"),
             (name, false) => write!(f, "[[{name}]]"),
         }

@@ -9,6 +9,7 @@
 //! |---|---|
 //! | `control.rs` | `[control]`: socket, state directory, HTTP address |
 //! | `worker.rs` | `[[worker]]`: a poll thread |
+//! | `process.rs` | `[process]`: what the daemon gives up once it has started |
 //! | `controller.rs` | `[[controller]]`: who may write policy |
 //! | `port.rs` | `[[port]]`: also the body of `POST /ports` |
 //! | `limits.rs` | how many flows a port may have |
@@ -36,6 +37,7 @@ mod limits;
 mod machine;
 mod parse;
 mod port;
+mod process;
 mod socket_path;
 mod toml_text;
 mod uplink;
@@ -59,6 +61,7 @@ pub use self::endpoint::{Endpoint, PortKind, Role, VhostUser};
 pub use self::error::{ConfigError, Fault, Place, Problem};
 pub use self::machine::Machine;
 pub use self::port::{PortBody, PortConfig};
+pub use self::process::{Capability, ProcessConfig};
 pub use self::socket_path::{BadSocketPath, SocketPath};
 pub use self::uplink::{AfXdp, LinkConfig, UplinkConfig, XdpMode};
 pub use self::worker::{PollMode, WorkerConfig};
@@ -81,6 +84,8 @@ pub struct Config {
     pub node: NodeConfig,
     /// Where the node is controlled from and keeps its records.
     pub control: ControlConfig,
+    /// What its process gives up.
+    pub process: ProcessConfig,
     /// The poll threads; never empty after [`Config::parse`] (without `[[worker]]`: one adaptive worker `w0`).
     pub workers: Vec<WorkerConfig>,
     /// The ports that exist from the start; more can be added while the node runs.

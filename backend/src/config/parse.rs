@@ -8,8 +8,8 @@ use super::address::is_host;
 use super::fields::{Fields, Table};
 use super::{
     AfXdp, Aggregation, Config, ControlConfig, CrossConnect, Endpoint, Fault, InterfaceAddress, InterfaceName,
-    LinkConfig, MAX_QUEUE_PAIRS, NodeConfig, PollMode, PortConfig, PortKind, Problem, Role, UplinkConfig, VhostUser,
-    Vni, WorkerConfig, XdpMode,
+    LinkConfig, MAX_QUEUE_PAIRS, NodeConfig, PollMode, PortConfig, PortKind, Problem, ProcessConfig, Role,
+    UplinkConfig, VhostUser, Vni, WorkerConfig, XdpMode,
 };
 
 /// Largest CPU number that is worth comparing with the machine's.
@@ -17,7 +17,8 @@ const MAX_CPU: i64 = 1 << 16;
 
 /// Parses the top level and everything below it.
 pub(super) fn config(root: &Table) -> Result<Config, Fault> {
-    let fields = Fields::new(root, "", 0, &["node", "control", "worker", "port", "crossconnect", "controller"])?;
+    let fields =
+        Fields::new(root, "", 0, &["node", "control", "process", "worker", "port", "crossconnect", "controller"])?;
     let mut workers = numbered(&fields, "worker", worker)?;
     if workers.is_empty() {
         workers.push(WorkerConfig::fallback());
@@ -25,6 +26,7 @@ pub(super) fn config(root: &Table) -> Result<Config, Fault> {
     Ok(Config {
         node: fields.table("node")?.map_or_else(|| Ok(NodeConfig::default()), super::aggregation::node)?,
         control: fields.table("control")?.map_or_else(|| Ok(ControlConfig::default()), control)?,
+        process: fields.table("process")?.map_or_else(|| Ok(ProcessConfig::default()), super::process::parse)?,
         workers,
         ports: numbered(&fields, "port", port)?,
         crossconnects: numbered(&fields, "crossconnect", crossconnect)?,

@@ -59,6 +59,7 @@ fn the_contract_example_means_what_it_says() {
             http: Some("127.0.0.1:9464".parse().expect("an address")),
             http_allow_remote: false,
         },
+        process: ProcessConfig::default(),
         workers: vec![WorkerConfig { name: name("w0"), cpu: Some(0), poll: PollMode::Busy }],
         ports: vec![
             PortConfig {
@@ -135,7 +136,7 @@ fn unknown_keys_are_named_with_their_line() {
         ("[[crossconnect]]\nport = 'a'\n", "node.toml:2: unknown key \"port\" in [[crossconnect]]; known keys: ports"),
         (
             "# nothing\n[[ports]]\nname = 'a'\n",
-            "node.toml:2: unknown key \"ports\" at the top level; known keys: node, control, worker, port, crossconnect, controller",
+            "node.toml:2: unknown key \"ports\" at the top level; known keys: node, control, process, worker, port, crossconnect, controller",
         ),
         (
             "[[port]]\nname = 'a'\nsocket = '/s'\nmacs = '02:00:00:00:00:01'\n",
@@ -479,4 +480,25 @@ fn a_port_refused_as_json_names_the_key() {
         assert_eq!(fault.place.key, key);
         assert!(fault.to_string().starts_with(message), "{fault}");
     }
+}
+
+#[test]
+fn a_process_is_confined_unless_it_says_otherwise() {
+    let process = |text: &str| parse(text).map(|config| config.process);
+    assert_eq!(process(""), Ok(ProcessConfig { confined: true, capabilities: Vec::new() }));
+    let all = vec![Capability::NetAdmin, Capability::NetRaw, Capability::Bpf, Capability::IpcLock];
+    assert_eq!(
+        process("[process]\nconfined = false\ncapabilities = ['net_admin', 'net_raw', 'bpf', 'ipc_lock']\n"),
+        Ok(ProcessConfig { confined: false, capabilities: all })
+    );
+    refused(&[
+        (
+            "[process]\n\ncapabilities = 'sys_admin'\n",
+            "node.toml:3: [process] key \"capabilities\": \"sys_admin\" is not one that a port can need; known: net_admin, net_raw, bpf, ipc_lock",
+        ),
+        (
+            "[process]\nuser = 'x'\n",
+            "node.toml:2: unknown key \"user\" in [process]; known keys: confined, capabilities",
+        ),
+    ]);
 }

@@ -16,7 +16,8 @@ use packet::{DropCause, MacAddr, PortId};
 use switch::neighbors::{Neighbors, NeighborsConfig, State};
 
 use super::member::PortError;
-use crate::config::{Aggregation, UplinkConfig, XdpMode};
+use crate::config::{Aggregation, Capability, PortKind, UplinkConfig, XdpMode};
+use crate::confine;
 use crate::fleet::Fleet;
 use crate::link::{Link, Opened};
 use crate::stats::{NeighborStatus, PortState, PortStatus, XdpStatus};
@@ -211,7 +212,10 @@ impl UplinkLink {
 
     /// Opens it, to be handed to its worker. `false`: the interface is not there.
     fn open(&mut self, probe: &InterfaceProbe, kept: Option<Link>) -> io::Result<bool> {
-        let Some(opened) = Link::open(&self.config.link, probe, kept)? else { return Ok(false) };
+        let kind = self.config.link.kind();
+        let Some(opened) = Link::open(&self.config.link, probe, kept).map_err(|error| explained(error, kind))? else {
+            return Ok(false);
+        };
         let Opened { link, rx, tx, interface, mac, mtu } = opened;
         let config = NeighborsConfig {
             mac,
@@ -311,6 +315,17 @@ impl UplinkLink {
             self.last_error = Some(text);
         }
     }
+}
+
+/// An error that says which privilege is missing, if that is why.
+fn explained(error: io::Error, kind: PortKind) -> io::Error {
+    let lacking = confine::lacking(Capability::of(kind));
+    if error.kind() != io::ErrorKind::PermissionDenied || lacking.is_empty() {
+        return error;
+    }
+    let lacking: Vec<_> = lacking.iter().map(Capability::to_string).collect();
+    let why = "was not given, or gave up because no port of its configuration needed it ([process] \"capabilities\")";
+    io::Error::new(error.kind(), format!("{error}; the node {why}: {}", lacking.join(", ")))
 }
 
 /// What an error is called that time may heal: somebody else has it, or an address or a way is not there yet.
