@@ -108,6 +108,9 @@ pub enum RingError {
         /// Its length.
         len: u32,
     },
+    /// The file behind the log of dirty pages was truncated under us; what is written is logged no more.
+    #[error("the file behind the log of dirty pages was truncated")]
+    LogPoisoned,
     /// A chain comes back to itself.
     #[error("chain {head} loops")]
     Loop {
@@ -185,6 +188,7 @@ impl RingError {
         "driver_raced",
         "index_beyond_size",
         "length_overflow",
+        "log_poisoned",
         "loop",
         "nested_indirect",
         "no_header",
@@ -206,6 +210,7 @@ impl RingError {
             Self::DriverRaced { .. } => "driver_raced",
             Self::IndexBeyondSize { .. } => "index_beyond_size",
             Self::LengthOverflow { .. } => "length_overflow",
+            Self::LogPoisoned => "log_poisoned",
             Self::Loop { .. } => "loop",
             Self::NestedIndirect { .. } => "nested_indirect",
             Self::NoHeader { .. } => "no_header",

@@ -31,11 +31,14 @@ mod mem;
 
 pub use config::{MAX_RING_SIZE, QueueConfig, QueueFeatures, RingAddresses, RingBase, RingKind};
 pub use device::{
-    Delivered, DeliveredBurst, ForwardError, Forwarded, Frame, MAX_BURST, NetHeader, RxQueue, Tail, TxQueue, forward,
-    recover_split_base,
+    Delivered, DeliveredBurst, DirtyPages, ForwardError, Forwarded, Frame, MAX_BURST, NetHeader, RxQueue, Tail,
+    TxQueue, forward, recover_split_base,
 };
 pub use driver::{Buffer, BufferPool, Completion, DriverQueue, PoolError, PostError};
 pub use error::{QueueError, RingError};
 pub use journal::{JournalError, JournalFile, QueueJournal};
 pub use layout::RingLayout;
-pub use mem::{MapError, MemError, MemoryMap, RegionId, RegionSpec, SharedMemory, full_fence, install_sigbus_guard};
+pub use mem::{
+    DirtyLog, LogError, MapError, MemError, MemoryMap, RegionId, RegionSpec, SharedMemory, full_fence,
+    install_sigbus_guard,
+};

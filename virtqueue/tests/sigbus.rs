@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
 use virtqueue::{
-    BufferPool, DriverQueue, MapError, MemoryMap, QueueConfig, QueueFeatures, RegionSpec, RingAddresses, RingBase,
-    RingKind, SharedMemory, install_sigbus_guard,
+    Buffer, BufferPool, Delivered, DirtyLog, DirtyPages, DriverQueue, MapError, MemoryMap, NetHeader, QueueConfig,
+    QueueFeatures, RegionSpec, RingAddresses, RingBase, RingKind, RxQueue, SharedMemory, Tail, install_sigbus_guard,
 };
 
 const SIGBUS: i32 = 7;
@@ -80,6 +80,41 @@ fn a_queue_in_truncated_memory_lives_on() {
         pool.write_u64(255, 8, 1);
         assert_eq!(queue.complete(&mut [virtqueue::Completion::default(); 4]), Ok(0));
         assert_eq!(victim.poisoned(), Some(size));
+    }
+}
+
+/// The log of dirty pages is a file of the front end as well.
+#[test]
+fn a_truncated_log_is_flagged_and_its_queue_lives_on() {
+    install_sigbus_guard().unwrap();
+    for kind in [RingKind::Split, RingKind::Packed] {
+        let memory = memfd_create("memory", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&memory, 1 << 16).unwrap();
+        let map = Arc::new(MemoryMap::from_regions(vec![(region(0, 1 << 16), memory)]).unwrap());
+        let layout = DriverQueue::ring_bytes(kind, 16);
+        let config = QueueConfig {
+            size: 16,
+            features: QueueFeatures { kind, ..QueueFeatures::from_bits(1 << 32) },
+            addresses: RingAddresses { desc: layout.desc, driver: layout.driver, device: layout.device },
+            base: RingBase::initial(kind),
+        };
+        let fd = memfd_create("log", MemfdFlags::CLOEXEC).unwrap();
+        ftruncate(&fd, 4096).unwrap();
+        let log = Arc::new(DirtyLog::map(fd.try_clone().unwrap(), 0, 4096).unwrap());
+        let mut driver = DriverQueue::new(config, Arc::clone(&map)).unwrap();
+        let mut queue = RxQueue::new(config, Arc::clone(&map), None).unwrap();
+        queue.set_log(Some(Box::new(DirtyPages::new(Arc::clone(&log), None))));
+        driver.post(&[], &[Buffer { addr: 0x8000, len: 2048 }], 7).unwrap();
+        driver.publish();
+        ftruncate(&fd, 0).unwrap();
+        assert!(!queue.log_is_lost(), "nobody has looked");
+        assert_eq!(queue.deliver(&NetHeader::default(), &[5; 60], Tail::None), Ok(Delivered::Ok));
+        queue.publish();
+        assert!(queue.log_is_lost() && log.poisoned() && map.poisoned().is_none());
+        log.mark_all(&map);
+        let mut done = [virtqueue::Completion::default(); 2];
+        assert_eq!(driver.complete(&mut done), Ok(1));
+        assert_eq!(done[0].token, 7);
     }
 }
 

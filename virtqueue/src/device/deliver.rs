@@ -83,20 +83,20 @@ impl RxQueue {
     }
 
     /// Writes up to `max` frames for as long as a simple chain is held for each that has room for
-    /// it, and it is in at most two pieces. Returns how many, and their bytes.
+    /// it, and it is in at most two pieces, and nothing is logged. Returns how many, and their bytes.
     #[inline(always)]
     pub(super) fn deliver_run<'a>(&mut self, max: usize, frame: impl Fn(usize) -> Frame<'a>) -> (u32, u64) {
         let header_len = self.header_len();
-        let Queue { ring, held, pending, .. } = &mut self.queue;
+        let Queue { ring, held, pending, dirty, .. } = &mut self.queue;
         let max = max.min(held.count()).min(BATCH);
-        if max == 0 || held.complex > 0 || header_len != NetHeader::MAX_LEN {
+        if max == 0 || held.complex > 0 || header_len != NetHeader::MAX_LEN || dirty.is_some() {
             return (0, 0);
         }
         let Copied { frames: count, bytes } = copy_frames(held, max, frame);
         if count > 0 {
             on!(ring, ring => {
                 if pending.room() < count {
-                    ring.publish(pending);
+                    ring.publish(pending, None);
                 }
                 ring.complete_simple(pending, count, |i| (held.id.get(held.head + i), held.len.get(held.head + i)));
             });

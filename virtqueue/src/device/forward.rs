@@ -61,9 +61,11 @@ pub fn forward(src: &mut TxQueue, dst: &mut RxQueue, max: usize) -> Result<Forwa
         return Ok(result);
     }
     dst.prefetch(frames + MAX_BURST).map_err(ForwardError::Destination)?;
+    // Frame by frame, then.
+    let logged = dst.queue.dirty.is_some();
     let mut done = 0;
     while done < frames {
-        let run = run(&src.queue, &mut dst.queue, done, frames - done);
+        let run = run(&src.queue, &mut dst.queue, done, if logged { 0 } else { frames - done });
         result.frames += run.frames;
         result.bytes += run.bytes;
         done += run.frames as usize;
@@ -114,7 +116,7 @@ fn run(src: &Queue<false>, dst: &mut Queue<true>, from: usize, max: usize) -> Ru
     let plain = headers.target == NetHeader::MAX_LEN && !offloads;
     on!(ring, ring => {
         if pending.room() < frames {
-            ring.publish(pending);
+            ring.publish(pending, None);
         }
         if plain {
             copy_run::<_, true>(source, from, held, ring, pending, frames, headers)

@@ -11,6 +11,7 @@
 //! | `packed.rs`, `split.rs` | the two formats |
 //! | `chain.rs` | one chain of descriptors, direct or indirect |
 //! | `copy.rs` | the copy of a frame in the inner loop |
+//! | `dirty.rs` | what was written and is to be logged, while a guest migrates |
 //! | `held.rs` | chains harvested and not given back |
 //! | `pending.rs` | used elements decided and not yet visible |
 //! | `net_header.rs` | the header before each frame |
@@ -22,6 +23,7 @@
 mod chain;
 mod copy;
 mod deliver;
+mod dirty;
 mod forward;
 mod held;
 mod net_header;
@@ -38,6 +40,7 @@ mod tx;
 pub(crate) mod tests;
 
 pub use deliver::{DeliveredBurst, Frame};
+pub use dirty::DirtyPages;
 pub use forward::{ForwardError, Forwarded, forward};
 pub use net_header::NetHeader;
 pub use rx::{Delivered, RxQueue, Tail};

@@ -14,6 +14,7 @@
 //! ahead of `used`, whatever the flags say.
 
 use super::chain::{Chain, Rules, Stop};
+use super::dirty::DirtyPages;
 use super::held::Held;
 use super::pending::Pending;
 use super::ring::{DeviceRing, hint_chain, hint_frame};
@@ -262,7 +263,7 @@ impl DeviceRing for PackedRing {
     }
 
     #[inline(always)]
-    fn publish(&mut self, pending: &mut Pending) {
+    fn publish(&mut self, pending: &mut Pending, dirty: Option<&mut DirtyPages>) {
         let count = pending.len();
         if count == 0 {
             return;
@@ -284,6 +285,9 @@ impl DeviceRing for PackedRing {
         if let Some(journal) = pending.journal() {
             let (word, slot) = pending.get(count - 1);
             journal.settle(self.done.to_bits(), word, slot);
+        }
+        if let Some(dirty) = dirty {
+            (0..count).for_each(|at| dirty.descriptor(pending.get(at).1));
         }
         pending.truncate(0);
         self.outstanding -= self.unpublished;
@@ -308,7 +312,7 @@ impl DeviceRing for PackedRing {
         }
     }
 
-    fn set_kicks(&mut self, enabled: bool) {
+    fn set_kicks(&mut self, enabled: bool, dirty: Option<&mut DirtyPages>) {
         let (off_wrap, flags) = match (enabled, self.event_idx) {
             (false, _) => (0, EVENT_DISABLE),
             (true, false) => (0, EVENT_ENABLE),
@@ -317,6 +321,9 @@ impl DeviceRing for PackedRing {
         let event = u32::from(off_wrap) | u32::from(flags) << 16;
         // SAFETY: `ring_areas` found the device area mapped for 4 bytes and aligned to 4.
         unsafe { self.areas.device.store_u32(event) };
+        if let Some(dirty) = dirty {
+            dirty.device(0, size_of::<u32>());
+        }
     }
 
     fn has_available(&self) -> bool {

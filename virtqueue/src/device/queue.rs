@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use super::chain::{Rules, Stop};
+use super::dirty::DirtyPages;
 use super::held::{HELD, Held};
 use super::pending::Pending;
 use super::ring::{DeviceRing, Ring, on};
@@ -21,12 +22,14 @@ const MIN_CHAIN_LIMIT: u16 = 1024;
 pub(super) struct Queue<const RX: bool> {
     pub(super) config: QueueConfig,
     /// Every pointer in `ring` and `held` was resolved with this map, which keeps them mapped.
-    map: Arc<MemoryMap>,
+    pub(super) map: Arc<MemoryMap>,
     /// Region of the last look-up.
     hint: usize,
     pub(super) ring: Ring,
     pub(super) held: Box<Held>,
     pub(super) pending: Pending,
+    /// What was written since the last burst, while that is logged.
+    pub(super) dirty: Option<Box<DirtyPages>>,
     broken: Option<RingError>,
 }
 
@@ -59,6 +62,7 @@ impl<const RX: bool> Queue<RX> {
             // Twice, because a buffer may lie across two regions.
             held: Held::new(2 * limit),
             pending: Pending::new(journal),
+            dirty: None,
             broken: None,
         })
     }
@@ -120,7 +124,28 @@ impl<const RX: bool> Queue<RX> {
         self.held.clear();
         self.pending.truncate(0);
         self.broken = Some(error);
+        self.flush_dirty();
         error
+    }
+
+    /// Logs from now on, or no longer; what was written before is in the log that comes back.
+    pub(super) fn set_log(&mut self, mut dirty: Option<Box<DirtyPages>>) -> Option<Box<DirtyPages>> {
+        if let Some(dirty) = &mut dirty {
+            dirty.begin(&self.config);
+        }
+        self.flush_dirty();
+        std::mem::replace(&mut self.dirty, dirty)
+    }
+
+    pub(super) fn log_is_lost(&self) -> bool {
+        self.dirty.as_ref().is_some_and(|dirty| dirty.poisoned())
+    }
+
+    #[inline(always)]
+    fn flush_dirty(&mut self) {
+        if let Some(dirty) = &mut self.dirty {
+            dirty.flush();
+        }
     }
 
     /// Forgets what is held; it can be harvested again.
@@ -131,8 +156,19 @@ impl<const RX: bool> Queue<RX> {
 
     #[inline(always)]
     pub(super) fn publish(&mut self) {
-        let pending = &mut self.pending;
-        on!(&mut self.ring, ring => ring.publish(pending));
+        if self.dirty.is_some() {
+            return self.publish_logged();
+        }
+        let Self { ring, pending, .. } = self;
+        on!(ring, ring => ring.publish(pending, None));
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn publish_logged(&mut self) {
+        let Self { ring, pending, dirty, .. } = self;
+        on!(ring, ring => ring.publish(pending, dirty.as_deref_mut()));
+        self.flush_dirty();
     }
 
     pub(super) fn should_notify(&mut self) -> bool {
@@ -143,7 +179,9 @@ impl<const RX: bool> Queue<RX> {
         if self.broken.is_some() {
             return false;
         }
-        on!(&mut self.ring, ring => ring.set_kicks(enabled));
+        let Self { ring, dirty, .. } = &mut *self;
+        on!(ring, ring => ring.set_kicks(enabled, dirty.as_deref_mut()));
+        self.flush_dirty();
         if enabled {
             // Our wish must be visible before we look, as the driver's entries are before it looks.
             full_fence();

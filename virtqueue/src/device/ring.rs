@@ -3,6 +3,7 @@
 //! made once per burst.
 
 use super::chain::{Rules, Stop};
+use super::dirty::DirtyPages;
 use super::held::Held;
 use super::packed::PackedRing;
 use super::pending::Pending;
@@ -25,12 +26,12 @@ pub(super) trait DeviceRing {
     /// Completes the `chains` oldest chains not completed with one element (IN_ORDER); used by
     /// queues that complete in no other way. Nothing was written into them.
     fn complete_batch(&mut self, pending: &mut Pending, last_id: u16, chains: u16, entries: u16);
-    /// Makes what is pending visible to the driver, all at once.
-    fn publish(&mut self, pending: &mut Pending);
+    /// Makes what is pending visible to the driver, all at once, and notes what was written.
+    fn publish(&mut self, pending: &mut Pending, dirty: Option<&mut DirtyPages>);
     /// Whether the driver wants to hear of what was published since this was asked last.
     fn should_notify(&mut self) -> bool;
     /// Tells the driver whether kicks are wanted for the entries behind those harvested.
-    fn set_kicks(&mut self, enabled: bool);
+    fn set_kicks(&mut self, enabled: bool, dirty: Option<&mut DirtyPages>);
     /// Whether there is something to harvest.
     fn has_available(&self) -> bool;
     /// Whether all the ring can hold is harvested and unpublished: waiting gives no more.

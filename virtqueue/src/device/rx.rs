@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::deliver::Frame;
+use super::dirty::DirtyPages;
 use super::held::{HELD, Segment};
 use super::net_header::NetHeader;
 use super::queue::Queue;
@@ -232,6 +233,18 @@ impl RxQueue {
         self.queue.has_available()
     }
 
+    /// Logs what is written into guest memory from now on, or no longer; what did so before comes back, and has logged all
+    /// that was written before.
+    pub fn set_log(&mut self, dirty: Option<Box<DirtyPages>>) -> Option<Box<DirtyPages>> {
+        self.queue.set_log(dirty)
+    }
+
+    /// Whether the file behind the log was truncated under us: a guest that migrates now loses what it received.
+    #[must_use]
+    pub fn log_is_lost(&self) -> bool {
+        self.queue.log_is_lost()
+    }
+
     /// Where a successor must resume: behind the last buffer published.
     #[must_use]
     pub fn base(&self) -> RingBase {
@@ -278,11 +291,15 @@ impl RxQueue {
     /// Completes the first `buffers` buffers, into which `total` bytes were written.
     #[inline]
     fn complete(&mut self, buffers: u16, total: usize) {
-        let Queue { ring, held, pending, .. } = &mut self.queue;
+        let Queue { ring, held, pending, dirty, map, .. } = &mut self.queue;
+        if let Some(dirty) = dirty {
+            let chains = held.head..held.head + usize::from(buffers);
+            dirty.pieces(map, chains.flat_map(|at| held.segments(at)), total);
+        }
         on!(ring, ring => {
             // All buffers of a frame become visible together.
             if pending.room() < usize::from(buffers) {
-                ring.publish(pending);
+                ring.publish(pending, dirty.as_deref_mut());
             }
             let mut left = total;
             for _ in 0..buffers {

@@ -7,6 +7,7 @@
 //! lines are fetched side by side.
 
 use super::chain::{Chain, Rules, Stop};
+use super::dirty::DirtyPages;
 use super::held::Held;
 use super::pending::Pending;
 use super::ring::{DeviceRing, hint_chain, hint_frame};
@@ -223,7 +224,7 @@ impl DeviceRing for SplitRing {
     }
 
     #[inline(always)]
-    fn publish(&mut self, pending: &mut Pending) {
+    fn publish(&mut self, pending: &mut Pending, dirty: Option<&mut DirtyPages>) {
         let count = pending.len();
         if count == 0 {
             return;
@@ -238,6 +239,12 @@ impl DeviceRing for SplitRing {
         }
         // SAFETY: `ring_areas` found the used ring mapped and aligned to 4.
         unsafe { self.areas.device.offset(RING_IDX).store_u16_release(self.done) };
+        if let Some(dirty) = dirty {
+            for at in 0..count {
+                dirty.device(RING_ELEMS + USED_ELEM * usize::from(pending.get(at).1), USED_ELEM);
+            }
+            dirty.device(RING_IDX, size_of::<u16>());
+        }
         pending.truncate(0);
         self.unsignalled = self.unsignalled.saturating_add(self.done.wrapping_sub(self.used));
         self.used = self.done;
@@ -260,20 +267,26 @@ impl DeviceRing for SplitRing {
         flags & AVAIL_F_NO_INTERRUPT == 0
     }
 
-    fn set_kicks(&mut self, enabled: bool) {
+    fn set_kicks(&mut self, enabled: bool, dirty: Option<&mut DirtyPages>) {
         if self.event_idx {
             // There is no way to say never; an index that lies behind is passed once in 65536.
             if enabled {
-                let at = self.areas.device.offset(avail_event_offset(self.size));
+                let offset = avail_event_offset(self.size);
                 // SAFETY: with EVENT_IDX `ring_areas` found the event word behind the used ring
                 // mapped as well; it is 2-byte aligned.
-                unsafe { at.store_u16(self.next) };
+                unsafe { self.areas.device.offset(offset).store_u16(self.next) };
+                if let Some(dirty) = dirty {
+                    dirty.device(offset, size_of::<u16>());
+                }
             }
             return;
         }
         let flags = if enabled { 0 } else { USED_F_NO_NOTIFY };
         // SAFETY: `ring_areas` found the used ring mapped and aligned to 4.
         unsafe { self.areas.device.offset(RING_FLAGS).store_u16(flags) };
+        if let Some(dirty) = dirty {
+            dirty.device(RING_FLAGS, size_of::<u16>());
+        }
     }
 
     fn has_available(&self) -> bool {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::MAX_BURST;
 use super::copy::copy_frame;
+use super::dirty::DirtyPages;
 use super::held::Segment;
 use super::net_header::NetHeader;
 use super::queue::Queue;
@@ -224,6 +225,18 @@ impl TxQueue {
         self.queue.has_available()
     }
 
+    /// Logs what is written into guest memory from now on, or no longer; what did so before comes back, and has logged all
+    /// that was written before.
+    pub fn set_log(&mut self, dirty: Option<Box<DirtyPages>>) -> Option<Box<DirtyPages>> {
+        self.queue.set_log(dirty)
+    }
+
+    /// Whether the file behind the log was truncated under us: a guest that migrates now loses what it received.
+    #[must_use]
+    pub fn log_is_lost(&self) -> bool {
+        self.queue.log_is_lost()
+    }
+
     /// Where a successor must resume: behind the last frame published.
     #[must_use]
     pub fn base(&self) -> RingBase {
@@ -311,10 +324,10 @@ impl TxQueue {
 
     #[inline(always)]
     fn release_each(&mut self, n: usize) {
-        let Queue { ring, held, pending, .. } = &mut self.queue;
+        let Queue { ring, held, pending, dirty, .. } = &mut self.queue;
         on!(ring, ring => {
             if pending.room() < n {
-                ring.publish(pending);
+                ring.publish(pending, dirty.as_deref_mut());
             }
             for _ in 0..n {
                 ring.complete(pending, held.id.get(held.head), 0, held.entries(held.head));

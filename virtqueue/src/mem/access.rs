@@ -18,7 +18,7 @@
 //! map does) has checked a range, and the `unsafe` of every access here is the promise that the
 //! access stays in such a range while its map is alive.
 
-use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 
 /// An address in guest memory as this process sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +49,26 @@ impl HostPtr {
     #[inline(always)]
     pub(crate) const fn offset(self, bytes: usize) -> Self {
         Self(self.0.wrapping_add(bytes))
+    }
+
+    /// Reads a byte, relaxed.
+    ///
+    /// # Safety
+    /// One mapped byte.
+    #[inline(always)]
+    pub(crate) unsafe fn load_u8(self) -> u8 {
+        // SAFETY: mapped, by the caller's promise; an atomic may be written by others.
+        unsafe { AtomicU8::from_ptr(self.0) }.load(Ordering::Relaxed)
+    }
+
+    /// Sets bits of a byte, after everything that was written before.
+    ///
+    /// # Safety
+    /// One mapped byte.
+    #[inline(always)]
+    pub(crate) unsafe fn or_u8(self, bits: u8) {
+        // SAFETY: as in load_u8.
+        unsafe { AtomicU8::from_ptr(self.0) }.fetch_or(bits, Ordering::AcqRel);
     }
 
     /// Reads a word, relaxed.

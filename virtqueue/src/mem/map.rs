@@ -206,6 +206,18 @@ impl MemoryMap {
         Some((entry.at(offset), len.min(entry.size - offset)))
     }
 
+    /// Which guest address the byte at an address of ours has. The reverse of what a look-up does, and as seldom wanted as
+    /// guests migrate: regions are tried one after the other, the one of the last hit first.
+    pub(crate) fn guest_of(&self, host: HostPtr, hint: &mut usize) -> Option<u64> {
+        if let Some(guest) = self.table.get(*hint).and_then(|entry| entry.guest_of(host)) {
+            return Some(guest);
+        }
+        let (index, guest) =
+            self.table.iter().enumerate().find_map(|(index, entry)| Some((index, entry.guest_of(host)?)))?;
+        *hint = index;
+        Some(guest)
+    }
+
     /// Resolves the three areas of a ring and checks their alignment. Each must lie in one region.
     pub(crate) fn ring_areas(&self, config: &QueueConfig) -> Result<RingAreas, QueueError> {
         let [desc, driver, device] = layout::areas(&config.features, config.size);
@@ -282,6 +294,13 @@ impl Entry {
     pub(crate) fn range(&self, guest_addr: u64, len: u64) -> Option<HostPtr> {
         let offset = guest_addr.wrapping_sub(self.guest);
         (offset < self.size && len <= self.size - offset).then(|| self.at(offset))
+    }
+
+    /// The guest address of a byte, if this region holds it.
+    #[inline(always)]
+    fn guest_of(&self, host: HostPtr) -> Option<u64> {
+        let offset = (host.as_ptr().addr() as u64).wrapping_sub(self.host.as_ptr().addr() as u64);
+        (offset < self.size).then(|| self.guest + offset)
     }
 
     /// The byte at an offset below the size, which `usize` can hold: the region is mapped.

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `model` | the oracle: a driver and a device that read the specification literally |
 //! | `device_model` | our device side against the model driver, any operations in any order |
+//! | `dirty_log` | what a device changes, against the log of dirty pages |
 //! | `driver_model` | our driver side against the model device, any operations in any order |
 //! | `ends` | a sender and a receiver for the next two |
 //! | `threads` | device against driver across two threads, every combination of features |
@@ -15,6 +16,7 @@
 
 mod device_model;
 mod differential;
+mod dirty_log;
 mod driver_model;
 mod ends;
 mod malformed_device;

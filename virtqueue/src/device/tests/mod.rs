@@ -2,6 +2,7 @@
 //! The device side against our driver side, and against rings written by hand.
 
 mod deliver;
+mod dirty;
 mod flow;
 mod malformed;
 mod notify;
