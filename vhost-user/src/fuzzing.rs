@@ -26,7 +26,8 @@ pub fn decode(data: &[u8]) {
 /// where to split it (the rest), a payload length, and the payload. Plays a host that does what it is told, and
 /// checks that what it is told makes sense.
 pub fn session(mut data: &[u8]) {
-    let mut offer = Offer::new(features::VIRTIO_F_VERSION_1 | features::VIRTIO_F_RING_PACKED, 2);
+    let offered = features::VIRTIO_F_VERSION_1 | features::VIRTIO_F_RING_PACKED | features::VHOST_F_LOG_ALL;
+    let mut offer = Offer::new(offered, 2);
     // One that the host serves itself.
     offer.protocol_features |= features::PROTOCOL_F_INFLIGHT_SHMFD;
     let mut connection = BackendConnection::new(offer);
@@ -54,9 +55,10 @@ fn drain(connection: &mut BackendConnection<u32>, running: &mut [bool; 4], refus
     while let Some(action) = connection.poll()? {
         match action {
             Action::Reply(frame) => assert!(frame.fds.is_empty()),
-            Action::SetMemory { ack, .. } | Action::AddRegion { ack, .. } | Action::RemoveRegion { ack, .. } => {
-                connection.finish(ack, !refuse);
-            }
+            Action::SetMemory { ack, .. }
+            | Action::AddRegion { ack, .. }
+            | Action::RemoveRegion { ack, .. }
+            | Action::SetLog { ack, .. } => connection.finish(ack, !refuse),
             Action::Start(start) => {
                 let was = running.get_mut(usize::from(start.vring)).map(|running| std::mem::replace(running, true));
                 assert_eq!(was, Some(false), "ring {} started twice", start.vring);

@@ -13,7 +13,12 @@ const RINGS: u8 = 4;
 
 #[derive(Clone, Debug)]
 enum Operation {
-    Features { packed: bool, protocol: bool },
+    Features {
+        packed: bool,
+        protocol: bool,
+    },
+    /// The same features, and whether everything is logged.
+    Logging(bool),
     ProtocolFeatures(u64),
     Num(u8, u16),
     Base(u8, u16),
@@ -35,6 +40,7 @@ fn operation() -> impl Strategy<Value = Operation> {
     let ring = 0..RINGS;
     prop_oneof![
         2 => any::<(bool, bool)>().prop_map(|(packed, protocol)| Operation::Features { packed, protocol }),
+        2 => any::<bool>().prop_map(Operation::Logging),
         1 => any::<u64>().prop_map(Operation::ProtocolFeatures),
         4 => (ring.clone(), 6u32..9).prop_map(|(ring, log)| Operation::Num(ring, 1 << log)),
         4 => (ring.clone(), 0u16..64).prop_map(|(ring, base)| Operation::Base(ring, base)),
@@ -104,8 +110,12 @@ impl Model {
         match *operation {
             Operation::Features { packed, protocol } => {
                 let bits = feature_bits(packed, protocol);
-                if self.features != Some(bits) {
-                    if self.rings.iter().any(|ring| ring.running) {
+                let same = self.features.is_some_and(|had| had & !features::VHOST_F_LOG_ALL == bits);
+                if same {
+                    // Logging ends, if it was on.
+                    self.features = Some(bits);
+                } else {
+                    if self.features.is_some() && self.rings.iter().any(|ring| ring.running) {
                         return Verdict::Closed;
                     }
                     self.features = Some(bits);
@@ -113,6 +123,15 @@ impl Model {
                         self.rings.iter_mut().for_each(|ring| ring.enabled = true);
                     }
                 }
+            }
+            // Whatever runs; the host's own checks see to it that it goes on running.
+            Operation::Logging(on) => {
+                let before = self.features.unwrap_or(0) & !features::VHOST_F_LOG_ALL;
+                let bits = before | if on { features::VHOST_F_LOG_ALL } else { 0 };
+                if self.features.is_none() {
+                    self.rings.iter_mut().for_each(|ring| ring.enabled = true);
+                }
+                self.features = Some(bits);
             }
             Operation::ProtocolFeatures(bits) => {
                 self.acks = bits & features::PROTOCOL_F_REPLY_ACK != 0;
@@ -192,10 +211,14 @@ fn addresses(at: u64) -> VringAddresses {
     VringAddresses { descriptor: at, driver: at + 16, device: at + 32 }
 }
 
-fn request(operation: &Operation) -> Request<u32> {
+fn request(operation: &Operation, acked: Option<u64>) -> Request<u32> {
     let slot = |slot: u8| region(u64::from(slot) * 0x1000);
     match *operation {
         Operation::Features { packed, protocol } => Request::SetFeatures(feature_bits(packed, protocol)),
+        Operation::Logging(on) => {
+            let bits = acked.unwrap_or(0) & !features::VHOST_F_LOG_ALL;
+            Request::SetFeatures(bits | if on { features::VHOST_F_LOG_ALL } else { 0 })
+        }
         // Only REPLY_ACK may be declined, so that every other request stays legal.
         Operation::ProtocolFeatures(bits) => Request::SetProtocolFeatures(protocol_bits(bits)),
         Operation::Num(ring, size) => Request::SetVringNum { vring: ring.into(), num: size.into() },
@@ -255,11 +278,11 @@ fn compare(host: &Host, model: &Model) {
 }
 
 fn play(operations: &[(Operation, bool)]) {
-    let mut host = Host::new(Offer::new(FEATURES, u16::from(RINGS / 2)));
+    let mut host = Host::new(Offer::new(FEATURES | features::VHOST_F_LOG_ALL, u16::from(RINGS / 2)));
     let mut model = Model { acks: true, ..Model::default() };
     for (step, (operation, need_reply)) in (0u32..).zip(operations) {
         host.base = step % 64;
-        let request = request(operation);
+        let request = request(operation, model.features);
         let code = request.code().unwrap();
         let result = host.send(request, *need_reply);
         let verdict = model.apply(

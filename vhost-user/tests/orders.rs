@@ -5,11 +5,12 @@ mod common;
 
 use common::{FEATURES, Host, region};
 use vhost_user::{
-    ConfigAccess, DeviceSetup, Event, Frame, Frontend, FrontendConfig, FrontendError, FrontendReq, LogArea, Offer,
+    ConfigAccess, DeviceSetup, Event, Frame, Frontend, FrontendConfig, FrontendError, FrontendReq, Inflight, Offer,
     Order, ProtocolError, QueueSetup, Reply, Request, VringAddresses, features,
 };
 
 const PACKED_START: u32 = 0x8000_8000;
+const INFLIGHT: Inflight = Inflight { mmap_size: 64, mmap_offset: 0, num_queues: 2, queue_size: 256 };
 
 fn run(frontend: &mut Frontend<u32>, host: &mut Host) -> Result<Event, FrontendError> {
     loop {
@@ -349,12 +350,8 @@ fn bases_are_known_after_a_reset_by_status() {
 #[test]
 fn what_is_not_offered_is_refused_by_name() {
     let cases = [
-        (
-            Request::SetLogBase { log: LogArea { size: 1, offset: 0 }, fd: Some(1) },
-            FrontendReq::SET_LOG_BASE,
-            features::PROTOCOL_F_LOG_SHMFD,
-        ),
-        (Request::SetLogFd(1), FrontendReq::SET_LOG_FD, features::PROTOCOL_F_LOG_SHMFD),
+        (Request::GetInflightFd(INFLIGHT), FrontendReq::GET_INFLIGHT_FD, features::PROTOCOL_F_INFLIGHT_SHMFD),
+        (Request::SetInflightFd(INFLIGHT, 1), FrontendReq::SET_INFLIGHT_FD, features::PROTOCOL_F_INFLIGHT_SHMFD),
         (Request::SetBackendReqFd(1), FrontendReq::SET_BACKEND_REQ_FD, features::PROTOCOL_F_BACKEND_REQ),
         (Request::PostcopyAdvise, FrontendReq::POSTCOPY_ADVISE, features::PROTOCOL_F_PAGEFAULT),
         (Request::VringKick { vring: 0 }, FrontendReq::VRING_KICK, features::PROTOCOL_F_INBAND_NOTIFICATIONS),
@@ -365,7 +362,7 @@ fn what_is_not_offered_is_refused_by_name() {
         assert_eq!(host.send(request, true), Err(error));
         // The front end was told before the end, unless the reply it waits for has no way to say so.
         match name {
-            FrontendReq::SET_LOG_BASE | FrontendReq::POSTCOPY_ADVISE => assert_eq!(host.replies, []),
+            FrontendReq::GET_INFLIGHT_FD | FrontendReq::POSTCOPY_ADVISE => assert_eq!(host.replies, []),
             _ => assert_eq!(value(&host.replies, name), 1),
         }
     }
@@ -380,7 +377,7 @@ fn surplus_features_are_an_error_that_names_them() {
     let error = host.send(Request::SetFeatures(FEATURES | bits), false).unwrap_err();
     assert_eq!(error, ProtocolError::FeaturesNotOffered { bits });
     let mut host = Host::new(Offer::new(FEATURES, 1));
-    let bits = features::PROTOCOL_F_LOG_SHMFD;
+    let bits = features::PROTOCOL_F_PAGEFAULT;
     let error = host.send(Request::SetProtocolFeatures(bits), false).unwrap_err();
     assert_eq!(error, ProtocolError::ProtocolFeaturesNotOffered { bits });
 }
@@ -436,12 +433,12 @@ fn features_cannot_change_under_running_rings() {
 #[test]
 fn a_host_that_offers_more_serves_it_itself() {
     let mut offer = Offer::new(FEATURES, 1);
-    offer.protocol_features |= features::PROTOCOL_F_LOG_SHMFD;
+    offer.protocol_features |= features::PROTOCOL_F_INFLIGHT_SHMFD;
     let mut connection = vhost_user::BackendConnection::<u32>::new(offer);
-    let Frame { bytes, fds } = Request::SetLogFd(4).into_frame(true);
+    let Frame { bytes, fds } = Request::SetInflightFd(INFLIGHT, 4).into_frame(true);
     connection.receive(&bytes, fds);
     let Some(vhost_user::Action::Request { request, ack }) = connection.poll().unwrap() else { panic!() };
-    assert_eq!(request, Request::SetLogFd(4));
+    assert_eq!(request, Request::SetInflightFd(INFLIGHT, 4));
     assert_eq!(connection.wanted(), 0);
     assert!(connection.poll().unwrap().is_none());
     connection.finish_request(ack, None);

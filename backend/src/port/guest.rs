@@ -31,7 +31,8 @@ const OFFERED: u64 = features::VIRTIO_F_VERSION_1
     | features::VIRTIO_NET_F_MRG_RXBUF
     | features::VIRTIO_NET_F_MQ
     | features::VIRTIO_NET_F_MTU
-    | features::VIRTIO_NET_F_GUEST_ANNOUNCE;
+    | features::VIRTIO_NET_F_GUEST_ANNOUNCE
+    | features::VHOST_F_LOG_ALL;
 
 /// What came of a look at the listening socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,8 +194,18 @@ impl GuestLink {
     /// Ends the connection, if there is one.
     pub(super) fn close(&mut self, fleet: &Fleet) -> Result<(), WorkerGone> {
         match self.session.take() {
-            Some(mut session) => session.close(fleet),
+            Some(mut session) => {
+                let closed = session.close(fleet);
+                self.count_beyond_log(session.take_beyond_log());
+                closed
+            }
             None => Ok(()),
+        }
+    }
+
+    fn count_beyond_log(&mut self, pages: u64) {
+        if pages > 0 {
+            *self.errors.entry("log_beyond").or_default() += pages;
         }
     }
 
@@ -204,7 +215,9 @@ impl GuestLink {
     }
 
     /// Adds what is known here to the port's status.
-    pub(super) fn describe(&self, status: &mut PortStatus) {
+    pub(super) fn describe(&mut self, status: &mut PortStatus) {
+        let beyond = self.session.as_mut().map_or(0, Session::take_beyond_log);
+        self.count_beyond_log(beyond);
         if let Some(session) = &self.session {
             status.queue_pairs = session.pairs_up();
             status.state = if status.queue_pairs > 0 { PortState::Up } else { PortState::Connected };

@@ -13,6 +13,7 @@
 
 mod dial;
 mod guest;
+mod logging;
 mod member;
 mod rings;
 mod session;

@@ -8,10 +8,11 @@ use std::sync::Arc;
 use packet::PortId;
 use vhost_user::VringStart;
 use virtqueue::{
-    JournalError, JournalFile, MemoryMap, QueueConfig, QueueError, QueueFeatures, RingAddresses, RingBase, RingKind,
-    RxQueue, TxQueue, recover_split_base,
+    DirtyLog, JournalError, JournalFile, MemoryMap, QueueConfig, QueueError, QueueFeatures, RingAddresses, RingBase,
+    RingKind, RxQueue, TxQueue, recover_split_base,
 };
 
+use super::logging::Logging;
 use crate::fleet::Fleet;
 use crate::topology::Receiver;
 use crate::worker::{Attachment, Bell, Command, Queue, QueueId, Side, WorkerGone};
@@ -57,11 +58,13 @@ pub(crate) struct Rings {
     /// The port's workers; queue pair `p` belongs to the one at `p` modulo their number.
     workers: Arc<[usize]>,
     rings: Vec<Ring>,
+    logging: Logging,
 }
 
 impl Rings {
     pub(crate) fn new(port: PortId, workers: Arc<[usize]>, count: u16) -> Self {
-        Self { port, workers, rings: (0..count).map(|_| Ring::default()).collect() }
+        let rings = (0..count).map(|_| Ring::default()).collect();
+        Self { port, workers, rings, logging: Logging::new(count) }
     }
 
     /// Moves a complete ring to its worker. Returns what the ring is, for the log.
@@ -95,13 +98,15 @@ impl Rings {
         let record =
             journal.filter(|_| config.features.kind == RingKind::Packed).and_then(|journal| journal.queue(vring));
         let map = Arc::clone(map);
-        let queue = match Side::of_vring(vring) {
+        let mut queue = match Side::of_vring(vring) {
             Side::Transmit => Queue::Transmit(TxQueue::new(config, Arc::clone(&map), record).map_err(wrong)?),
             Side::Receive => Queue::Receive(RxQueue::new(config, Arc::clone(&map), record).map_err(wrong)?),
         };
         if recovered {
             log::info!("{:?} ring {vring} resumes at {:?}", self.port, queue.base());
         }
+        self.logging.started();
+        queue.set_log(self.logging.pages(vring));
         let (id, worker) = (self.id(vring), self.worker(vring));
         let Some(ring) = self.rings.get_mut(usize::from(vring)) else { return Ok(config) };
         let (kick, call, error) = (ring.kick.clone(), ring.call.clone(), ring.error.clone());
@@ -182,6 +187,43 @@ impl Rings {
         Ok(())
     }
 
+    /// All rings log in `log` from now on, as far as they log at all; none writes into the one before any more, and what it
+    /// was to hold is there.
+    pub(crate) fn set_log(&mut self, log: DirtyLog, map: &MemoryMap, fleet: &Fleet) -> Result<(), WorkerGone> {
+        self.logging.set_log(log);
+        self.relog_all(fleet)?;
+        self.logging.catch_up(map);
+        Ok(())
+    }
+
+    /// Logs everything that is written from now on, or only what single rings ask for.
+    pub(crate) fn set_logging(&mut self, all: bool, fleet: &Fleet) -> Result<(), WorkerGone> {
+        let running = self.rings.iter().any(|ring| ring.running);
+        self.logging.set_all(all, running);
+        self.relog_all(fleet)
+    }
+
+    /// Logs what a ring writes into its device area, from this address on, or not in particular.
+    pub(crate) fn set_ring_log(&mut self, vring: u16, at: Option<u64>, fleet: &Fleet) -> Result<(), WorkerGone> {
+        self.logging.set_ring(vring, at);
+        self.relog(vring, fleet)
+    }
+
+    /// The device is as new, and no ring runs.
+    pub(crate) fn reset(&mut self) {
+        self.logging.reset();
+    }
+
+    /// Where is logged, if there is anything to log.
+    pub(crate) fn log(&self) -> Option<&DirtyLog> {
+        self.logging.log()
+    }
+
+    /// How many pages were written for which the log has no bit, since this was asked last.
+    pub(crate) fn take_beyond_log(&mut self) -> u64 {
+        self.logging.take_beyond()
+    }
+
     /// The receive queues that take packets now.
     pub(crate) fn receivers(&self) -> Vec<Receiver> {
         let usable = |vring: &u16| {
@@ -197,6 +239,19 @@ impl Rings {
         let up = |pair: &[Ring]| pair.iter().all(|ring| ring.running && ring.enabled);
         let count = self.rings.chunks_exact(2).filter(|pair| up(pair)).count();
         u16::try_from(count).unwrap_or(u16::MAX)
+    }
+
+    fn relog_all(&self, fleet: &Fleet) -> Result<(), WorkerGone> {
+        (0..self.count()).try_for_each(|vring| self.relog(vring, fleet))
+    }
+
+    /// Tells the worker of a running ring how to log. What comes back has logged all that was written before.
+    fn relog(&self, vring: u16, fleet: &Fleet) -> Result<(), WorkerGone> {
+        if self.rings.get(usize::from(vring)).is_some_and(|ring| ring.running) {
+            let (id, log) = (self.id(vring), self.logging.pages(vring));
+            drop(fleet.ask(self.worker(vring), |reply| Command::SetLog { id, log, reply })?);
+        }
+        Ok(())
     }
 
     fn count(&self) -> u16 {

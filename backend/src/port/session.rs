@@ -11,8 +11,10 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 
 use packet::PortId;
-use vhost_user::{Action, BackendConnection, Frame, MemoryAck, Offer, ProtocolError, Region, StopAck, VringStart};
-use virtqueue::{JournalFile, MapError, MemoryMap, RegionSpec, RingBase, RingKind};
+use vhost_user::{
+    Action, BackendConnection, Frame, LogArea, MemoryAck, Offer, ProtocolError, Region, StopAck, VringStart,
+};
+use virtqueue::{DirtyLog, JournalFile, MapError, MemoryMap, RegionSpec, RingBase, RingKind};
 
 use super::rings::{EventKind, Rings};
 use crate::fleet::Fleet;
@@ -162,6 +164,11 @@ impl Session {
         self.rings.stop_all(fleet)
     }
 
+    /// How many pages were written for which the log of dirty pages has no bit, since this was asked last.
+    pub(crate) fn take_beyond_log(&mut self) -> u64 {
+        self.rings.take_beyond_log()
+    }
+
     pub(crate) fn receivers(&self) -> Vec<Receiver> {
         self.rings.receivers()
     }
@@ -199,6 +206,16 @@ impl Session {
                 let map = self.map.without_region(&spec(&region));
                 self.change_memory(map, ack, fleet, changes)?;
             }
+            Action::SetLog { log, fd, ack } => self.set_log(log, fd, ack, fleet)?,
+            Action::SetLogging(all) => {
+                log::info!(
+                    "port {}: {}",
+                    self.name,
+                    if all { "all that is written is logged" } else { "nothing more is logged" }
+                );
+                self.rings.set_logging(all, fleet)?;
+            }
+            Action::SetVringLog { vring, address } => self.rings.set_ring_log(vring, address, fleet)?,
             Action::Start(start) => {
                 self.start(&start, fleet, changes)?;
                 changes.queues = true;
@@ -218,7 +235,10 @@ impl Session {
             Action::SendRarp(mac) => changes.rarp.push(mac),
             Action::Status(status) => log::debug!("port {}: device status {status:#x}", self.name),
             Action::ConfigChanged(config) => log::debug!("port {}: configuration is now {config:?}", self.name),
-            Action::ResetDevice => log::info!("port {}: device reset", self.name),
+            Action::ResetDevice => {
+                log::info!("port {}: device reset", self.name);
+                self.rings.reset();
+            }
             // Nothing beyond what the state machine serves itself is offered.
             Action::Request { request: _, ack } => self.connection.finish_request(ack, None),
             Action::Refused(error) => {
@@ -251,6 +271,11 @@ impl Session {
     ) -> Result<(), SessionEnd> {
         let done = match map {
             Ok(map) => {
+                if let Some(Err(error)) = self.rings.log().map(|log| log.check_covers(&map)) {
+                    // What is written there will be missed where the guest migrates to, and is counted.
+                    log::warn!("port {}: {error}", self.name);
+                    changes.refused.push("log_too_short");
+                }
                 let map = Arc::new(map);
                 changes.queues |= self.rings.set_memory(&map, fleet)?;
                 self.map = map;
@@ -262,6 +287,23 @@ impl Session {
             }
         };
         self.connection.finish(ack, done);
+        Ok(())
+    }
+
+    /// Changes the log of dirty pages. The front end hears of it when no worker writes into the one before any more.
+    fn set_log(&mut self, area: LogArea, fd: OwnedFd, ack: MemoryAck, fleet: &Fleet) -> Result<(), SessionEnd> {
+        let log = DirtyLog::map(fd, area.offset, area.size);
+        let log = log.and_then(|log| log.check_covers(&self.map).map(|()| log));
+        match log {
+            Ok(log) => {
+                self.rings.set_log(log, &self.map, fleet)?;
+                self.connection.finish(ack, true);
+            }
+            Err(error) => {
+                log::warn!("port {}: {error}", self.name);
+                self.connection.finish(ack, false);
+            }
+        }
         Ok(())
     }
 

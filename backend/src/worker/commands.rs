@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aggregation::Trigger;
 use packet::synth::rarp_announcement;
 use packet::{MacAddr, PortId};
-use virtqueue::MemoryMap;
+use virtqueue::{DirtyPages, MemoryMap};
 
 use super::bridge::Path;
 use super::mailbox::{Attachment, Bell, Command, Job, QueueId, Side};
@@ -50,6 +50,9 @@ impl Worker {
             Command::SetError { id, fd, reply } => {
                 let old = self.find(id).and_then(|common| std::mem::replace(&mut common.error, fd));
                 let _ = reply.try_send(old);
+            }
+            Command::SetLog { id, log, reply } => {
+                let _ = reply.try_send(self.set_log(id, log));
             }
             Command::SetKick { id, fd, reply } => {
                 let _ = reply.try_send(self.replace_kick(id, fd));
@@ -201,6 +204,16 @@ impl Worker {
         self.sleeper.unwatch_ring(slot.common.kick.as_deref());
         self.sleeper.watch_ring(fd.as_deref());
         std::mem::replace(&mut slot.common.kick, fd)
+    }
+
+    fn set_log(&mut self, id: QueueId, log: Option<Box<DirtyPages>>) -> Option<Box<DirtyPages>> {
+        if let Some(slot) = self.txs.iter_mut().find(|slot| slot.common.id == id) {
+            return slot.queue.set_log(log);
+        }
+        match self.path.rxs.iter_mut().find(|slot| slot.common.id == id) {
+            Some(slot) => slot.queue.set_log(log),
+            None => log,
+        }
     }
 
     fn find(&mut self, id: QueueId) -> Option<&mut Common> {

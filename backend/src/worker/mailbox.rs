@@ -14,7 +14,7 @@ use packet::{MacAddr, PortId};
 use switch::compile::Snapshot;
 use switch::engine::{Engine, FlowLimits, Retired};
 use switch::{BridgeStats, Name};
-use virtqueue::MemoryMap;
+use virtqueue::{DirtyPages, MemoryMap};
 
 use super::handover::Waker;
 use super::slots::Queue;
@@ -89,6 +89,12 @@ pub(crate) enum Command {
         id: QueueId,
         fd: Option<Bell>,
         reply: SyncSender<Option<Bell>>,
+    },
+    /// Logs what a queue writes, or no longer; what did so before comes back, complete.
+    SetLog {
+        id: QueueId,
+        log: Option<Box<DirtyPages>>,
+        reply: SyncSender<Option<Box<DirtyPages>>>,
     },
     SetKick {
         id: QueueId,

@@ -350,9 +350,11 @@ impl Worker {
     /// queues whose memory was truncated.
     #[cold]
     fn sweep(&mut self, now: u64) {
-        let txs = self.txs.iter_mut().map(|slot| &mut slot.common);
-        for common in txs.chain(self.path.rxs.iter_mut().map(|slot| &mut slot.common)) {
-            common.check_memory();
+        for slot in &mut self.txs {
+            slot.common.check_memory(slot.queue.log_is_lost());
+        }
+        for slot in &mut self.path.rxs {
+            slot.common.check_memory(slot.queue.log_is_lost());
         }
         let elapsed = self.clock.to_nanos(now.wrapping_sub(self.last_sweep));
         self.last_sweep = now;

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use packet::{DropCause, PortId};
-use virtqueue::{MAX_BURST, MemoryMap, QueueError, RingAddresses, RingBase, RingError, RxQueue, TxQueue};
+use virtqueue::{DirtyPages, MAX_BURST, MemoryMap, QueueError, RingAddresses, RingBase, RingError, RxQueue, TxQueue};
 
 use super::aggregate::Link;
 use super::mailbox::{Attachment, Bell, QueueId, Side};
@@ -25,6 +25,14 @@ impl Queue {
             Self::Transmit(queue) => queue.base(),
             Self::Receive(queue) => queue.base(),
         }
+    }
+
+    /// Logs what the queue writes from now on; it did not before.
+    pub(crate) fn set_log(&mut self, log: Option<Box<DirtyPages>>) {
+        drop(match self {
+            Self::Transmit(queue) => queue.set_log(log),
+            Self::Receive(queue) => queue.set_log(log),
+        });
     }
 }
 
@@ -129,12 +137,16 @@ impl Common {
         moved.is_ok()
     }
 
-    /// A guest that truncated the file behind its memory works in zeros now: its queue is of no more use.
-    pub(crate) fn check_memory(&mut self) {
-        if self.broken.is_none()
-            && let Some(addr) = self.map.poisoned()
-        {
+    /// A guest that truncated the file behind its memory works in zeros now: its queue is of no more use. Nor is it, once
+    /// what it writes cannot be logged: where the guest migrates to, that would be missing.
+    pub(crate) fn check_memory(&mut self, log_is_lost: bool) {
+        if self.broken.is_some() {
+            return;
+        }
+        if let Some(addr) = self.map.poisoned() {
             self.fail(RingError::Poisoned { addr });
+        } else if log_is_lost {
+            self.fail(RingError::LogPoisoned);
         }
     }
 

@@ -4,7 +4,7 @@
 use super::config::NetConfig;
 use super::error::ProtocolError;
 use super::vring::Kick;
-use crate::wire::{Frame, Region, Request, VringAddresses};
+use crate::wire::{Frame, LogArea, Region, Request, VringAddresses};
 
 /// Something for the host to do, in the order given and before the next one is looked at: a [`Action::Reply`] that
 /// follows an action tells the front end that it was done.
@@ -17,7 +17,7 @@ pub enum Action<F> {
     /// Write these bytes to the front end.
     Reply(Frame<F>),
     /// Virtio features are acknowledged, for the first time or others than before (without the protocol features'
-    /// bit). No ring runs.
+    /// bit, and without VHOST_F_LOG_ALL, see [`Action::SetLogging`]). No ring runs.
     FeaturesChanged(u64),
     /// Replace the memory table. `same_layout` says that addresses are as before; whether the *files* are the same,
     /// too, only the host can tell. Rings may be running: give them the new mapping (or stop them if theirs is gone),
@@ -45,6 +45,27 @@ pub enum Action<F> {
         region: Region,
         /// For `finish`.
         ack: MemoryAck,
+    },
+    /// The log of dirty pages from now on, in place of one before. Finish when workers have it; if it cannot be used, the
+    /// connection ends.
+    SetLog {
+        /// Where in the file.
+        log: LogArea,
+        /// The file.
+        fd: F,
+        /// For `finish`.
+        ack: MemoryAck,
+    },
+    /// Whether everything that is written into guest memory is to be logged (VHOST_F_LOG_ALL). Rings may be running, and
+    /// the log may be yet to come; what follows this action counts on it that workers know.
+    SetLogging(bool),
+    /// Whether, and from which guest address on, what is written into a ring's device area is to be logged
+    /// (VHOST_VRING_F_LOG). The ring may be running, as for [`Action::SetLogging`].
+    SetVringLog {
+        /// Ring index.
+        vring: u16,
+        /// What the area's first byte is logged as; `None`: as what it is, while everything is logged.
+        address: Option<u64>,
     },
     /// A ring can run: everything is known. It carries data only while enabled.
     Start(VringStart),
@@ -96,8 +117,8 @@ pub enum Action<F> {
     Status(u8),
     /// Configuration space was written: the driver set its MAC address, or a migration restored all.
     ConfigChanged(NetConfig),
-    /// The device is as new: rings were stopped and forgotten, all are disabled, features are to be acknowledged
-    /// anew. Memory and descriptors stay until replaced, because QEMU does not send them all again.
+    /// The device is as new: rings were stopped and forgotten, all are disabled, nothing is logged, features are to be
+    /// acknowledged anew. Memory and descriptors stay until replaced, because QEMU does not send them all again.
     ResetDevice,
     /// A request of a protocol feature that the host offered beyond [`super::Offer::PROTOCOL_FEATURES`]: serve it and
     /// finish with the reply.
@@ -123,7 +144,7 @@ pub struct VringStart {
     pub base: Option<u32>,
     /// Front-end addresses: translate them by the regions' `user_addr`.
     pub addresses: VringAddresses,
-    /// Acknowledged virtio features, without the protocol features' bit.
+    /// Acknowledged virtio features, without the protocol features' bit and VHOST_F_LOG_ALL.
     pub features: u64,
     /// Whether it may carry data at once.
     pub enabled: bool,

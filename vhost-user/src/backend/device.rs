@@ -8,7 +8,7 @@ use super::config::ConfigRefusal;
 use super::error::ProtocolError;
 use super::machine::{Backend, Progress};
 use super::pending::Then;
-use crate::features::{VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_VERSION_1};
+use crate::features::{VHOST_F_LOG_ALL, VHOST_USER_F_PROTOCOL_FEATURES, VIRTIO_F_VERSION_1};
 use crate::wire::{ConfigAccess, Reply};
 
 /// Smallest MTU that virtio allows, in bytes.
@@ -24,17 +24,26 @@ impl<F> Backend<F> {
         if self.features == Some(bits) {
             return Ok(Progress::Done);
         }
-        if let Some(from) = self.features.filter(|_| self.vrings.iter().any(|vring| vring.running)) {
+        let from = self.features.unwrap_or(0);
+        // Migration begins and ends on a live device.
+        let only_logging = self.features.is_some() && from & !VHOST_F_LOG_ALL == bits & !VHOST_F_LOG_ALL;
+        if !only_logging && self.features.is_some() && self.vrings.iter().any(|vring| vring.running) {
             return Err(ProtocolError::FeaturesWhileRunning { from, to: bits });
         }
         self.features = Some(bits);
+        if (from ^ bits) & VHOST_F_LOG_ALL != 0 {
+            actions.push(Action::SetLogging(bits & VHOST_F_LOG_ALL != 0));
+        }
+        if only_logging {
+            return Ok(Progress::Done);
+        }
         if bits & VHOST_USER_F_PROTOCOL_FEATURES == 0 {
             // Without them there is no SET_VRING_ENABLE: every ring is enabled now.
             for vring in &mut self.vrings {
                 vring.enabled = true;
             }
         }
-        actions.push(Action::FeaturesChanged(bits & !VHOST_USER_F_PROTOCOL_FEATURES));
+        actions.push(Action::FeaturesChanged(bits & !VHOST_USER_F_PROTOCOL_FEATURES & !VHOST_F_LOG_ALL));
         self.start_complete(actions)?;
         Ok(Progress::Done)
     }

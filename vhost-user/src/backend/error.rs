@@ -151,6 +151,23 @@ pub enum ProtocolError {
         /// The request.
         request: FrontendReq,
     },
+    /// The host could not use the log of dirty pages; going on without it would lose what the guest receives.
+    #[error("SET_LOG_BASE: the log of {size:#x} bytes at {offset:#x} of its file could not be used")]
+    LogUnusable {
+        /// Bytes.
+        size: u64,
+        /// Offset in the file.
+        offset: u64,
+    },
+    /// SET_LOG_BASE with an address in place of a descriptor.
+    #[error("SET_LOG_BASE without a descriptor, log {address:#x}")]
+    LogWithoutDescriptor {
+        /// As received.
+        address: u64,
+    },
+    /// SET_LOG_FD: nobody is told when something is logged.
+    #[error("SET_LOG_FD is not served: what is logged is to be looked for")]
+    LogFd,
     /// An MTU outside of what virtio allows.
     #[error("MTU {mtu} is not within 68..=65535")]
     Mtu {
@@ -216,6 +233,9 @@ impl ProtocolError {
         "region_overlap",
         "no_such_region",
         "memory_unusable",
+        "log_unusable",
+        "log_without_descriptor",
+        "log_fd",
         "mtu",
         "device_status",
         "config_range",
@@ -246,6 +266,9 @@ impl ProtocolError {
             Self::RegionOverlap { .. } => "region_overlap",
             Self::NoSuchRegion { .. } => "no_such_region",
             Self::MemoryUnusable { .. } => "memory_unusable",
+            Self::LogUnusable { .. } => "log_unusable",
+            Self::LogWithoutDescriptor { .. } => "log_without_descriptor",
+            Self::LogFd => "log_fd",
             Self::Mtu { .. } => "mtu",
             Self::Status { .. } => "device_status",
             Self::ConfigRange { .. } => "config_range",
@@ -275,9 +298,9 @@ mod tests {
         let error = ProtocolError::FeaturesNotOffered { bits: crate::features::VIRTIO_F_RING_PACKED | 1 << 50 };
         assert_eq!(error.to_string(), "acknowledged features that were not offered: ring_packed,bit 50");
         let error = ProtocolError::NotOffered {
-            request: FrontendReq::SET_LOG_BASE,
-            feature: crate::features::PROTOCOL_F_LOG_SHMFD,
+            request: FrontendReq::GET_INFLIGHT_FD,
+            feature: crate::features::PROTOCOL_F_INFLIGHT_SHMFD,
         };
-        assert_eq!(error.to_string(), "SET_LOG_BASE needs log_shmfd, which is not offered");
+        assert_eq!(error.to_string(), "GET_INFLIGHT_FD needs inflight_shmfd, which is not offered");
     }
 }

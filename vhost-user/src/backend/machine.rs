@@ -230,9 +230,13 @@ impl<F> Backend<F> {
             Request::AddMemReg(region, fd) => self.add_region(region, fd, actions),
             Request::RemMemReg(region) => self.remove_region(region, actions),
             Request::SetVringNum { vring, num } => self.set_size(vring, num, actions),
-            Request::SetVringAddr { vring, flags, addresses, .. } => {
-                self.set_addresses(vring, flags, addresses, actions)
+            Request::SetVringAddr { vring, flags, addresses, log } => {
+                self.set_addresses(vring, flags, addresses, log, actions)
             }
+            Request::SetLogBase { log, fd: Some(fd) } => Ok(self.set_log(log, fd, actions)),
+            Request::SetLogBase { log, fd: None } => Err(ProtocolError::LogWithoutDescriptor { address: log.offset }),
+            // The descriptor is closed.
+            Request::SetLogFd(_) => Ok(Progress::Refused(ProtocolError::LogFd)),
             Request::SetVringBase { vring, base } => self.set_base(vring, base, actions),
             Request::GetVringBase { vring } => self.get_base(vring, actions),
             Request::SetVringEnable { vring, enable } => self.set_enabled(vring, enable, actions),
@@ -284,6 +288,10 @@ impl<F> Backend<F> {
             Then::SetMemory(regions) => self.regions = regions,
             Then::AddRegion(region) => self.regions.push(region),
             Then::RemoveRegion(region) => self.regions.retain(|known| *known != region),
+            Then::SetLog(_) => {
+                actions.push(Action::Reply(Reply::LogBase.into_frame(FrontendReq::SET_LOG_BASE)));
+                return Ok(Progress::Replied);
+            }
             Then::ReportBase { vring } => {
                 self.report_base(vring, actions);
                 return Ok(Progress::Replied);
@@ -334,7 +342,9 @@ impl<F> Backend<F> {
         };
         let progress = match accepted {
             true => self.complete(waiting.then, &mut actions)?,
-            false => Progress::Unusable(ProtocolError::MemoryUnusable { request: waiting.then.request() }),
+            // Its answer says nothing but that there is one.
+            false if matches!(waiting.then, Then::SetLog(_)) => return Err(waiting.then.unusable()),
+            false => Progress::Unusable(waiting.then.unusable()),
         };
         self.settle(progress, waiting.ack, &mut actions)?;
         Ok(actions)

@@ -25,6 +25,7 @@ pub struct Offer {
 impl Offer {
     /// The protocol features that [`super::Backend`] serves itself.
     pub const PROTOCOL_FEATURES: u64 = features::PROTOCOL_F_MQ
+        | features::PROTOCOL_F_LOG_SHMFD
         | features::PROTOCOL_F_REPLY_ACK
         | features::PROTOCOL_F_RARP
         | features::PROTOCOL_F_NET_MTU

@@ -3,8 +3,9 @@
 
 use vhost::vhost_user::message::FrontendReq;
 
+use super::error::ProtocolError;
 use super::vring::Kick;
-use crate::wire::{Region, VringAddresses};
+use crate::wire::{LogArea, Region, VringAddresses};
 
 /// Acknowledgements that are outstanding for one request. While there is one, no other request is taken.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub(super) enum Then {
     AddRegion(Region),
     /// REM_MEM_REG.
     RemoveRegion(Region),
+    /// SET_LOG_BASE: answer it.
+    SetLog(LogArea),
     /// GET_VRING_BASE: report it.
     ReportBase { vring: u16 },
     /// SET_VRING_NUM.
@@ -59,12 +62,16 @@ impl Waiting {
 }
 
 impl Then {
-    /// The request this completes, as far as it is about memory.
-    pub(super) fn request(&self) -> FrontendReq {
-        match self {
+    /// What is wrong when the host cannot use the memory, or the log, that this is about.
+    pub(super) fn unusable(&self) -> ProtocolError {
+        let request = match self {
+            Self::SetLog(LogArea { size, offset }) => {
+                return ProtocolError::LogUnusable { size: *size, offset: *offset };
+            }
             Self::AddRegion(_) => FrontendReq::ADD_MEM_REG,
             Self::RemoveRegion(_) => FrontendReq::REM_MEM_REG,
             _ => FrontendReq::SET_MEM_TABLE,
-        }
+        };
+        ProtocolError::MemoryUnusable { request }
     }
 }

@@ -10,7 +10,7 @@ use super::memory;
 use super::pending::{Awaited, Then};
 use super::vring::{Kick, VringState};
 use crate::features::VHOST_F_LOG_ALL;
-use crate::wire::{Region, Reply, VringAddresses};
+use crate::wire::{LogArea, Region, Reply, VringAddresses};
 
 type Outcome = Result<Progress, ProtocolError>;
 
@@ -31,6 +31,7 @@ impl<F> Backend<F> {
         vring: u32,
         flags: u32,
         addresses: VringAddresses,
+        log: u64,
         actions: &mut Vec<Action<F>>,
     ) -> Outcome {
         let vring = self.index(vring)?;
@@ -38,6 +39,12 @@ impl<F> Backend<F> {
         let known = if logging { VhostUserVringAddrFlags::VHOST_VRING_F_LOG.bits() } else { 0 };
         if flags & !known != 0 {
             return Err(ProtocolError::VringFlags { vring, flags });
+        }
+        // QEMU switches logging by sending the same addresses again, and the ring goes on.
+        let address = (flags != 0).then_some(log);
+        if self.state(vring).log != address {
+            self.change(vring, |state| state.log = address);
+            actions.push(Action::SetVringLog { vring, address });
         }
         if self.state(vring).addresses == Some(addresses) {
             return Ok(Progress::Done);
@@ -110,6 +117,13 @@ impl<F> Backend<F> {
         Ok(Progress::Waiting)
     }
 
+    /// The log of dirty pages, which is used once there is something to log.
+    pub(super) fn set_log(&mut self, log: LogArea, fd: F, actions: &mut Vec<Action<F>>) -> Progress {
+        let token = self.wait(Awaited::Memory, Then::SetLog(log));
+        actions.push(Action::SetLog { log, fd, ack: MemoryAck::new(token) });
+        Progress::Waiting
+    }
+
     pub(super) fn add_region(&mut self, region: Region, fd: F, actions: &mut Vec<Action<F>>) -> Outcome {
         if let Err(error) = memory::check_added(&self.regions, &region, self.offer.max_mem_slots) {
             return Ok(Progress::Unusable(error));
@@ -137,6 +151,7 @@ impl<F> Backend<F> {
     /// Starts every ring that is complete and does not run.
     pub(super) fn start_complete(&mut self, actions: &mut Vec<Action<F>>) -> Result<(), ProtocolError> {
         let Some(features) = self.acked_features().filter(|_| !self.regions.is_empty()) else { return Ok(()) };
+        let features = features & !VHOST_F_LOG_ALL;
         for (vring, state) in (0..).zip(&mut self.vrings) {
             if let Some(start) = state.start(vring, features)? {
                 state.running = true;

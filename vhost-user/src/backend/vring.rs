@@ -34,6 +34,8 @@ pub struct VringState {
     pub addresses: Option<VringAddresses>,
     /// `Unset` until SET_VRING_KICK, and again after a stop.
     pub kick: Kick,
+    /// What its device area is logged as; `None`: no VHOST_VRING_F_LOG.
+    pub log: Option<u64>,
     /// Whether it may carry data when it runs.
     pub enabled: bool,
     /// Whether it was started and not stopped since.
@@ -87,6 +89,7 @@ mod tests {
         base: None,
         addresses: Some(VringAddresses { descriptor: 0x1000, driver: 0x2000, device: 0x3000 }),
         kick: Kick::Poll,
+        log: None,
         enabled: false,
         running: false,
     };

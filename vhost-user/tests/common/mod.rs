@@ -86,6 +86,12 @@ impl Host {
                 assert_eq!(self.memory.len(), before - 1);
                 self.connection.finish(ack, true);
             }
+            Action::SetLog { log, fd, ack } => {
+                self.log.push(format!("log {fd}, {} at {}", log.size, log.offset));
+                self.connection.finish(ack, self.maps);
+            }
+            Action::SetLogging(all) => self.log.push(format!("log all {all}")),
+            Action::SetVringLog { vring, address } => self.log.push(format!("log ring {vring} {address:x?}")),
             Action::Start(start) => {
                 assert!(!self.memory.is_empty(), "a ring without memory");
                 assert!(self.kicks.contains_key(&start.vring), "a ring without a kick");
