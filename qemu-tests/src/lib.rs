@@ -10,6 +10,7 @@
 //! | [`wait`] | conditions with deadlines |
 //! | [`scenario`] | one test's directory, and its logs when it fails |
 //! | [`process`] | a child process: its log, its input, its death |
+//! | [`qmp`] | a QEMU, told what to do |
 //! | [`control`] | a node's policy, as its owner reaches it |
 //! | [`agent`] | a controller's agent, known by its token |
 //! | [`cnf`] | the SDK's examples as processes |
@@ -38,6 +39,7 @@ pub mod guest;
 pub mod netns;
 pub mod node;
 pub mod process;
+pub mod qmp;
 pub mod racks;
 pub mod scenario;
 pub mod stream;

@@ -11,14 +11,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
 
 use crate::netns::NetNs;
 use crate::process::Process;
+use crate::qmp::Qmp;
 use crate::scenario::WorkDir;
 use crate::testpmd::{Ring, mac};
+use crate::wait::wait_until;
 
 /// How long a guest may take from power-on to its shell.
 const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How long it may take to migrate.
+const MIGRATION_LIMIT: Duration = Duration::from_secs(90);
 /// What the init script prints when the shell is about to read.
 const READY: &str = "@@READY@@";
 /// What it prints before that when there is no network device.
@@ -39,6 +44,8 @@ pub struct GuestConfig {
     pub captured: bool,
     /// Programs of this machine that it has as well, at their own places.
     pub programs: Vec<PathBuf>,
+    /// It does not boot: it waits for another one to migrate to it.
+    pub incoming: bool,
 }
 
 /// What a guest's network device is connected to.
@@ -64,13 +71,13 @@ impl GuestConfig {
     /// A guest on a vhost-user socket that does not reconnect.
     pub fn new(name: &str, number: u8, socket: &Path, ring: Ring) -> Self {
         let wire = Wire::VhostUser { socket: socket.to_owned(), ring, reconnect: false };
-        Self { name: name.to_owned(), number, wire, captured: false, programs: Vec::new() }
+        Self { name: name.to_owned(), number, wire, captured: false, programs: Vec::new(), incoming: false }
     }
 
     /// A guest on a tap device, whose frames are captured.
     pub fn on_tap(name: &str, number: u8, interface: &str) -> Self {
         let wire = Wire::Tap { interface: interface.to_owned() };
-        Self { name: name.to_owned(), number, wire, captured: true, programs: Vec::new() }
+        Self { name: name.to_owned(), number, wire, captured: true, programs: Vec::new(), incoming: false }
     }
 
     /// The same, but it reconnects.
@@ -89,6 +96,13 @@ impl GuestConfig {
         self
     }
 
+    /// The same, but it waits for one that is like it in all but name and socket to migrate to it.
+    #[must_use]
+    pub fn waiting(mut self) -> Self {
+        self.incoming = true;
+        self
+    }
+
     /// Where its frames are written to if they are captured.
     pub fn capture(&self, work: &WorkDir) -> PathBuf {
         work.file(&format!("{}.pcap", self.name))
@@ -97,6 +111,16 @@ impl GuestConfig {
     /// Its IP address.
     pub fn ip(&self) -> String {
         format!("10.9.0.{}", self.number)
+    }
+
+    /// The socket at which its QEMU takes orders.
+    fn monitor(&self, work: &WorkDir) -> PathBuf {
+        work.file(&format!("{}.qmp", self.name))
+    }
+
+    /// The socket at which it waits for another one.
+    fn door(&self, work: &WorkDir) -> PathBuf {
+        work.file(&format!("{}.incoming", self.name))
     }
 
     fn arguments(&self, work: &WorkDir) -> Vec<String> {
@@ -119,6 +143,10 @@ impl GuestConfig {
                 ("-device", device),
             ],
         };
+        options.push(("-qmp", format!("unix:{},server=on,wait=off", self.monitor(work).display())));
+        if self.incoming {
+            options.push(("-incoming", format!("unix:{}", self.door(work).display())));
+        }
         if self.captured {
             let file = self.capture(work);
             options.push(("-object", format!("filter-dump,id=dump,netdev=n0,file={}", file.display())));
@@ -168,6 +196,8 @@ pub struct Answer {
 #[must_use = "a command that nobody waits for blocks the shell"]
 pub struct Running {
     serial: u64,
+    /// In which QEMU's life, and where in its output.
+    life: u32,
     mark: u64,
     command: String,
 }
@@ -179,6 +209,8 @@ pub struct Guest {
     process: Process,
     since_boot: u64,
     commands: u64,
+    /// How often it has migrated.
+    life: u32,
 }
 
 impl Guest {
@@ -199,7 +231,7 @@ impl Guest {
             machine(work, MEMORY, &config.ip(), &config.programs)?.into_iter().chain(config.arguments(work));
         argv.extend(arguments.map(OsString::from));
         let process = Process::spawn_errors_apart(work, &config.name, &argv)?;
-        Ok(Self { config: config.clone(), since_boot: process.born(), process, commands: 0 })
+        Ok(Self { config: config.clone(), since_boot: process.born(), process, commands: 0, life: 0 })
     }
 
     /// Waits until its shell reads commands; the network is up by then.
@@ -231,7 +263,8 @@ impl Guest {
     /// Starts a command in the foreground of the shell.
     pub fn begin(&mut self, command: &str) -> Result<Running> {
         self.commands += 1;
-        let running = Running { serial: self.commands, mark: self.process.mark(), command: command.to_owned() };
+        let (serial, life, mark) = (self.commands, self.life, self.process.mark());
+        let running = Running { serial, life, mark, command: command.to_owned() };
         // The marker is split so that an echo of the line would not be taken for its end.
         self.process.type_line(&format!("{{ {command}; }} </dev/null; echo \"@@\"\"{}:$?@@\"", running.serial))?;
         Ok(running)
@@ -241,7 +274,8 @@ impl Guest {
     pub fn finish(&mut self, running: &Running, limit: Duration) -> Result<Answer> {
         let marker = format!("@@{}:", running.serial);
         let what = format!("the end of '{}'", running.command);
-        self.process.wait_printed(running.mark, &what, limit, |text| answer(text, &marker))
+        let mark = if running.life == self.life { running.mark } else { self.process.born() };
+        self.process.wait_printed(mark, &what, limit, |text| answer(text, &marker))
     }
 
     /// Reboots at once, without telling the device (as a crash would), and waits for the shell.
@@ -249,6 +283,28 @@ impl Guest {
         self.since_boot = self.process.mark();
         self.process.type_line("echo b > /proc/sysrq-trigger")?;
         self.ready()
+    }
+
+    /// Migrates to a guest that waits for it, and is that from then on; commands that were begun are finished there. Until it
+    /// is there, `meanwhile` is called again and again. What stays behind, and stands still, is returned.
+    pub fn migrate(&mut self, work: &WorkDir, to: Self, mut meanwhile: impl FnMut() -> Result<()>) -> Result<Process> {
+        let mut source = Qmp::connect(&self.config.monitor(work))?;
+        let mut target = Qmp::connect(&to.config.monitor(work))?;
+        source.execute("migrate-set-parameters", &json!({ "max-bandwidth": 1_u64 << 30, "downtime-limit": 1000 }))?;
+        source.execute("migrate", &json!({ "uri": format!("unix:{}", to.config.door(work).display()) }))?;
+        wait_until("the migration to be over", MIGRATION_LIMIT, || {
+            meanwhile()?;
+            let state = source.execute("query-migrate", &json!({}))?;
+            ensure!(state["status"] != "failed", "the migration failed: {state}");
+            Ok(state["status"] == "completed")
+        })?;
+        wait_until("the guest to run there", MIGRATION_LIMIT, || {
+            Ok(target.execute("query-status", &json!({}))?["running"] == true)
+        })?;
+        self.life += 1;
+        self.since_boot = to.since_boot;
+        self.config = to.config;
+        Ok(std::mem::replace(&mut self.process, to.process))
     }
 
     /// Pings until an answer comes, for at most `limit`.
