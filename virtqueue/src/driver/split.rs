@@ -49,9 +49,9 @@ impl SplitDriver {
         let event = if config.features.event_idx { 2 } else { 0 };
         // SAFETY: these are the lengths for which the areas were resolved.
         unsafe {
-            areas.desc.zero(usize::from(size) * DESC_SIZE);
-            areas.driver.zero(used_event_offset(size) + event);
-            areas.device.zero(avail_event_offset(size) + event);
+            areas.desc.fill(0, usize::from(size) * DESC_SIZE);
+            areas.driver.fill(0, used_event_offset(size) + event);
+            areas.device.fill(0, avail_event_offset(size) + event);
             areas.driver.offset(RING_IDX).store_u16_release(base);
             areas.device.offset(RING_IDX).store_u16_release(base);
         }

@@ -194,13 +194,13 @@ impl HostPtr {
         value
     }
 
-    /// Fills bytes with zeros.
+    /// Fills bytes with a value.
     ///
     /// # Safety
     /// `len` mapped bytes.
-    pub(crate) unsafe fn zero(self, len: usize) {
+    pub(crate) unsafe fn fill(self, value: u8, len: usize) {
         // SAFETY: mapped, by the caller's promise.
-        unsafe { self.0.write_bytes(0, len) };
+        unsafe { self.0.write_bytes(value, len) };
         compiler_fence(Ordering::SeqCst);
     }
 }
@@ -372,7 +372,7 @@ mod tests {
             assert_eq!(at.load_u64_acquire(), 0x0102_0304_ffff_0708);
             at.offset(9).write_u64_unaligned(u64::MAX);
             assert_eq!(at.offset(9).read_u64_unaligned(), u64::MAX);
-            at.zero(32);
+            at.fill(0, 32);
         }
         assert_eq!(words, [0; 4]);
     }
