@@ -12,12 +12,14 @@
 //! | [`chains()`] | descriptors of one burst of chains and of an indirect table, in a well-formed ring |
 //! | [`aggregate()`] | an aggregate frame, read, written again and spliced |
 //! | [`aggregate_control`] | control frames from several senders to one station |
+//! | [`filter()`] | the text of a filter, and a frame |
 //! | [`packets()`] | a frame, parsed and transposed |
 //! | [`vhost_user_decode`] | a byte stream of vhost-user messages |
 //! | [`vhost_user_session`] | a sequence of vhost-user requests to a node |
 
 mod aggregate;
 mod chains;
+mod filter;
 mod guest;
 mod input;
 mod packets;
@@ -25,6 +27,7 @@ mod ring_contents;
 
 pub use aggregate::{aggregate, aggregate_control};
 pub use chains::chains;
+pub use filter::filter;
 pub use packets::packets;
 pub use ring_contents::ring_contents;
 pub use vhost_user::fuzzing::{decode as vhost_user_decode, session as vhost_user_session};

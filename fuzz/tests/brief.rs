@@ -70,6 +70,55 @@ fn aggregate_control() {
     run("aggregate_control", fuzz::aggregate_control, 4000, 700);
 }
 
+/// Random bytes are seldom an expression, so most of the runs choose words.
+#[test]
+fn filter() {
+    const WORDS: [&str; 32] = [
+        "and",
+        "or",
+        "not",
+        "(",
+        ")",
+        "!",
+        "&&",
+        "||",
+        "src",
+        "dst",
+        "host",
+        "net",
+        "port",
+        "portrange",
+        "ether",
+        "ip",
+        "ip6",
+        "arp",
+        "icmp",
+        "tcp",
+        "udp",
+        "proto",
+        "vlan",
+        "vni",
+        "less",
+        "greater",
+        "10.0.0.1",
+        "10.0.0.0/8",
+        "::1",
+        "02:00:00:00:00:01",
+        "80",
+        "1-2",
+    ];
+    fn worded(bytes: &[u8]) {
+        let (words, frame) = bytes.split_at(bytes.len().min(12));
+        let text: String = words.iter().map(|byte| format!("{} ", WORDS[usize::from(byte % 32)])).collect();
+        let length = u16::try_from(text.len()).unwrap().to_le_bytes();
+        fuzz::filter(&[&length, text.as_bytes(), frame].concat());
+    }
+    run("filter", fuzz::filter, 4000, 300);
+    run("filter", worded, 40_000, 100);
+    // Most of those are no expression: short ones are more often.
+    run("filter", |bytes| worded(bytes.get(..bytes.len().min(3)).unwrap_or_default()), 40_000, 100);
+}
+
 #[test]
 fn packets() {
     run("packets", fuzz::packets, 20_000, 300);

@@ -14,6 +14,7 @@
 //! | [`ethernet`] | [`MacAddr`], [`EtherType`], [`EthernetHeader`] |
 //! | [`checksum`] | the Internet checksum: whole, streamed, incremental, and finishing an unfinished one |
 //! | [`segment`] | [`Segmenter`]: one oversized TCP or UDP frame, tunnelled or not, cut into finished ones |
+//! | [`filter`] | [`Filter`](filter::Filter): which packets somebody wants to see, in the words of pcap-filter(7) |
 //! | [`icmp`] | ICMP errors: the packets that they quote, found and rewritten; "packet too big" built |
 //! | [`mss`] | the maximum segment size that a TCP SYN announces, lowered |
 //! | [`neighbor`] | ARP and IPv6 neighbour discovery: who has an address |
@@ -37,6 +38,7 @@
 pub mod burst;
 pub mod checksum;
 pub mod ethernet;
+pub mod filter;
 pub mod icmp;
 pub mod mss;
 pub mod neighbor;
