@@ -39,6 +39,8 @@ pub struct DeliveredBurst {
     pub no_buffers: u32,
     /// Frames that do not fit, see [`Delivered::TooBig`].
     pub too_big: u32,
+    /// Which those are, of the first 64: a bit each.
+    pub too_big_at: u64,
 }
 
 impl RxQueue {
@@ -70,7 +72,10 @@ impl RxQueue {
                     result.frames += 1;
                     result.bytes += next.len() as u64;
                 }
-                Delivered::TooBig => result.too_big += 1,
+                Delivered::TooBig => {
+                    result.too_big += 1;
+                    result.too_big_at |= place(done);
+                }
                 Delivered::NoBuffers => {
                     // A burst is far smaller than any counter.
                     result.no_buffers = u32::try_from(count - done).unwrap_or(u32::MAX);
@@ -113,6 +118,12 @@ impl Frame<'_> {
     fn len(&self) -> usize {
         self.head.len() + self.tail.len()
     }
+}
+
+/// The bit of a frame, if it has one.
+#[cold]
+fn place(i: usize) -> u64 {
+    u32::try_from(i).ok().and_then(|i| 1_u64.checked_shl(i)).unwrap_or(0)
 }
 
 /// Frames copied, and their bytes.

@@ -64,7 +64,10 @@ fn one_by_one(rx: &mut RxQueue, frames: &[Frame<'_>]) -> DeliveredBurst {
                 result.frames += 1;
                 result.bytes += (frame.head.len() + frame.tail.len()) as u64;
             }
-            Delivered::TooBig => result.too_big += 1,
+            Delivered::TooBig => {
+                result.too_big += 1;
+                result.too_big_at |= 1 << i;
+            }
             Delivered::NoBuffers => {
                 result.no_buffers = (frames.len() - i) as u32;
                 break;
