@@ -4,11 +4,14 @@
 //! Each worker has its own block per port, so that counting is a plain load and store on a line no other core writes;
 //! whoever reads sums the blocks. Blocks belong to the port, not to the connection: they survive a guest's reconnect.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aggregation::flush::{Histogram, Trigger};
-use packet::DropCause;
+use packet::{DropCause, PortId};
 use virtqueue::RingError;
+
+use crate::inspect::{DropHub, Seen};
 
 /// A number that one thread adds to and any thread reads.
 #[derive(Debug, Default)]
@@ -81,6 +84,9 @@ pub(crate) struct PortCounters {
     damages: [Counter; aggregation::Cause::COUNT],
     drops: [Counter; DropCause::COUNT],
     errors: [Counter; RingError::CAUSES.len()],
+    /// Who is told of drops, and as whose.
+    hub: Arc<DropHub>,
+    port: PortId,
 }
 
 impl Default for PortCounters {
@@ -111,13 +117,58 @@ impl Default for PortCounters {
             damages: std::array::from_fn(|_| Counter::default()),
             drops: std::array::from_fn(|_| Counter::default()),
             errors: std::array::from_fn(|_| Counter::default()),
+            hub: Arc::default(),
+            port: PortId::NONE,
         }
     }
 }
 
 impl PortCounters {
+    /// Of a port whose drops are told to a hub.
+    pub(crate) fn of(port: PortId, hub: &Arc<DropHub>) -> Self {
+        Self { hub: Arc::clone(hub), port, ..Self::default() }
+    }
+
+    /// Whether somebody is told of drops.
+    #[inline]
+    pub(crate) fn is_traced(&self) -> bool {
+        self.hub.is_on()
+    }
+
+    /// Counts packets whose bytes are not at hand any more.
     #[inline]
     pub(crate) fn drop_packets(&self, cause: DropCause, n: u64) {
+        self.drop_frames(cause, n, |_, _| Seen::default());
+    }
+
+    /// Counts a packet that begins with `head`.
+    #[inline]
+    pub(crate) fn drop_frame(&self, cause: DropCause, head: &[u8], length: usize) {
+        self.drop_alike(cause, 1, head, length);
+    }
+
+    /// Counts packets that are dropped as one, which begins with `head`.
+    #[inline]
+    pub(crate) fn drop_alike(&self, cause: DropCause, n: u64, head: &[u8], length: usize) {
+        self.count_drops(cause, n);
+        if self.hub.is_on() && n > 0 {
+            let length = u32::try_from(length).unwrap_or(u32::MAX);
+            let packets = u32::try_from(n).unwrap_or(u32::MAX);
+            self.hub.tell(self.port, cause, (1, packets), &mut |_, room| Seen::of(head, length, room));
+        }
+    }
+
+    /// Counts packets of which `seen` copies the first bytes, each by its place among them.
+    #[inline]
+    pub(crate) fn drop_frames(&self, cause: DropCause, n: u64, mut seen: impl FnMut(usize, &mut [u8]) -> Seen) {
+        self.count_drops(cause, n);
+        if self.hub.is_on() && n > 0 {
+            self.hub.tell(self.port, cause, (n, 1), &mut seen);
+        }
+    }
+
+    #[inline]
+    fn count_drops(&self, cause: DropCause, n: u64) {
         if let Some(counter) = self.drops.get(cause.index()) {
             counter.add(n);
         }

@@ -9,6 +9,7 @@ use switch::engine::FlowLimits;
 use switch::{BridgeStats, Name};
 use virtqueue::MemoryMap;
 
+use crate::inspect::CaptureId;
 use crate::topology::Topology;
 use crate::worker::{Attachment, Command, Job, Mailbox, QueueId, Uplink, WorkerGone};
 
@@ -97,6 +98,11 @@ impl Fleet {
     /// Removes what the bridge learned of `port`.
     pub(crate) fn forget_port(&self, port: PortId) -> Result<(), WorkerGone> {
         self.ask_all(|reply| Command::ForgetPort { port, reply }).map(drop)
+    }
+
+    /// Ends a capture. When this returns no worker has anything of it any more.
+    pub(crate) fn end_capture(&self, id: CaptureId) -> Result<(), WorkerGone> {
+        self.ask_all(|reply| Command::EndCapture { id, reply }).map(drop)
     }
 
     pub(crate) fn stop(&self) {

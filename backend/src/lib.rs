@@ -14,6 +14,7 @@
 //! | `port` | the ports thread: sockets, protocol, memory maps, rings on their way to workers |
 //! | `worker` | the poll loop: rings, cross-connect, bridge, hand-over, sleep |
 //! | `fleet` | all workers together |
+//! | [`inspect`] | what passes a port's queues, and what is dropped, for who wants to see it |
 //! | `link` | the link layer of uplinks, of all kinds |
 //! | `topology` | the forwarding configuration as an immutable value |
 //! | `counters` | single-writer counters |
@@ -28,6 +29,7 @@ pub mod confine;
 pub mod control;
 mod counters;
 mod fleet;
+pub mod inspect;
 mod link;
 mod node;
 pub mod policy;

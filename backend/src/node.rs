@@ -5,6 +5,7 @@ use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -19,6 +20,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use crate::config::{Config, Fault, Machine, Name, PortConfig, WorkerConfig};
 use crate::counters::WorkerCounters;
 use crate::fleet::Fleet;
+use crate::inspect::{Capture, CaptureId, CaptureRequest, DropHub, DropTrace};
 use crate::port::{ChangeError, PortsThread, Question, Request, ThreadParts};
 use crate::stats::{BridgeStats, PortStatus, Stats, WorkerStats};
 use crate::sys::pin_current_thread;
@@ -84,6 +86,7 @@ pub struct NodeHandle {
     counters: Arc<[WorkerCounters]>,
     bridge_capacity: u64,
     events: Arc<Mutex<Option<Receiver<Event>>>>,
+    drops: Arc<DropHub>,
     started: Instant,
 }
 
@@ -102,6 +105,7 @@ impl Node {
         let (events, heard) = sync_channel(MAX_EVENTS);
         let (workers, fleet) = start_workers(config, &counters, bridge, engine, &events)?;
         let doorbell = Arc::new(EventFd::new(EFD_NONBLOCK)?);
+        let drops = Arc::new(DropHub::default());
         let (requests, receiver) = channel();
         let thread = PortsThread::new(ThreadParts {
             requests: receiver,
@@ -110,6 +114,7 @@ impl Node {
             workers: config.workers.iter().map(|worker| worker.name.clone()).collect(),
             crossconnects: config.crossconnects.clone(),
             state_dir: config.control.state_dir.clone(),
+            drops: Arc::clone(&drops),
         })?;
         let ports = thread::Builder::new().name("ports".into()).spawn(move || thread.run())?;
         let handle = NodeHandle {
@@ -119,6 +124,7 @@ impl Node {
             counters,
             bridge_capacity: u64::from(bridge.capacity),
             events: Arc::new(Mutex::new(Some(heard))),
+            drops,
             started: Instant::now(),
         };
         let node = Self { handle, ports: Some(ports), workers };
@@ -254,6 +260,35 @@ impl NodeHandle {
         self.events.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Captures what passes a port, until what this returns is dropped.
+    ///
+    /// # Errors
+    /// [`NodeGone`], or why the port cannot be captured.
+    pub fn capture(
+        &self,
+        port: &Name,
+        request: &CaptureRequest,
+        filter: String,
+    ) -> Result<Result<Capture, ChangeError>, NodeGone> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = CaptureId(NEXT.fetch_add(1, Ordering::Relaxed));
+        // Made before: whatever becomes of the request, the capture ends.
+        let guard = Box::new(CaptureGuard { node: self.clone(), id });
+        let asked = request.clone();
+        let ends = self.ask(|reply| Request::StartCapture { id, name: port.to_string(), request: asked, reply })?;
+        Ok(ends.map(|ends| Capture::new(port.clone(), filter, request.snaplen, ends, guard)))
+    }
+
+    /// Tells of drops at one port, or at all, as they happen, at most `rate` in a second. `None`: there are too many who ask.
+    ///
+    /// # Errors
+    /// That there is no such port.
+    pub fn trace_drops(&self, port: Option<&str>, rate: u32) -> Result<Option<DropTrace>, ChangeError> {
+        let unknown = |name: &str| ChangeError::Unknown(name.to_owned());
+        let port = port.map(|name| self.drops.port_named(name).ok_or_else(|| unknown(name))).transpose()?;
+        Ok(self.drops.trace(port, rate))
+    }
+
     fn ask<R>(&self, request: impl FnOnce(SyncSender<R>) -> Request) -> Result<R, NodeGone> {
         let (reply, answer) = sync_channel(1);
         self.send(request(reply));
@@ -264,6 +299,18 @@ impl NodeHandle {
         // A thread that has ended drops the request, and with it the reply's sender: the asker learns at once.
         let _ = self.requests.send(request);
         let _ = self.doorbell.write(1);
+    }
+}
+
+/// Ends a capture when it is dropped; without waiting for that.
+struct CaptureGuard {
+    node: NodeHandle,
+    id: CaptureId,
+}
+
+impl Drop for CaptureGuard {
+    fn drop(&mut self) {
+        self.node.send(Request::EndCapture { id: self.id });
     }
 }
 

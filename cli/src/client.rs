@@ -3,22 +3,25 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use backend::config::{BadSocketPath, DEFAULT_SOCKET, Name, SocketPath};
 use backend::control::ErrorBody;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1;
 use hyper::header::{self, HeaderName, HeaderValue};
-use hyper::{Method, Request, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use signal_hook::consts::{SIGINT, SIGTERM};
 use thiserror::Error;
 use tokio::net::UnixStream;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 /// How long a request may take: longer than the node gives itself.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -68,6 +71,8 @@ pub(crate) enum ClientError {
     Permission { socket: PathBuf },
     #[error("cannot connect to {}: {source}", socket.display())]
     Connect { socket: PathBuf, source: io::Error },
+    #[error("the node on {} closed the connection", socket.display())]
+    Broken { socket: PathBuf },
     #[error("the node on {} did not answer within {seconds} s", socket.display())]
     Late { socket: PathBuf, seconds: u64 },
     #[error("token file {}: {cause}", file.display())]
@@ -162,7 +167,60 @@ impl Client {
         Err(ClientError::Refused(self.read::<ErrorBody>(&body)?.error))
     }
 
+    /// `GET` of an answer that may have no end: hands each piece of it to `take`, until there are no more, `take` wants no more, or SIGINT or SIGTERM
+    /// comes.
+    ///
+    /// # Errors
+    /// Also those of `take`.
+    pub(crate) fn stream(
+        &self,
+        path: &str,
+        mut take: impl FnMut(&[u8]) -> anyhow::Result<ControlFlow<()>>,
+    ) -> anyhow::Result<()> {
+        self.runtime.block_on(async {
+            let signal = signals().map_err(ClientError::Runtime)?;
+            let late = || ClientError::Late { socket: self.socket.to_path_buf(), seconds: self.limit.as_secs() };
+            let begun = tokio::time::timeout(self.limit, self.begin(Method::GET, path, Vec::new()));
+            let (response, connection) = begun.await.map_err(|_| late())??;
+            let status = response.status();
+            let mut body = response.into_body();
+            if !status.is_success() {
+                let refused = Limited::new(body, MAX_ANSWER).collect().await.map_err(|cause| self.not_a_node(cause))?;
+                return Err(ClientError::Refused(self.read::<ErrorBody>(&refused.to_bytes())?.error).into());
+            }
+            loop {
+                let frame = tokio::select! {
+                    frame = body.frame() => frame,
+                    _ = signal.readable() => break,
+                };
+                let Some(frame) = frame else { break };
+                let frame = frame.map_err(|_| ClientError::Broken { socket: self.socket.to_path_buf() })?;
+                if let Some(bytes) = frame.data_ref()
+                    && take(bytes)?.is_break()
+                {
+                    break;
+                }
+            }
+            connection.abort();
+            Ok(())
+        })
+    }
+
     async fn exchange(&self, method: Method, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), ClientError> {
+        let (response, connection) = self.begin(method, path, body).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
+        connection.abort();
+        Ok((status, body.map_err(|cause| self.not_a_node(cause))?.to_bytes()))
+    }
+
+    /// Sends a request. Returns the head of its answer, and what keeps its body coming.
+    async fn begin(
+        &self,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<(Response<Incoming>, JoinHandle<hyper::Result<()>>), ClientError> {
         let stream = UnixStream::connect(&*self.socket).await.map_err(|error| unreachable(&self.socket, error))?;
         let request = Request::builder().method(method).uri(path).header(header::HOST, "shunt");
         let request = self.headers.iter().fold(request, |request, (name, value)| request.header(name, value));
@@ -171,15 +229,13 @@ impl Client {
             http1::handshake(TokioIo::new(stream)).await.map_err(|cause| self.not_a_node(cause))?;
         // It ends with the request, and says nothing that the request does not say too.
         let connection = tokio::spawn(connection);
-        let answer = async {
-            let response = sender.send_request(request).await?;
-            let status = response.status();
-            let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await?.to_bytes();
-            Ok((status, body))
-        };
-        let answer = answer.await.map_err(|cause: Box<dyn std::error::Error + Send + Sync>| self.not_a_node(cause));
-        connection.abort();
-        answer
+        match sender.send_request(request).await {
+            Ok(response) => Ok((response, connection)),
+            Err(cause) => {
+                connection.abort();
+                Err(self.not_a_node(cause))
+            }
+        }
     }
 
     fn read<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, ClientError> {
@@ -189,6 +245,16 @@ impl Client {
     fn not_a_node(&self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> ClientError {
         ClientError::NotANode { socket: self.socket.to_path_buf(), cause: cause.into() }
     }
+}
+
+/// Is readable once SIGINT or SIGTERM came.
+fn signals() -> io::Result<UnixStream> {
+    let (reader, writer) = std::os::unix::net::UnixStream::pair()?;
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    reader.set_nonblocking(true)?;
+    UnixStream::from_std(reader)
 }
 
 fn unreachable(socket: &Path, source: io::Error) -> ClientError {

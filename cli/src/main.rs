@@ -12,6 +12,8 @@
 //! | `flows` | `shunt flows`: what a port remembers |
 //! | `stats` | `shunt stats`: what a node counts, once |
 //! | `top` | `shunt top`: what a node counts, every second |
+//! | `capture` | `shunt capture`: what passes a port, into a file |
+//! | `trace` | `shunt trace`: what is dropped, as it happens |
 //! | `client` | one request to a node's control socket |
 //! | `columns` | text in columns |
 //! | `output` | standard output that may be closed |
@@ -22,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod capture;
 mod client;
 mod columns;
 mod demo;
@@ -33,6 +36,7 @@ mod port;
 mod run;
 mod stats;
 mod top;
+mod trace;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -61,6 +65,8 @@ enum Command {
     Flows(flows::Args),
     Stats(stats::Args),
     Top(top::Args),
+    Capture(capture::Args),
+    Trace(trace::Args),
 }
 
 fn main() -> ExitCode {
@@ -77,6 +83,8 @@ fn main() -> ExitCode {
         Command::Flows(args) => flows::run(&args),
         Command::Stats(args) => stats::run(&args),
         Command::Top(args) => top::run(&args),
+        Command::Capture(args) => capture::run(&args),
+        Command::Trace(args) => trace::run(&args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

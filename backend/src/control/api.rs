@@ -154,9 +154,43 @@ impl Query {
         self.0.get(key).map(String::as_str)
     }
 
+    /// A parameter of which bytes may be written as `%` and two hexadecimal digits.
+    pub(super) fn decoded(&self, key: &str) -> Result<Option<String>, ApiError> {
+        let Some(text) = self.text(key) else { return Ok(None) };
+        let decoded = decode(text).ok_or_else(|| {
+            let cause = format!("parameter {key}: {text:?} is not text in the encoding of URLs");
+            ApiError::new(StatusCode::BAD_REQUEST, cause)
+        });
+        decoded.map(Some)
+    }
+
     pub(super) fn parsed<T: FromStr>(&self, key: &str, wanted: &str) -> Result<Option<T>, ApiError> {
         let Some(text) = self.text(key) else { return Ok(None) };
         let bad = |_| ApiError::new(StatusCode::BAD_REQUEST, format!("parameter {key}: {text:?} is not {wanted}"));
         text.parse().map(Some).map_err(bad)
+    }
+}
+
+/// `None`: an escape is not one, or the bytes are no text.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let digit = |byte: Option<u8>| char::from(byte?).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+        bytes.push(if byte == b'%' { digit(rest.next())? << 4 | digit(rest.next())? } else { byte });
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::decode;
+
+    #[test]
+    fn escapes_are_two_hexadecimal_digits() {
+        assert_eq!(decode("not%20tcp%26%26%c3%a9+x").as_deref(), Some("not tcp&&é+x"));
+        for bad in ["%", "%2", "%2g", "%+1", "%ff", "a%"] {
+            assert_eq!(decode(bad), None, "{bad}");
+        }
     }
 }

@@ -12,6 +12,7 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use crate::config::{Fault, MAX_PORTS, Place};
+use crate::inspect::{MAX_CAPTURES, MAX_TRACES};
 use crate::policy::{Forbidden, PolicyError, SwitchboardError};
 
 /// Why a node refuses to change. Each message is one line that names the thing.
@@ -26,6 +27,16 @@ pub enum ControlError {
     /// The node has stopped, or a part of it does not answer; whether a change happened is not known.
     #[error("the node has stopped or does not answer")]
     Gone,
+    /// The port has fewer queue pairs.
+    #[error("port \"{name}\" has no queue pair {pair}: they are 0 to {last}")]
+    NoPair {
+        /// The port.
+        name: String,
+        /// Which was asked for.
+        pair: u16,
+        /// The last that it has.
+        last: u16,
+    },
     /// What the port asks for does not exist here.
     #[error(transparent)]
     Invalid(#[from] Fault),
@@ -39,9 +50,15 @@ pub enum ControlError {
         /// Why not; names the port.
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// As many capture as can at once.
+    #[error("{MAX_CAPTURES} captures run already, which is the most")]
+    TooManyCaptures,
     /// There are as many ports as a node serves.
     #[error("the node has {MAX_PORTS} ports, which is the most it serves")]
     TooManyPorts,
+    /// As many trace drops as can at once.
+    #[error("{MAX_TRACES} traces run already, which is the most")]
+    TooManyTraces,
     /// A part of the node did not answer in time; whether the change happened is not known.
     #[error("the node did not answer within {seconds} s")]
     Unanswered {
@@ -100,8 +117,11 @@ impl From<ControlError> for ApiError {
             ControlError::DuplicatePort { .. } | ControlError::Open { .. } | ControlError::TooManyPorts => {
                 StatusCode::CONFLICT
             }
-            ControlError::Invalid(_) => StatusCode::BAD_REQUEST,
-            ControlError::Gone | ControlError::Unanswered { .. } => StatusCode::SERVICE_UNAVAILABLE,
+            ControlError::Invalid(_) | ControlError::NoPair { .. } => StatusCode::BAD_REQUEST,
+            ControlError::Gone
+            | ControlError::TooManyCaptures
+            | ControlError::TooManyTraces
+            | ControlError::Unanswered { .. } => StatusCode::SERVICE_UNAVAILABLE,
             ControlError::UnknownPort { .. } => StatusCode::NOT_FOUND,
         };
         let answer = Self::new(status, error.to_string());
@@ -110,7 +130,12 @@ impl From<ControlError> for ApiError {
             ControlError::DuplicatePort { name } => answer.about(format!("port {name}")).field("name"),
             ControlError::Invalid(Fault { place, .. }) => answer.at(&place),
             ControlError::Open { name, field, .. } => answer.about(format!("port {name}")).field(field),
-            ControlError::Gone | ControlError::TooManyPorts | ControlError::Unanswered { .. } => answer,
+            ControlError::NoPair { name, .. } => answer.about(format!("port {name}")).field("queue"),
+            ControlError::Gone
+            | ControlError::TooManyCaptures
+            | ControlError::TooManyPorts
+            | ControlError::TooManyTraces
+            | ControlError::Unanswered { .. } => answer,
         }
     }
 }

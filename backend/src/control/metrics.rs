@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use packet::DropCause;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -88,13 +89,20 @@ fn write_ports(out: &mut Writer<'_>, ports: &[PortStatus]) -> fmt::Result {
         out.counter(name, help, ports.iter().map(|p| ([("port", p.name.as_str())], value(p))))?;
     }
     type Causes = (&'static str, &'static str, fn(&PortStatus) -> &BTreeMap<String, u64>);
-    let columns: [Causes; 5] = [
-        ("port_drops", "Frames dropped, by cause", |p| &p.drops),
+    let columns: [Causes; 4] = [
         ("port_aggregation_damages", "What was not taken of aggregates, by cause", |p| &p.aggregation.damages),
         ("port_aggregation_flushes", "Frames put together and sent, by what sent them", |p| &p.aggregation.flushes),
         ("port_aggregation_peers", "What became of those that speak aggregates", |p| &p.aggregation.peers),
         ("port_errors", "Broken queues and refused connections, by cause", |p| &p.errors),
     ];
+    // All causes that there are: what has not happened yet is 0.
+    let drops = ports.iter().flat_map(|p| {
+        DropCause::ALL.iter().map(|cause| {
+            let n = p.drops.get(cause.label()).copied().unwrap_or(0);
+            ([("port", p.name.as_str()), ("cause", cause.label())], n)
+        })
+    });
+    out.counter("port_drops", "Frames dropped, by cause", drops)?;
     for (name, help, causes) in columns {
         let samples = ports.iter().flat_map(|p| {
             causes(p).iter().map(|(cause, n)| ([("port", p.name.as_str()), ("cause", cause.as_str())], *n))

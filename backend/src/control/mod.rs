@@ -16,6 +16,7 @@
 //! | `access.rs` | whom a request comes from, and what that caller may do |
 //! | `routes.rs` | all paths; those about ports and counters, one function per path and method |
 //! | `policy.rs`, `resources.rs`, `documents.rs`, `flows.rs`, `events.rs` | those about policy |
+//! | `inspect.rs` | those that show what passes and what is dropped |
 //! | `api.rs` | what all routes share |
 //! | `answers.rs`, `schema.rs` | what the API says, and what is said to it |
 //! | `openapi.rs` | the description at `/openapi.json` |
@@ -30,6 +31,7 @@ mod documents;
 mod error;
 mod events;
 mod flows;
+mod inspect;
 mod metrics;
 mod node;
 mod openapi;
@@ -54,7 +56,8 @@ pub use self::routes::Version;
 pub use self::server::{ControlListener, ControlServer, ServerError};
 pub use crate::sys::{DirectoryFault, SocketError};
 
-use crate::config::PortConfig;
+use crate::config::{Name, PortConfig};
+use crate::inspect::{Capture, CaptureRequest, DropTrace};
 use crate::stats::{PortStatus, Stats};
 
 /// What the API controls: a running node, or a stand-in for it.
@@ -84,4 +87,16 @@ pub trait Controlled: Send + Sync + 'static {
     /// # Errors
     /// If the node does not answer.
     fn stats(&self) -> Result<Stats, ControlError>;
+
+    /// Captures what passes a port, until what this returns is dropped. `filter` is what the request's filter was made from.
+    ///
+    /// # Errors
+    /// If there is no such port or queue pair, or there are too many captures.
+    fn capture(&self, port: &Name, request: &CaptureRequest, filter: String) -> Result<Capture, ControlError>;
+
+    /// Tells of drops at one port, or at all, as they happen, at most `rate` in a second.
+    ///
+    /// # Errors
+    /// If there is no such port, or there are too many traces.
+    fn trace_drops(&self, port: Option<&str>, rate: u32) -> Result<DropTrace, ControlError>;
 }

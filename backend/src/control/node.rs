@@ -2,7 +2,8 @@
 //! The running node as what the API controls.
 
 use super::{ControlError, Controlled};
-use crate::config::{Place, PortConfig, Problem};
+use crate::config::{Name, Place, PortConfig, Problem};
+use crate::inspect::{Capture, CaptureRequest, DropTrace};
 use crate::stats::{PortStatus, Stats};
 use crate::{ChangeError, NodeGone, NodeHandle, PortError};
 
@@ -22,6 +23,16 @@ impl Controlled for NodeHandle {
 
     fn stats(&self) -> Result<Stats, ControlError> {
         Ok(Self::stats(self)?)
+    }
+
+    fn capture(&self, port: &Name, request: &CaptureRequest, filter: String) -> Result<Capture, ControlError> {
+        Self::capture(self, port, request, filter)?.map_err(|error| refusal(port.to_string(), error))
+    }
+
+    fn trace_drops(&self, port: Option<&str>, rate: u32) -> Result<DropTrace, ControlError> {
+        let trace = Self::trace_drops(self, port, rate);
+        let trace = trace.map_err(|error| refusal(port.unwrap_or_default().to_owned(), error))?;
+        trace.ok_or(ControlError::TooManyTraces)
     }
 }
 
@@ -46,7 +57,9 @@ fn refusal(name: String, error: ChangeError) -> ControlError {
             let problem = Problem::NoSuchWorker { port: name, worker: worker.to_string() };
             ControlError::Invalid(Place::in_port(0, "workers").fault(problem))
         }
+        ChangeError::NoPair { pair, last, .. } => ControlError::NoPair { name, pair, last },
         ChangeError::TooMany => ControlError::TooManyPorts,
+        ChangeError::TooManyCaptures => ControlError::TooManyCaptures,
         ChangeError::Worker(_) => ControlError::Gone,
         cause @ (ChangeError::Port(_)
         | ChangeError::Taken { .. }

@@ -3,7 +3,7 @@
 
 use utoipa::OpenApi;
 
-use super::{documents, events, flows, policy, resources, routes};
+use super::{documents, events, flows, inspect, policy, resources, routes};
 
 /// Generated from the routes; a test compares it with what the router serves.
 #[derive(OpenApi)]
@@ -47,6 +47,8 @@ use super::{documents, events, flows, policy, resources, routes};
         flows::simulate,
         flows::list_flows,
         events::stream_events,
+        inspect::stream_capture,
+        inspect::stream_drops,
     )
 )]
 struct Description;

@@ -20,7 +20,7 @@ use super::access::{Manager, identify};
 use super::api::{ANSWER_LIMIT, Api, Query, Target, blocking, broken};
 use super::error::{ApiError, ControlError, ErrorBody};
 use super::policy_metrics::Policies;
-use super::{Controlled, documents, events, flows, metrics, openapi, policy, resources};
+use super::{Controlled, documents, events, flows, inspect, metrics, openapi, policy, resources};
 use crate::config::{PortBody, PortConfig};
 use crate::stats::{PortStatus, Stats};
 
@@ -68,6 +68,8 @@ pub(super) fn router(api: Api) -> Router {
     let others = Router::new()
         .route("/ports", get(list_ports).post(add_port))
         .route("/ports/{name}", get(show_port).delete(remove_port))
+        .route("/ports/{name}/capture", get(inspect::stream_capture))
+        .route("/drops", get(inspect::stream_drops))
         .route("/stats", get(show_stats))
         .route("/metrics", get(show_metrics))
         .route("/openapi.json", get(show_openapi))

@@ -60,6 +60,14 @@ impl Controlled for FakeNode {
             policies: Vec::new(),
         })
     }
+
+    fn capture(&self, port: &Name, _: &CaptureRequest, _: String) -> Result<Capture, ControlError> {
+        Err(ControlError::NoPair { name: port.to_string(), pair: 4, last: 3 })
+    }
+
+    fn trace_drops(&self, _: Option<&str>, _: u32) -> Result<DropTrace, ControlError> {
+        Err(ControlError::TooManyTraces)
+    }
 }
 
 /// A served fake node, in a directory of its own.
@@ -223,6 +231,52 @@ fn tcp_only_reads() {
     }
 }
 
+/// What passes a port is more than what may be read by all who may read.
+#[test]
+fn only_the_owner_may_look_inside_and_what_makes_no_sense_is_refused() {
+    let served = Served::new();
+    for path in ["/ports/vm0/capture", "/drops"] {
+        let (status, answer) = parsed(&served.ask_tcp("GET", path, ""));
+        assert_eq!((status, answer["error"].is_string()), (403, true), "{path}: {answer}");
+    }
+    for (path, error) in [
+        ("/ports/vm0/capture?direction=up", "parameter direction: \"up\" is not in, out or both"),
+        ("/ports/vm0/capture?filter=tcp%20port", "filter: at byte 8: the end where a port from 0 to 65535 is expected"),
+        ("/ports/vm0/capture?filter=%", "parameter filter: \"%\" is not text in the encoding of URLs"),
+        ("/ports/vm0/capture?snaplen=-1", "parameter snaplen: \"-1\" is not a number of bytes"),
+        ("/drops?rate=0", "parameter rate: 0 is outside 1..=10000"),
+        ("/drops?rate=10001", "parameter rate: 10001 is outside 1..=10000"),
+    ] {
+        assert_eq!(parsed(&served.ask("GET", path, "")), (400, json!({ "error": error })), "{path}");
+    }
+    let no_pair =
+        json!({"error": "port \"vm0\" has no queue pair 4: they are 0 to 3", "object": "port vm0", "field": "queue"});
+    assert_eq!(parsed(&served.ask("GET", "/ports/vm0/capture?queue=4", "")), (400, no_pair));
+    let busy = json!({"error": "4 traces run already, which is the most"});
+    assert_eq!(parsed(&served.ask("GET", "/drops", "")), (503, busy));
+}
+
+/// Every cause is there from the first scrape on, so that a rate of it is known when it first happens.
+#[test]
+fn causes_of_drops_are_the_labels_of_the_metric_and_the_rows_of_the_guide() {
+    let served = Served::new();
+    served.ask("POST", "/ports", r#"{"name":"vm0","socket":"/tmp/vm0.sock"}"#);
+    let (_, text) = served.ask("GET", "/metrics", "");
+    let metric = "shunt_port_drops_total{port=\"vm0\",cause=\"";
+    let mut labels: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix(metric)?.split('"').next()).collect();
+    labels.sort_unstable();
+    let causes: Vec<&str> = packet::DropCause::ALL.iter().map(|cause| cause.label()).collect();
+    assert_eq!(labels, causes);
+    let guide = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/user-guide/operating.md");
+    let guide = fs::read_to_string(guide).expect("the guide");
+    let table = guide.split("| cause | counted at | meaning |").nth(1).expect("the table");
+    let rows = table.lines().skip(2).take_while(|line| line.starts_with('|'));
+    let mut documented: Vec<&str> =
+        rows.flat_map(|row| row.split('|').nth(1).expect("a cell").split('`').skip(1).step_by(2)).collect();
+    documented.sort_unstable();
+    assert_eq!(documented, causes);
+}
+
 #[test]
 fn stats_are_the_nodes_own() {
     let served = Served::new();
@@ -328,12 +382,14 @@ fn the_description_lists_what_is_served() {
         .collect();
     let group = "/ports/{name}/layers/{layer}/groups/{group}";
     let expected = [
+        ("/drops", "get"),
         ("/events", "get"),
         ("/metrics", "get"),
         ("/openapi.json", "get"),
         ("/policy", "get post"),
         ("/ports", "get post"),
         ("/ports/{name}", "get delete"),
+        ("/ports/{name}/capture", "get"),
         ("/ports/{name}/flows", "get"),
         ("/ports/{name}/layers", "get"),
         ("/ports/{name}/layers/{layer}", "get put delete"),

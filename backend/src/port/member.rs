@@ -78,9 +78,9 @@ impl Port {
         config: PortConfig,
         wired_to: Option<String>,
         workers: Arc<[usize]>,
-        all_workers: usize,
         state_dir: &Path,
         probe: &InterfaceProbe,
+        counters: Arc<[PortCounters]>,
     ) -> Result<Self, PortError> {
         let link = match &config.endpoint {
             Endpoint::VhostUser(guest) => {
@@ -92,7 +92,6 @@ impl Port {
                 Link::Uplink(Box::new(UplinkLink::new(id, &config.name, uplink, worker, config.aggregation, probe)?))
             }
         };
-        let counters = (0..all_workers).map(|_| PortCounters::default()).collect();
         Ok(Self { id, config, wired_to, policed: false, workers, counters, link })
     }
 
@@ -115,6 +114,14 @@ impl Port {
         match &mut self.link {
             Link::Guest(_) => None,
             Link::Uplink(uplink) => Some(uplink),
+        }
+    }
+
+    /// Queue pairs that there can be.
+    pub(super) fn queue_pairs(&self) -> u16 {
+        match &self.config.endpoint {
+            Endpoint::VhostUser(guest) => guest.queues,
+            Endpoint::Uplink(_) => 1,
         }
     }
 

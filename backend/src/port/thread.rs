@@ -26,7 +26,9 @@ use super::guest::{Accepted, GuestLink};
 use super::member::{Port, PortError};
 use super::session::Changes;
 use crate::config::{Conflict, CrossConnect, MAX_PORTS, Name, PortConfig};
+use crate::counters::PortCounters;
 use crate::fleet::Fleet;
+use crate::inspect::{CaptureId, CaptureRequest, DropHub, Ends, MAX_CAPTURES, share};
 use crate::stats::PortStatus;
 use crate::sys::InterfaceProbe;
 use crate::topology::Topology;
@@ -77,6 +79,19 @@ pub enum ChangeError {
     /// The port itself.
     #[error(transparent)]
     Port(#[from] PortError),
+    /// The port has fewer queue pairs.
+    #[error("port {port:?} has no queue pair {pair}: they are 0 to {last}")]
+    NoPair {
+        /// The port.
+        port: String,
+        /// Which was asked for.
+        pair: u16,
+        /// The last that it has.
+        last: u16,
+    },
+    /// There are as many captures as can be.
+    #[error("{MAX_CAPTURES} captures run already, which is the most")]
+    TooManyCaptures,
     /// A worker does not answer.
     #[error(transparent)]
     Worker(#[from] WorkerGone),
@@ -119,6 +134,17 @@ pub(crate) enum Request {
         question: Question,
         reply: SyncSender<Result<(), ChangeError>>,
     },
+    /// Lets every worker capture what passes a port.
+    StartCapture {
+        id: CaptureId,
+        name: String,
+        request: CaptureRequest,
+        reply: SyncSender<Result<Ends, ChangeError>>,
+    },
+    /// Ends a capture, if it runs.
+    EndCapture {
+        id: CaptureId,
+    },
     Stop,
 }
 
@@ -144,6 +170,8 @@ pub(crate) struct ThreadParts {
     pub(crate) workers: Vec<Name>,
     pub(crate) crossconnects: Vec<CrossConnect>,
     pub(crate) state_dir: PathBuf,
+    /// Who is told of drops.
+    pub(crate) drops: Arc<DropHub>,
 }
 
 /// The state that the thread owns.
@@ -166,6 +194,8 @@ pub(crate) struct PortsThread {
     /// Ports whose listening sockets are left alone, until when.
     paused: Vec<usize>,
     resume_at: Option<Instant>,
+    /// Captures that run, and of which ports.
+    captures: Vec<(CaptureId, PortId)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +220,7 @@ impl PortsThread {
             next_look: None,
             paused: Vec::new(),
             resume_at: None,
+            captures: Vec::new(),
         };
         thread.watch(thread.parts.doorbell.as_raw_fd(), Token::Doorbell, Events::EPOLLIN)?;
         Ok(thread)
@@ -264,6 +295,10 @@ impl PortsThread {
                     let result = self.ask_engine(&name, question);
                     let _ = reply.try_send(result);
                 }
+                Request::StartCapture { id, name, request, reply } => {
+                    let _ = reply.try_send(self.start_capture(id, &name, &request));
+                }
+                Request::EndCapture { id } => self.end_captures(|(running, _)| *running == id)?,
                 Request::Stop => return Ok(false),
             }
         }
@@ -288,7 +323,9 @@ impl PortsThread {
         let mac = config.mac.filter(|_| config.vni.is_none());
         let limits = config.limits;
         let all = self.parts.fleet.len();
-        let port = Port::new(id, config, wired_to, workers, all, &self.parts.state_dir, &self.probe)?;
+        let ThreadParts { state_dir, drops, .. } = &self.parts;
+        let counters = (0..all).map(|_| PortCounters::of(id, drops)).collect();
+        let port = Port::new(id, config, wired_to, workers, state_dir, &self.probe, counters)?;
         let is_uplink = port.is_uplink();
         if let Some(listener) = port.guest().and_then(|guest| guest.listener.as_ref()) {
             let fd = listener.socket().as_raw_fd();
@@ -302,6 +339,7 @@ impl PortsThread {
             *slot = Some(port);
         }
         self.by_name.insert(name.to_string(), at);
+        self.parts.drops.name_port(id, &name, true);
         log::info!("port {name} is there");
         self.parts.fleet.add_port(id, &name, mac, limits)?;
         self.publish()?;
@@ -319,8 +357,10 @@ impl PortsThread {
         let Some(at) = self.by_name.remove(name) else { return Err(ChangeError::Unknown(name.to_owned())) };
         let Some(mut port) = self.ports.get_mut(at).and_then(Option::take) else { return Ok(()) };
         port.close(&self.parts.fleet)?;
+        self.end_captures(|(_, of)| *of == port.id)?;
         self.publish()?;
         self.parts.fleet.forget_port(port.id)?;
+        self.parts.drops.name_port(port.id, &port.config.name, false);
         log::info!("port {name} is gone");
         Ok(())
     }
@@ -347,6 +387,35 @@ impl PortsThread {
         let id = port.id;
         let job = Job(Box::new(move |engine: &mut Engine, now_ns| question(engine, id, now_ns)));
         Ok(self.parts.fleet.ask_engine(port.first_worker(), job)?)
+    }
+
+    /// Gives every worker a tap, whatever it serves now: queues come, go and move.
+    fn start_capture(&mut self, id: CaptureId, name: &str, request: &CaptureRequest) -> Result<Ends, ChangeError> {
+        let port = self.by_name.get(name).and_then(|&at| self.ports.get(at)?.as_ref());
+        let port = port.ok_or_else(|| ChangeError::Unknown(name.to_owned()))?;
+        let (of, pairs) = (port.id, port.queue_pairs());
+        if let Some(pair) = request.pair.filter(|pair| *pair >= pairs) {
+            return Err(ChangeError::NoPair { port: name.to_owned(), pair, last: pairs.saturating_sub(1) });
+        }
+        if self.captures.len() >= MAX_CAPTURES {
+            return Err(ChangeError::TooManyCaptures);
+        }
+        self.captures.push((id, of));
+        let (mut ends, workers) = (Ends::new(), self.parts.fleet.len());
+        for worker in 0..workers {
+            let sink = Box::new(share(id, of, pairs, request, workers, &mut ends));
+            self.parts.fleet.ask(worker, |reply| Command::StartCapture { sink, reply })?;
+        }
+        log::info!("port {name} is captured");
+        Ok(ends)
+    }
+
+    fn end_captures(&mut self, is_over: impl Fn(&(CaptureId, PortId)) -> bool) -> Result<(), WorkerGone> {
+        for (id, _) in self.captures.extract_if(.., |capture| is_over(capture)) {
+            // What the workers had is freed here.
+            self.parts.fleet.end_capture(id)?;
+        }
+        Ok(())
     }
 
     /// Returns whether receive queues changed and nobody was told of it.

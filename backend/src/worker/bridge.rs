@@ -25,6 +25,7 @@ use super::tunnel;
 use super::uplink::UplinkTx;
 use crate::config::Vni;
 use crate::counters::WorkerCounters;
+use crate::inspect::Sinks;
 use crate::topology::{Forwarding, Route, Routes, Topology};
 
 /// Everything of a worker but the queues that bursts come from.
@@ -45,6 +46,8 @@ pub(super) struct Path {
     pub(super) spare: Box<Burst>,
     pub(super) rxs: Vec<RxSlot>,
     pub(super) uplinks: Vec<UplinkTx>,
+    /// Who captures.
+    pub(super) sinks: Sinks,
     pub(super) outbound: Vec<Option<Sender>>,
     pub(super) cutter: Cutter,
     /// Whether of the last burst with runs some were looked at one by one.
@@ -91,7 +94,7 @@ impl Worker {
             offloads: false,
             waits_since: None,
         };
-        self.path.run(&ingress, Direction::Out, self.clock.nanos_at(now));
+        self.path.enter(&ingress, self.clock.nanos_at(now));
         source.count_received(held, bytes);
         source.finish(held);
         held

@@ -114,6 +114,13 @@ impl Worker {
                 let faults = rx.map(|uplink| uplink.ring.take_faults()).unwrap_or_default();
                 let _ = reply.try_send(LinkReport { faults, ..report });
             }
+            Command::StartCapture { sink, reply } => {
+                self.start_capture(*sink);
+                let _ = reply.try_send(());
+            }
+            Command::EndCapture { id, reply } => {
+                let _ = reply.try_send(self.end_capture(id));
+            }
             Command::BridgeStats { reply } => {
                 let _ = reply.try_send((*self.path.bridge.stats(), self.path.bridge.len()));
             }
@@ -137,6 +144,7 @@ impl Worker {
                 self.path.rxs.push(RxSlot { queue, common, link: None });
             }
         }
+        self.tap_all();
         self.compile_routes();
     }
 
@@ -229,6 +237,7 @@ impl Worker {
         let (rx, tx) = uplink.split(counters, self.path.index, self.node, self.clock.nanos_at(cycles()));
         self.uplinks.push(rx);
         self.path.uplinks.push(tx);
+        self.tap_all();
         self.compile_routes();
     }
 

@@ -12,7 +12,9 @@ use super::payload::Payload;
 use super::slots::RxSlot;
 use super::tunnel;
 use super::uplink::UplinkTx;
+use super::watch;
 use crate::counters::{PortCounters, WorkerCounters};
+use crate::inspect::Seen;
 use crate::topology::{Route, Routes};
 
 /// Everything that a judged burst is delivered with.
@@ -59,11 +61,11 @@ impl Egress<'_> {
                     None => self.deliver_run(port, at, run),
                 },
                 Verdict::Flood => self.flood(at, run),
-                Verdict::Drop(cause) => self.count_drop(cause, run),
-                Verdict::Pending => self.count_drop(DropCause::NoDestination, run),
-                Verdict::Park(_) => self.count_drop(DropCause::ParkFull, run),
+                Verdict::Drop(cause) => self.lose(cause, at, run),
+                Verdict::Pending => self.lose(DropCause::NoDestination, at, run),
+                Verdict::Park(_) => self.lose(DropCause::ParkFull, at, run),
                 // Only bursts with runs have these.
-                Verdict::Expand | Verdict::ExpandTo(_) => self.count_drop(DropCause::NoDestination, run),
+                Verdict::Expand | Verdict::ExpandTo(_) => self.lose(DropCause::NoDestination, at, run),
                 Verdict::Parked | Verdict::Taken => {}
             }
             at += run;
@@ -97,7 +99,7 @@ impl Egress<'_> {
         for i in 0..self.burst.len() {
             match self.burst.verdict(i) {
                 Verdict::Pending => self.hand_over(home, Stage::Outbound, self.ingress.port, i, 1),
-                Verdict::Drop(cause) => self.count_drop(cause, 1),
+                Verdict::Drop(cause) => self.lose(cause, i, 1),
                 _ => {}
             }
         }
@@ -138,7 +140,7 @@ impl Egress<'_> {
             Route::Local(receiver) => match self.rxs.get_mut(receiver).filter(|slot| slot.common.usable()) {
                 Some(slot) if slot.link.is_some() => self.deliver_linked(receiver, places(at, run)),
                 Some(slot) => deliver_local(slot, self.burst, self.ingress.payload, at, run),
-                None => self.count_drop(DropCause::NotReady, run),
+                None => self.lose(DropCause::NotReady, at, run),
             },
             Route::Uplink(uplink) => match self.uplinks.get_mut(uplink) {
                 Some(uplink) => {
@@ -162,10 +164,10 @@ impl Egress<'_> {
                         send(uplink, routes, burst.offload(i), head, payload_len as usize, tail, self.now_ns);
                     }
                 }
-                None => self.count_drop(DropCause::NotReady, run),
+                None => self.lose(DropCause::NotReady, at, run),
             },
             Route::Remote(worker) => self.hand_over(worker, Stage::Deliver, port, at, run),
-            Route::None => self.count_drop(DropCause::NotReady, run),
+            Route::None => self.lose(DropCause::NotReady, at, run),
         }
     }
 
@@ -179,7 +181,8 @@ impl Egress<'_> {
                 let next = packets.trailing_zeros() as usize;
                 packets &= packets - 1;
                 if aggregate::is_aggregate(self.burst.window(next)) {
-                    slot.common.drop_packets(DropCause::Aggregate, 1);
+                    let (head, length) = (self.burst.window(next), self.burst.frame_len(next) as usize);
+                    slot.common.drop_alike(DropCause::Aggregate, 1, head, length);
                     continue;
                 }
                 deliver_local(slot, self.burst, self.ingress.payload, next, 1);
@@ -224,10 +227,12 @@ impl Egress<'_> {
                     counters.segments.add(segments as u64);
                 }
             }
-            Err(cause) => self.count_drop(cause, 1),
+            Err(cause) => self.lose(cause, i, 1),
         }
+        let (head, length) = (self.burst.window(i), self.burst.frame_len(i) as usize);
         for (cause, n) in lost {
-            self.count_drop(cause, n);
+            // The segments of one packet.
+            self.of_port.into_iter().for_each(|counters| counters.drop_alike(cause, n, head, length));
         }
     }
 
@@ -250,14 +255,14 @@ impl Egress<'_> {
                 }
             }
             if !reached {
-                self.count_drop(DropCause::NoDestination, 1);
+                self.lose(DropCause::NoDestination, i, 1);
             }
         }
     }
 
     fn hand_over(&mut self, worker: usize, stage: Stage, port: PortId, at: usize, run: usize) {
         let Some(sender) = self.outbound.get_mut(worker).and_then(Option::as_mut) else {
-            return self.count_drop(DropCause::NotReady, run);
+            return self.lose(DropCause::NotReady, at, run);
         };
         let mut refused = 0;
         for i in at..at + run {
@@ -269,8 +274,8 @@ impl Egress<'_> {
             let header = header_of(self.burst.offload(i));
             let ports = Ports { ingress: self.burst.ingress(i), egress: port };
             if let Err(cause) = sender.packet(stage, ports, self.ingress.pair, header, length, fill) {
-                if let Some(ingress) = self.of_port {
-                    ingress.drop_packets(cause, 1);
+                if let Some(counters) = self.of_port {
+                    counters.drop_frames(cause, 1, |_, room| seen(self.burst, i, room));
                 }
                 refused += 1;
             }
@@ -280,11 +285,17 @@ impl Egress<'_> {
         }
     }
 
-    fn count_drop(&self, cause: DropCause, n: usize) {
+    /// Counts packets `at..at + run` as dropped.
+    fn lose(&self, cause: DropCause, at: usize, run: usize) {
         if let Some(counters) = self.of_port {
-            counters.drop_packets(cause, n as u64);
+            counters.drop_frames(cause, run as u64, |i, room| seen(self.burst, at + i, room));
         }
     }
+}
+
+/// What is told of packet `i` if it is dropped.
+fn seen(burst: &Burst, i: usize, room: &mut [u8]) -> Seen {
+    Seen::of(burst.window(i), burst.frame_len(i), room)
 }
 
 /// Packets `at..at + run`, a bit each.
@@ -311,7 +322,7 @@ fn deliver_local(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, at: usi
         Ok(delivered) => delivered,
         Err(error) => {
             slot.common.fail(error);
-            return slot.common.drop_packets(DropCause::QueueBroken, run);
+            return slot.common.drop_frames(DropCause::QueueBroken, run, |i, room| seen(burst, at + i, room));
         }
     };
     if delivered.frames > 0 {
@@ -320,8 +331,18 @@ fn deliver_local(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, at: usi
     }
     slot.count_transmitted(delivered.frames as usize, delivered.bytes);
     if delivered.no_buffers + delivered.too_big > 0 {
-        slot.common.drop_packets(DropCause::NoBuffers, delivered.no_buffers as usize);
-        slot.common.drop_packets(DropCause::TooBig, delivered.too_big as usize);
+        let (late, big) = (delivered.no_buffers as usize, delivered.too_big as usize);
+        let first = at + run - late.min(run);
+        slot.common.drop_frames(DropCause::NoBuffers, late, |i, room| seen(burst, first + i, room));
+        let mut places = delivered.too_big_at;
+        slot.common.drop_frames(DropCause::TooBig, big, |_, room| {
+            let i = places.trailing_zeros() as usize;
+            places &= places.wrapping_sub(1);
+            seen(burst, at + i, room)
+        });
+    }
+    if let Some(tap) = &slot.common.tap {
+        watch::see_delivered(tap, burst, payload, (at, run), &delivered);
     }
 }
 
@@ -337,12 +358,15 @@ pub(super) fn deliver_bytes(slot: &mut RxSlot, bytes: &[u8]) {
             slot.queue.publish();
             slot.common.dirty = true;
             slot.count_transmitted(1, bytes.len() as u64);
+            if let Some(tap) = &slot.common.tap {
+                tap.see_bytes(bytes);
+            }
         }
-        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, 1),
-        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, 1),
+        Ok(Delivered::NoBuffers) => slot.common.drop_alike(DropCause::NoBuffers, 1, bytes, bytes.len()),
+        Ok(Delivered::TooBig) => slot.common.drop_alike(DropCause::TooBig, 1, bytes, bytes.len()),
         Err(error) => {
             slot.common.fail(error);
-            slot.common.drop_packets(DropCause::QueueBroken, 1);
+            slot.common.drop_alike(DropCause::QueueBroken, 1, bytes, bytes.len());
         }
     }
 }

@@ -64,19 +64,18 @@ impl HopPark {
         line
     }
 
-    /// Drops what has waited for too long. Returns how many packets.
-    pub(super) fn expire(&mut self, now_ns: u64) -> usize {
-        let (before, bytes) = (self.packets, &mut self.bytes);
-        let mut left = 0;
+    /// Takes what has waited for too long.
+    pub(super) fn expire(&mut self, now_ns: u64) -> Vec<Waiting> {
+        let mut expired = Vec::new();
         self.lines.retain(|_, line| {
             while line.front().is_some_and(|first| now_ns.saturating_sub(first.since_ns) >= PATIENCE_NS) {
-                *bytes -= line.pop_front().map_or(0, |waiting| waiting.bytes.len());
+                expired.extend(line.pop_front());
             }
-            left += line.len();
             !line.is_empty()
         });
-        self.packets = left;
-        before - left
+        self.packets -= expired.len();
+        self.bytes -= expired.iter().map(|waiting| waiting.bytes.len()).sum::<usize>();
+        expired
     }
 
     /// How many packets wait.
@@ -137,7 +136,7 @@ mod tests {
                     1 => {
                         let before = model.len();
                         model.retain(|w| now - w.3 < PATIENCE_NS);
-                        prop_assert_eq!(park.expire(now), before - model.len());
+                        prop_assert_eq!(park.expire(now).len(), before - model.len());
                     }
                     _ => {
                         let bytes: usize = model.iter().map(|w| w.2).sum();

@@ -63,7 +63,7 @@ impl Path {
             // The queue went away while the packet was between workers.
             let entry = self.topology.port(egress);
             if let Some(counters) = entry.and_then(|entry| entry.counters.get(self.index)) {
-                counters.drop_packets(DropCause::NotReady, 1);
+                counters.drop_frame(DropCause::NotReady, bytes, bytes.len());
             }
         }
     }

@@ -19,6 +19,7 @@ use virtqueue::{DirtyPages, MemoryMap};
 use super::handover::Waker;
 use super::slots::Queue;
 use super::uplink::{LinkReport, Uplink};
+use crate::inspect::{CaptureId, Sink};
 use crate::topology::Topology;
 
 /// Commands that may wait.
@@ -158,6 +159,16 @@ pub(crate) enum Command {
     LinkReport {
         port: PortId,
         reply: SyncSender<LinkReport>,
+    },
+    /// Lets a capture have what it asks for, from now on.
+    StartCapture {
+        sink: Box<Sink>,
+        reply: SyncSender<()>,
+    },
+    /// Ends a capture; what the worker had of it comes back.
+    EndCapture {
+        id: CaptureId,
+        reply: SyncSender<Option<Box<Sink>>>,
     },
     BridgeStats {
         reply: SyncSender<(BridgeStats, usize)>,

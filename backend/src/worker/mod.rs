@@ -33,6 +33,7 @@ mod sleep;
 mod slots;
 mod tunnel;
 mod uplink;
+mod watch;
 
 pub(crate) use aggregate::{WireConfig, offload_of};
 pub(crate) use finish::header_of;
@@ -64,6 +65,7 @@ use self::slots::TxSlot;
 use self::uplink::{UplinkRx, UplinkTx};
 use crate::config::{NodeConfig, PollMode};
 use crate::counters::WorkerCounters;
+use crate::inspect::Sinks;
 use crate::sys::{Clock, cycles};
 use crate::topology::{Forwarding, Routes};
 
@@ -162,6 +164,7 @@ impl Worker {
             spare: Burst::new(),
             rxs: Vec::new(),
             uplinks: Vec::new(),
+            sinks: Sinks::default(),
             outbound,
             cutter: Cutter::new(),
             expanded: false,

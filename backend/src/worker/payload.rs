@@ -41,6 +41,13 @@ impl<'a> Payload<'a> {
         }
     }
 
+    /// The sub-frames of the run with this handle.
+    pub(super) fn run(self, handle: u32) -> &'a [u8] {
+        let Self::Runs { bytes, ranges } = self else { return &[] };
+        let (from, to) = ranges.get(handle as usize).copied().unwrap_or_default();
+        bytes.get(from as usize..to as usize).unwrap_or_default()
+    }
+
     /// Copies the payload from byte `at` of it on. Returns how many bytes there were.
     pub(super) fn read(self, handle: u32, at: u32, to: &mut [u8]) -> usize {
         match self {

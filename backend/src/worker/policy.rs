@@ -181,7 +181,7 @@ impl Path {
                 engine.give_up(parked.port, parked.direction, window, len, now_ns);
             }
             if let Some(counters) = topology.port(parked.ingress).and_then(|entry| entry.counters.get(index)) {
-                counters.drop_packets(parked.cause, 1);
+                counters.drop_frame(parked.cause, &parked.bytes, parked.bytes.len());
             }
         }
     }

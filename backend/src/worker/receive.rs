@@ -4,7 +4,6 @@
 use std::ops::Range;
 
 use packet::{Burst, DropCause, PortId, Verdict, WINDOW};
-use switch::model::Direction;
 
 use super::Worker;
 use super::aggregate::{self, Tools};
@@ -115,7 +114,7 @@ impl<'a> Plain<'a> {
             let offload = match offload {
                 Ok(offload) => offload,
                 Err(cause) => {
-                    self.counters.iter().for_each(|counters| counters.drop_packets(cause, 1));
+                    self.counters.iter().for_each(|counters| counters.drop_frame(cause, body, body.len()));
                     continue;
                 }
             };
@@ -146,7 +145,7 @@ impl<'a> Plain<'a> {
         aggregate::refuse(&mut path.burst);
         let payload = Payload::Slices(&self.payloads);
         let ingress = Ingress { port: self.port, pair: 0, payload, offloads: self.offloads, waits_since: None };
-        path.run(&ingress, Direction::Out, now_ns);
+        path.enter(&ingress, now_ns);
     }
 }
 

@@ -10,6 +10,7 @@ use virtqueue::{DirtyPages, MAX_BURST, MemoryMap, QueueError, RingAddresses, Rin
 use super::aggregate::Link;
 use super::mailbox::{Attachment, Bell, QueueId, Side};
 use crate::counters::PortCounters;
+use crate::inspect::{Seen, Tap};
 
 /// A device-side queue of either direction.
 #[derive(Debug)]
@@ -48,6 +49,8 @@ pub(crate) struct Common {
     pub(crate) kick: Option<Bell>,
     pub(crate) call: Option<Bell>,
     pub(crate) error: Option<Bell>,
+    /// Who captures what the guest receives here.
+    pub(crate) tap: Option<Box<Tap>>,
     /// The memory that the queue works in.
     map: Arc<MemoryMap>,
     /// This worker's counter block of the port.
@@ -78,7 +81,8 @@ pub(crate) struct RxSlot {
 impl Common {
     pub(crate) fn new(attachment: Attachment, counters: Arc<[PortCounters]>, worker: usize) -> (Queue, Self) {
         let Attachment { id, queue, map, enabled, kick, call, error } = attachment;
-        let common = Self { id, enabled, broken: None, dirty: false, kick, call, error, map, counters, worker };
+        let common =
+            Self { id, enabled, broken: None, dirty: false, kick, call, error, tap: None, map, counters, worker };
         (queue, common)
     }
 
@@ -102,10 +106,19 @@ impl Common {
         self.enabled && self.broken.is_none()
     }
 
+    /// Counts packets of which `seen` copies the first bytes, each by its place among them.
     #[inline]
-    pub(crate) fn drop_packets(&self, cause: DropCause, n: usize) {
+    pub(crate) fn drop_frames(&self, cause: DropCause, n: usize, seen: impl FnMut(usize, &mut [u8]) -> Seen) {
         if let Some(counters) = self.counters() {
-            counters.drop_packets(cause, n as u64);
+            counters.drop_frames(cause, n as u64, seen);
+        }
+    }
+
+    /// Counts packets that are dropped as one frame of `length` bytes, which begins with `head`.
+    #[inline]
+    pub(crate) fn drop_alike(&self, cause: DropCause, n: usize, head: &[u8], length: usize) {
+        if let Some(counters) = self.counters() {
+            counters.drop_alike(cause, n as u64, head, length);
         }
     }
 
@@ -165,6 +178,11 @@ impl TxSlot {
     /// Bytes of the first `n` held frames.
     pub(crate) fn held_bytes(&self, n: usize) -> u64 {
         (0..n).map(|i| u64::from(self.queue.frame_len(i))).sum()
+    }
+
+    /// Copies the first bytes of a held frame.
+    pub(crate) fn seen(&self, i: usize, room: &mut [u8]) -> Seen {
+        Seen { copied: self.queue.read(i, 0, room), length: self.queue.frame_len(i) }
     }
 
     /// Counts `n` frames as received.

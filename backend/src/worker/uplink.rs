@@ -27,6 +27,7 @@ use super::finish::header_of;
 use super::hop_park::HopPark;
 use crate::config::NodeConfig;
 use crate::counters::PortCounters;
+use crate::inspect::Tap;
 use crate::link::{LinkRx, LinkTx};
 use crate::sys::Flushed;
 
@@ -78,6 +79,8 @@ pub(super) struct UplinkTx {
     mtu: usize,
     neighbors: Option<Box<Neighbors>>,
     park: HopPark,
+    /// Who captures what leaves here.
+    pub(super) tap: Option<Box<Tap>>,
     /// Who is aware on the link; `None`: nobody is looked for.
     pub(super) wire: Option<Box<Wire>>,
 }
@@ -99,7 +102,8 @@ impl Uplink {
             rx.show_control();
         }
         let receiving = UplinkRx { port, ring: rx, counters: Arc::clone(&counters), left: 0..0 };
-        let sending = UplinkTx { port, ring: tx, counters, worker, mtu, neighbors, park: HopPark::default(), wire };
+        let sending =
+            UplinkTx { port, ring: tx, counters, worker, mtu, neighbors, park: HopPark::default(), tap: None, wire };
         (receiving, sending)
     }
 
@@ -156,10 +160,10 @@ impl UplinkTx {
         now_ns: u64,
     ) {
         let len = head.len() + tail_len;
-        let Some(ethernet) = EthernetHeader::parse(head) else { return self.drop_packets(DropCause::Runt, 1) };
+        let Some(ethernet) = EthernetHeader::parse(head) else { return self.drop_frame(DropCause::Runt, head, len) };
         let tag = if ethernet.ether_type().is_vlan() { TAG } else { 0 };
         if len > self.mtu + EthernetHeader::LEN + tag {
-            return self.drop_packets(DropCause::LinkMtu, 1);
+            return self.drop_frame(DropCause::LinkMtu, head, len);
         }
         if self.wire.is_some() {
             return self.send_aware(station, offload, head, tail_len, tail, now_ns);
@@ -186,9 +190,29 @@ impl UplinkTx {
         tail: impl FnOnce(&mut [u8]),
     ) {
         // Whoever is aware would take it for the node's.
+        let len = head.len() + tail_len;
         if self.wire.is_some() && aggregate::is_aggregate(head) {
-            return self.drop_packets(DropCause::Aggregate, 1);
+            return self.drop_frame(DropCause::Aggregate, head, len);
         }
+        if self.tap.is_none() {
+            return self.put_plain(station, offload, head, tail_len, tail, |_| {});
+        }
+        let tap = self.tap.take();
+        self.put_plain(station, offload, head, tail_len, tail, |frame| tap.iter().for_each(|tap| tap.see_bytes(frame)));
+        self.tap = tap;
+    }
+
+    /// As [`UplinkTx::send_plain`], and shows the frame to `see` if it has gone.
+    #[inline]
+    fn put_plain(
+        &mut self,
+        station: Option<MacAddr>,
+        offload: Offload,
+        head: &[u8],
+        tail_len: usize,
+        tail: impl FnOnce(&mut [u8]),
+        see: impl FnOnce(&[u8]),
+    ) {
         let len = head.len() + tail_len;
         let header = header_of(offload);
         let addresses = station.map(|station| self.addresses(station));
@@ -199,6 +223,7 @@ impl UplinkTx {
             for (to, from) in first.iter_mut().zip(addresses.iter().flatten()) {
                 *to = *from;
             }
+            see(room);
         };
         if self.push(len, header, fill) {
             if let Some(counters) = self.counters.get(self.worker) {
@@ -206,7 +231,7 @@ impl UplinkTx {
                 counters.tx_bytes.add(len as u64);
             }
         } else {
-            self.drop_packets(DropCause::NoBuffers, 1);
+            self.drop_frame(DropCause::NoBuffers, head, len);
         }
     }
 
@@ -220,11 +245,12 @@ impl UplinkTx {
         tail: impl FnOnce(&mut [u8]),
         now_ns: u64,
     ) {
-        let Some(neighbors) = &mut self.neighbors else { return self.drop_packets(DropCause::Unresolved, 1) };
-        let Some(hop) = neighbors.next_hop(destination) else { return self.drop_packets(DropCause::Unresolved, 1) };
+        let unresolved = |uplink: &Self| uplink.drop_frame(DropCause::Unresolved, head, head.len() + tail_len);
+        let Some(neighbors) = &mut self.neighbors else { return unresolved(self) };
+        let Some(hop) = neighbors.next_hop(destination) else { return unresolved(self) };
         match neighbors.resolve(hop, now_ns) {
             Resolution::Known(mac) => self.send(Some(mac), offload, head, tail_len, tail, now_ns),
-            Resolution::Failed => self.drop_packets(DropCause::Unresolved, 1),
+            Resolution::Failed => unresolved(self),
             Resolution::Unresolved { ask } => {
                 if let Some(ask) = ask {
                     self.send_bytes(&ask);
@@ -235,7 +261,7 @@ impl UplinkTx {
                     tail(rest);
                 };
                 if !self.park.put(hop, head.len() + tail_len, offload, now_ns, fill) {
-                    self.drop_packets(DropCause::ParkFull, 1);
+                    self.drop_frame(DropCause::ParkFull, head, head.len() + tail_len);
                 }
             }
         }
@@ -296,9 +322,11 @@ impl UplinkTx {
         for ask in swept.asks {
             self.send_bytes(&ask);
         }
-        let failed: usize = swept.failed.into_iter().map(|hop| self.park.take(hop).len()).sum();
-        let expired = self.park.expire(now_ns);
-        self.drop_packets(DropCause::Unresolved, failed + expired);
+        let mut lost = self.park.expire(now_ns);
+        lost.extend(swept.failed.into_iter().flat_map(|hop| self.park.take(hop)));
+        for waiting in lost {
+            self.drop_frame(DropCause::Unresolved, &waiting.bytes, waiting.bytes.len());
+        }
     }
 
     /// Whether something will be due that no packet brings about.
@@ -318,6 +346,21 @@ impl UplinkTx {
         }
     }
 
+    /// Counts a packet of `length` bytes that begins with `head`.
+    #[inline]
+    pub(super) fn drop_frame(&self, cause: DropCause, head: &[u8], length: usize) {
+        self.drop_alike(cause, 1, head, length);
+    }
+
+    /// Counts packets that are dropped as one frame.
+    #[inline]
+    pub(super) fn drop_alike(&self, cause: DropCause, n: usize, head: &[u8], length: usize) {
+        if let Some(counters) = self.counters.get(self.worker) {
+            counters.drop_alike(cause, n as u64, head, length);
+        }
+    }
+
+    /// Counts packets whose bytes are not at hand any more.
     #[inline]
     pub(super) fn drop_packets(&self, cause: DropCause, n: usize) {
         if let Some(counters) = self.counters.get(self.worker) {

@@ -15,7 +15,6 @@
 use aggregation::{Damage, Features, GroupHeader, GroupKey, Item, Reader, Trigger};
 use packet::{Burst, Checksum, DropCause, EthernetHeader, MAX_BURST, MacAddr, PortId, Verdict};
 use switch::Bridge;
-use switch::model::Direction;
 
 use super::super::bridge::{Ingress, Path};
 use super::super::finish::work_of;
@@ -94,7 +93,7 @@ impl Path {
     pub(in crate::worker) fn arrive(&mut self, uplink: usize, frame: &[u8], tools: &mut Tools<'_>) -> Arrived {
         let (counters, now_ns) = (tools.counters, tools.now_ns);
         let refused = || {
-            counters.into_iter().for_each(|counters| counters.drop_packets(DropCause::Aggregate, 1));
+            counters.into_iter().for_each(|counters| counters.drop_frame(DropCause::Aggregate, frame, frame.len()));
             Arrived::default()
         };
         let Some(ethernet) = EthernetHeader::parse(frame) else { return refused() };
@@ -186,7 +185,8 @@ impl Path {
                     }
                     Passed::Lost => {
                         let lost = |counters: &PortCounters| {
-                            counters.drop_packets(DropCause::NoDestination, packets.into());
+                            // It goes whole, and is lost as one.
+                            counters.drop_alike(DropCause::NoDestination, packets.into(), bytes, bytes.len());
                         };
                         tools.counters.into_iter().for_each(lost);
                         continue;
@@ -270,7 +270,7 @@ impl Path {
                 let places = self.burst.len();
                 let payload = Payload::Runs { bytes: run.bytes(), ranges: tools.ranges };
                 let ingress = Ingress { port, pair: 0, payload, offloads: false, waits_since: None };
-                self.run(&ingress, Direction::Out, tools.now_ns);
+                self.enter(&ingress, tools.now_ns);
                 runs::learn(tools.hope, places, run.packets().into(), self.expanded);
                 self.burst.clear();
                 continue;
@@ -308,7 +308,7 @@ impl Path {
         self.burst.set_runs(true);
         let (payload, offloads) = (Payload::Inside(frame), std::mem::take(&mut sender.offloads));
         let ingress = Ingress { port: sender.port, pair: 0, payload, offloads, waits_since: None };
-        self.run(&ingress, Direction::Out, now_ns);
+        self.enter(&ingress, now_ns);
         self.burst.clear();
     }
 

@@ -19,11 +19,13 @@ use virtqueue::{Delivered, NetHeader, Tail};
 
 use super::super::payload::Payload;
 use super::super::slots::RxSlot;
+use super::super::watch;
 use super::append::{Stopped, append, class_of};
 use super::guard::ETHER_TYPE;
 use super::hold::{Hold, format_of};
 use crate::config::{Aggregation, NodeConfig};
 use crate::counters::{PeerEvent, PortCounters};
+use crate::inspect::Tap;
 
 /// Addresses on a link that has two ends: the node's and the guest's.
 const NODE: [u8; 6] = [0x02, 0x53, 0x48, 0x55, 0x4e, 0x54];
@@ -263,6 +265,7 @@ fn speak(slot: &mut RxSlot, now_ns: u64) {
 /// go plain, behind all that went before.
 #[inline]
 pub(in crate::worker) fn put_together(slot: &mut RxSlot, burst: &Burst, payload: Payload<'_>, mut packets: u64) -> u64 {
+    let mut others = !packets;
     while packets != 0 {
         let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) else { break };
         let before = bundle.writer.len();
@@ -271,8 +274,10 @@ pub(in crate::worker) fn put_together(slot: &mut RxSlot, burst: &Burst, payload:
         let (fits_none, trigger) = match stopped {
             Stopped::Done | Stopped::Other => break,
             Stopped::Refused => {
-                slot.common.drop_packets(DropCause::Aggregate, 1);
+                let i = packets.trailing_zeros() as usize;
+                slot.common.drop_alike(DropCause::Aggregate, 1, burst.window(i), burst.frame_len(i) as usize);
                 packets &= packets - 1;
+                others |= 1 << i;
                 continue;
             }
             Stopped::NoRoom => {
@@ -286,6 +291,9 @@ pub(in crate::worker) fn put_together(slot: &mut RxSlot, burst: &Burst, payload:
         }
     }
     hurry(slot);
+    if let Some(tap) = &slot.common.tap {
+        watch::see_all(tap, burst, payload, !(others | packets));
+    }
     packets
 }
 
@@ -299,6 +307,9 @@ pub(in crate::worker) fn put_run(slot: &mut RxSlot, first: &[u8], bytes: &[u8], 
         bundle.bytes += run.bytes;
         bundle.hold.note(first, key.class);
         slot.queue.prefetch_room(EthernetHeader::LEN + before, EthernetHeader::LEN + bundle.writer.len());
+        if let Some(tap) = &slot.common.tap {
+            see_run(tap, bytes);
+        }
         return hurry(slot);
     }
     // What fits goes into this frame, the rest into the next.
@@ -309,15 +320,30 @@ pub(in crate::worker) fn put_run(slot: &mut RxSlot, first: &[u8], bytes: &[u8], 
     }
 }
 
+/// The packets of a run went out.
+#[cold]
+fn see_run(tap: &Tap, bytes: &[u8]) {
+    let mut rest = bytes;
+    while let Some((packet, behind)) = super::runs::first_of(rest) {
+        tap.see_bytes(packet);
+        rest = behind;
+    }
+}
+
 /// Puts a packet together for a guest, or sends it, if it does not fit.
 pub(in crate::worker) fn put_bytes(slot: &mut RxSlot, packet: &[u8]) {
     let (head, rest) = packet.split_at(packet.len().min(WINDOW));
-    let Some(class) = class_of(head) else { return slot.common.drop_packets(DropCause::Aggregate, 1) };
+    let Some(class) = class_of(head) else {
+        return slot.common.drop_alike(DropCause::Aggregate, 1, head, packet.len());
+    };
     while let Some(bundle) = slot.link.as_mut().and_then(|link| link.out.as_mut()) {
         let key = GroupKey { origin: bundle.origin, destination: 0, class };
         if bundle.writer.push(key, head, rest.len(), |room| room.copy_from_slice(rest), &Meta::NONE) {
             bundle.bytes += packet.len() as u64;
             bundle.hold.note(head, key.class);
+            if let Some(tap) = &slot.common.tap {
+                tap.see_bytes(packet);
+            }
             return hurry(slot);
         }
         let (fits_none, trigger) = (!bundle.is_open(), bundle.refusal(packet.len()));
@@ -327,7 +353,11 @@ pub(in crate::worker) fn put_bytes(slot: &mut RxSlot, packet: &[u8]) {
         }
     }
     let tail = if rest.is_empty() { Tail::None } else { Tail::Bytes(rest) };
-    deliver(slot, head, tail, 1, packet.len() as u64);
+    if deliver(slot, head, tail, 1, packet.len() as u64)
+        && let Some(tap) = &slot.common.tap
+    {
+        tap.see_bytes(packet);
+    }
 }
 
 /// Sends what may not wait for the end of the turn.
@@ -399,9 +429,10 @@ fn send(slot: &mut RxSlot, trigger: Trigger) {
 
 /// Gives the guest a frame with so many packets in it. `false`: it did not take it.
 fn deliver(slot: &mut RxSlot, head: &[u8], tail: Tail<'_>, packets: usize, bytes: u64) -> bool {
+    let length = head.len() + if let Tail::Bytes(rest) = tail { rest.len() } else { 0 };
     if !slot.common.usable() {
         let cause = if slot.common.enabled { DropCause::QueueBroken } else { DropCause::NotReady };
-        slot.common.drop_packets(cause, packets);
+        slot.common.drop_alike(cause, packets, head, length);
         return false;
     }
     match slot.queue.deliver(&NetHeader::default(), head, tail) {
@@ -411,11 +442,11 @@ fn deliver(slot: &mut RxSlot, head: &[u8], tail: Tail<'_>, packets: usize, bytes
             slot.count_transmitted(packets, bytes);
             return true;
         }
-        Ok(Delivered::NoBuffers) => slot.common.drop_packets(DropCause::NoBuffers, packets),
-        Ok(Delivered::TooBig) => slot.common.drop_packets(DropCause::TooBig, packets),
+        Ok(Delivered::NoBuffers) => slot.common.drop_alike(DropCause::NoBuffers, packets, head, length),
+        Ok(Delivered::TooBig) => slot.common.drop_alike(DropCause::TooBig, packets, head, length),
         Err(error) => {
             slot.common.fail(error);
-            slot.common.drop_packets(DropCause::QueueBroken, packets);
+            slot.common.drop_alike(DropCause::QueueBroken, packets, head, length);
         }
     }
     false

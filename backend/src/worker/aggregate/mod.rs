@@ -41,6 +41,6 @@ pub(super) use link::{close, end_turn, flush, put_bytes, put_together};
 pub(super) use load::Room;
 pub(crate) use meta::offload_of;
 pub(super) use refresh::{Round, is_refresh};
-pub(super) use runs::{Hope, Ranges};
+pub(super) use runs::{Hope, Ranges, first_of};
 pub(crate) use wire::WireConfig;
 pub(super) use wire::{CONTROL, Target, Wire};

@@ -128,11 +128,8 @@ impl Path {
     /// Delivers a burst that may have runs, of which all is decided that can be decided of runs. Returns whether any had to be
     /// taken apart for policy.
     pub(in crate::worker) fn deliver_runs(&mut self, ingress: &Ingress<'_>, now_ns: u64) -> bool {
-        let Payload::Runs { bytes, ranges } = ingress.payload else { return false };
-        let of_place = |i: usize| {
-            let (from, to) = ranges.get(i).copied().unwrap_or_default();
-            bytes.get(from as usize..to as usize).unwrap_or_default()
-        };
+        let payload @ Payload::Runs { .. } = ingress.payload else { return false };
+        let of_place = |i: usize| u32::try_from(i).map_or(&[][..], |i| payload.run(i));
         let mut expanded = false;
         for i in 0..self.burst.len() {
             match self.burst.verdict(i) {
@@ -226,7 +223,8 @@ impl Path {
 
     fn lose(&self, port: PortId, cause: DropCause, i: usize) {
         if let Some(counters) = self.topology.port(port).and_then(|entry| entry.counters.get(self.index)) {
-            counters.drop_packets(cause, self.burst.packets(i));
+            let (head, length) = (self.burst.window(i), self.burst.frame_len(i) as usize);
+            counters.drop_alike(cause, self.burst.packets(i), head, length);
         }
     }
 }

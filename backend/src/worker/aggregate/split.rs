@@ -13,7 +13,6 @@ use std::hash::{BuildHasher, RandomState};
 use aggregation::negotiation::MAX_CONTROL;
 use aggregation::{Item, Packet, Reader, Source};
 use packet::{Burst, DropCause, EthernetHeader, Offload, PortId};
-use switch::model::Direction;
 use virtqueue::{MAX_BURST, TxQueue};
 
 use super::super::Worker;
@@ -24,6 +23,7 @@ use super::guard::is_aggregate;
 use super::link::{self, Link};
 use super::runs;
 use crate::counters::PortCounters;
+use crate::inspect::Seen;
 use crate::topology::Route;
 
 /// Packets after which a queue's turn ends, though there may be more: as many as four bursts of plain frames.
@@ -130,7 +130,7 @@ impl Worker {
                         let places = self.path.burst.len();
                         let payload = Payload::Runs { bytes: run.bytes(), ranges: &self.ranges };
                         super::refuse(&mut self.path.burst);
-                        self.path.run(&Ingress { payload, ..ingress }, Direction::Out, now_ns);
+                        self.path.enter(&Ingress { payload, ..ingress }, now_ns);
                         runs::learn(&mut self.hope, places, run.packets().into(), self.path.expanded);
                         continue;
                     }
@@ -142,7 +142,7 @@ impl Worker {
                     packets += self.path.burst.len();
                     bytes += self.path.burst.bytes();
                     super::refuse(&mut self.path.burst);
-                    self.path.run(&ingress, Direction::Out, now_ns);
+                    self.path.enter(&ingress, now_ns);
                 }
                 if let Some(counters) = counters {
                     counters.rx_aggregates.add(1);
@@ -168,7 +168,7 @@ impl Worker {
             super::refuse(burst);
             let payload = Payload::Queue(&source.queue);
             let ingress = Ingress { port, pair, payload, offloads: false, waits_since: None };
-            self.path.run(&ingress, Direction::Out, now_ns);
+            self.path.enter(&ingress, now_ns);
         }
         source.count_received(packets, bytes);
         source.finish(at);
@@ -197,7 +197,11 @@ fn begin(
     now_ns: u64,
 ) -> bool {
     let damage = |cause| counters.into_iter().for_each(|counters| counters.damage(cause));
-    let refused = || counters.into_iter().for_each(|counters| counters.drop_packets(DropCause::Aggregate, 1));
+    let seen = |_, room: &mut [u8]| Seen {
+        copied: frame.read(0, room),
+        length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+    };
+    let refused = || counters.into_iter().for_each(|counters| counters.drop_frames(DropCause::Aggregate, 1, seen));
     let takes = slot.as_ref().and_then(|slot| slot.link.as_ref()?.takes);
     let limits = takes.unwrap_or(aggregation::Limits::NONE);
     let header = match reader.begin(frame, EthernetHeader::LEN, &limits) {

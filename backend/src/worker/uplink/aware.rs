@@ -7,6 +7,7 @@ use packet::{Burst, DropCause, EthernetHeader, MacAddr, Offload};
 use super::UplinkTx;
 use crate::worker::aggregate::{self, Room, Target};
 use crate::worker::payload::Payload;
+use crate::worker::watch;
 
 /// Bytes of both addresses of an Ethernet header.
 const ADDRESSES: usize = 12;
@@ -47,7 +48,7 @@ impl UplinkTx {
         };
         // Answers are to go to the node that the source is at, though this one has taken the packet out of its group.
         let origin = wire.origin_of(ethernet.source());
-        let Some(class) = aggregate::class_of(head) else { return self.drop_packets(DropCause::Aggregate, 1) };
+        let Some(class) = aggregate::class_of(head) else { return self.drop_frame(DropCause::Aggregate, head, len) };
         let key = aggregate::key(origin, target.node, class);
         match wire.room(target, key, len, offload) {
             Room::Now => {}
@@ -67,11 +68,14 @@ impl UplinkTx {
             let (to, behind) = room.split_at_mut(rest.len().min(room.len()));
             to.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
             tail(behind);
+            if let Some(tap) = &self.tap {
+                tap.see_pieces(&header, room);
+            }
         };
         let (head, tail_len) = (&header, rest.len() + tail_len);
         let put = self.wire.as_mut().is_some_and(|wire| wire.put(target, key, head, tail_len, tail, offload));
         if !put {
-            return self.drop_packets(DropCause::TooBig, 1);
+            return self.drop_frame(DropCause::TooBig, packet, len);
         }
         if let Some(wire) = &mut self.wire {
             wire.note(target, packet, class);
@@ -95,7 +99,11 @@ impl UplinkTx {
         let Some(target) = wire.target(ethernet.destination()) else { return packets };
         let (origin, addresses) = (wire.origin_of(ethernet.source()), first.first_chunk::<ADDRESSES>());
         let is_alike = |head: &[u8], len| head.first_chunk() == addresses && len <= longest && is_ordinary(head);
+        let before = packets;
         wire.put_all(target, origin, (burst, payload), &mut packets, is_alike);
+        if let Some(tap) = &self.tap {
+            watch::see_all(tap, burst, payload, before & !packets);
+        }
         packets
     }
 
@@ -162,7 +170,7 @@ impl UplinkTx {
         let uplink = &mut *self;
         wire.ship(peer, trigger, move |frame, packets, bytes| {
             if !uplink.push_aggregate(frame) {
-                uplink.drop_packets(DropCause::NoBuffers, packets as usize);
+                uplink.drop_alike(DropCause::NoBuffers, packets as usize, frame, frame.len());
                 return None;
             }
             let counters = uplink.counters.get(uplink.worker)?;
