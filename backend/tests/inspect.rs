@@ -11,7 +11,9 @@ use backend::config::{Name, PollMode};
 use backend::inspect::{Capture, CaptureRequest, MAX_CAPTURES, MAX_SNAPLEN};
 use cnf::DeviceConfig;
 use serde_json::Value;
-use support::{BROADCAST, Guest, NodeSpec, Numbered, PATIENCE, Served, TestNode, exchange, frame, guest_config, until};
+use support::{
+    BROADCAST, Cnf, Guest, NodeSpec, Numbered, PATIENCE, Served, TestNode, exchange, frame, guest_config, until,
+};
 
 const A: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const B: [u8; 6] = [2, 0, 0, 0, 0, 2];
@@ -198,6 +200,41 @@ fn what_a_guest_has_no_room_for_is_not_captured_as_delivered() {
         assert!(captured(&mut at_a, 5).frames(true) == sent, "wired {wired}");
         assert!(captured(&mut at_b, 3).frames(false) == arrived, "wired {wired}");
     }
+}
+
+/// Packets that travel in aggregates are captured as packets: runs of one flow that stay together, too, and those that are beyond a window.
+#[test]
+fn packets_of_aggregates_are_captured_as_packets() {
+    let node = TestNode::bridge(&["a", "b"]);
+    let (mut a, mut b) = (Cnf::attach(node.socket("a")), Cnf::attach(node.socket("b")));
+    a.agree();
+    b.agree();
+    assert_eq!(a.offer(&[frame(BROADCAST, A, 60, 1)]), 1);
+    until("a flood", || b.poll().pop());
+    assert_eq!(b.offer(&[frame(BROADCAST, B, 60, 1)]), 1);
+    until("a flood", || a.poll().pop());
+    let [mut at_a, mut at_b] = ["a", "b"].map(|port| capture(&node, port, &everything()));
+    let udp = |number: u32, length: usize| {
+        let mut bytes = Vec::new();
+        let payload: Vec<u8> = number.to_le_bytes().into_iter().cycle().take(length).collect();
+        let builder = etherparse::PacketBuilder::ethernet2(A, B).ipv4([10, 0, 0, 1], [10, 0, 0, 2], 64);
+        builder.udp(7, 8).write(&mut bytes, &payload).expect("a packet");
+        bytes
+    };
+    let sent: Vec<_> =
+        (0..600_u32).map(|n| udp(n, [30, 30, 30, 30, 30, 30, 500, 1400][(n / 50) as usize % 8])).collect();
+    let (mut offered, mut got) = (0, Vec::new());
+    until("all packets", || {
+        a.poll();
+        offered += a.offer(&sent[offered..sent.len().min(offered + 100)]);
+        got.extend(b.poll());
+        (got.len() == sent.len()).then_some(())
+    });
+    assert!(got == sent);
+    assert!(captured(&mut at_a, 600).frames(true) == sent);
+    assert!(captured(&mut at_b, 600).frames(false) == sent);
+    let (a, b) = (node.status("a").aggregation, node.status("b").aggregation);
+    assert!(a.rx_aggregates > 0 && b.tx_aggregates > 0, "nothing was put together");
 }
 
 /// A guest that goes and comes back is captured again: the capture is the port's.

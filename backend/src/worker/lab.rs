@@ -20,6 +20,7 @@ use super::uplink::Uplink;
 use super::{Parts, Worker};
 use crate::config::{Aggregation, LinkConfig, NodeConfig, PollMode, PortKind, UplinkConfig};
 use crate::counters::{PortCounters, WorkerCounters};
+use crate::inspect::DropHub;
 use crate::link::memory::{MemoryRx, MemoryTx, memory};
 use crate::link::{LinkRx, LinkTx};
 use crate::sys::{Clock, cycles};
@@ -102,6 +103,11 @@ pub(super) fn wire_config(node: u16) -> WireConfig {
 impl Lab {
     /// Node `id` with a port for each of `wires`; `None`: nobody is aware there.
     pub(super) fn new(id: u16, wires: &[Option<WireConfig>]) -> Self {
+        Self::traced(id, wires, &Arc::default())
+    }
+
+    /// The same; a hub is told of drops.
+    pub(super) fn traced(id: u16, wires: &[Option<WireConfig>], hub: &Arc<DropHub>) -> Self {
         let waker = Arc::new(Waker::new(EventFd::new(EFD_NONBLOCK).unwrap()));
         let (_, inbox) = mailbox(0, Arc::clone(&waker));
         let parts = Parts {
@@ -121,7 +127,7 @@ impl Lab {
         let mut topology = Topology::default();
         let (mut ports, mut uplinks) = (Vec::new(), Vec::new());
         for (at, wire) in (0..).zip(wires) {
-            let counters: Arc<[PortCounters]> = Arc::from([PortCounters::default()]);
+            let counters: Arc<[PortCounters]> = Arc::from([PortCounters::of(PortId(at), hub)]);
             let entry = PortEntry {
                 wired: false,
                 receivers: vec![Receiver { worker: 0, pair: 0 }],

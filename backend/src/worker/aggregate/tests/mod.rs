@@ -8,5 +8,6 @@ mod passing;
 mod refreshing;
 mod turns;
 mod unfinished;
+mod watching;
 mod ways;
 mod welcoming;
