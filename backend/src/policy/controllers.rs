@@ -11,8 +11,8 @@
 //! | caller | recognised by | may |
 //! |---|---|---|
 //! | owner | user id | everything, as any controller |
-//! | controller | user id or token | read everything, write what it owns |
-//! | reader | comes over TCP without a token | read everything |
+//! | controller | user id or token | read everything but packets, write what it owns |
+//! | reader | comes over TCP without a token | read everything but packets |
 //! | stranger | any other user on the control socket | ask for version and description |
 
 use std::fs::File;

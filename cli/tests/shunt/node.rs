@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::{Node, fails, wait_until};
+use super::{Node, fails, shunt, wait_until};
 
 fn json_of(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"))
@@ -89,6 +89,26 @@ fn an_uplink_over_udp_is_added_and_shown() {
     assert!(uplink["interface"].is_null() && uplink["xdp"].is_null(), "{uplink}");
     node.ask(&["port", "remove", "east"]);
     assert_eq!(node.ask(&add("west")), format!("port west is up on {place}\n"));
+}
+
+/// What passes is compared where there are guests (backend/tests/inspect.rs).
+#[test]
+fn a_capture_is_a_file_once_the_node_has_agreed() {
+    let node = Node::start();
+    let (file, control) = (node.path("vm0.pcapng"), node.path("control.sock"));
+    let [path, control] = [&file, &control].map(|path| path.to_str().expect("text"));
+    assert_eq!(node.refuses(&["capture", "vm9", "--write", path]), "there is no port \"vm9\"");
+    let message = node.refuses(&["capture", "vm0", "--queue", "3", "--write", path]);
+    assert_eq!(message, "port \"vm0\" has no queue pair 3: they are 0 to 0");
+    assert!(!file.exists());
+    let captured = shunt(&["capture", "vm0", "--seconds", "1", "--write", path, "--control", control]);
+    let said = String::from_utf8(captured.stderr).expect("text");
+    assert_eq!((captured.status.code(), said.as_str()), (Some(0), "0 packets captured, 0 lost for want of room\n"));
+    let written = std::fs::read(&file).expect("a file");
+    assert!(captured.stdout.is_empty() && written.starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]), "{written:x?}");
+    let piped = shunt(&["capture", "vm0", "--seconds", "1", "--write", "-", "--control", control]);
+    assert_eq!((piped.status.code(), piped.stdout), (Some(0), written));
+    assert_eq!(node.refuses(&["trace", "drops", "--port", "vm9"]), "there is no port \"vm9\"");
 }
 
 #[test]

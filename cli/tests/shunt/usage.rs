@@ -33,6 +33,13 @@ fn each_mistake_is_one_line_and_status_2() {
             "invalid value 'master' for '--role <ROLE>' [possible values: server, client]",
         ),
         (&["stats", "--jsn"], "unexpected argument '--jsn' found"),
+        (&["capture", "vm0"], "the following required arguments were not provided: --write <FILE>"),
+        (
+            &["capture", "vm0", "--write", "f", "--filter", "tcp port"],
+            "invalid value 'tcp port' for '--filter <EXPR>': at byte 8: the end where a port from 0 to 65535 is expected",
+        ),
+        (&["trace"], "a command is missing; --help lists them"),
+        (&["trace", "drops", "--rate", "0"], "invalid value '0' for '--rate <N>': 0 is not in 1..=10000"),
     ];
     for (arguments, message) in cases {
         assert_eq!(fails(2, arguments), *message);
