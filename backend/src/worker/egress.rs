@@ -155,12 +155,7 @@ impl Egress<'_> {
                         let i = packets.trailing_zeros() as usize;
                         packets &= packets - 1;
                         let (head, payload_len) = burst.pieces(i);
-                        let tail = |room: &mut [u8]| {
-                            let read = payload.read(burst.handle(i), 0, room);
-                            // A frame is as long as it was when it was harvested; were it not, nothing of an earlier one
-                            // may show.
-                            room.iter_mut().skip(read).for_each(|byte| *byte = 0);
-                        };
+                        let tail = |room: &mut [u8]| payload.fill(burst.handle(i), room);
                         send(uplink, routes, burst.offload(i), head, payload_len as usize, tail, self.now_ns);
                     }
                 }

@@ -48,6 +48,14 @@ impl<'a> Payload<'a> {
         bytes.get(from as usize..to as usize).unwrap_or_default()
     }
 
+    /// Fills `to` with the payload. A frame is as long as it was when it was harvested; were it not, nothing of an earlier one may show: what its
+    /// sender has cut short becomes zeros.
+    #[inline]
+    pub(super) fn fill(self, handle: u32, to: &mut [u8]) {
+        let read = self.read(handle, 0, to);
+        to.iter_mut().skip(read).for_each(|byte| *byte = 0);
+    }
+
     /// Copies the payload from byte `at` of it on. Returns how many bytes there were.
     pub(super) fn read(self, handle: u32, at: u32, to: &mut [u8]) -> usize {
         match self {

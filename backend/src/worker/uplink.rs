@@ -189,8 +189,8 @@ impl UplinkTx {
         tail_len: usize,
         tail: impl FnOnce(&mut [u8]),
     ) {
-        // Whoever is aware would take it for the node's.
         let len = head.len() + tail_len;
+        // Whoever is aware would take it for the node's.
         if self.wire.is_some() && aggregate::is_aggregate(head) {
             return self.drop_frame(DropCause::Aggregate, head, len);
         }

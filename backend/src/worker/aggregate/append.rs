@@ -40,11 +40,7 @@ pub(super) fn append(
         }
         let Some(class) = class_of(head) else { return (Stopped::Refused, bytes) };
         key.class = class;
-        let tail = |room: &mut [u8]| {
-            let read = payload.read(burst.handle(i), 0, room);
-            // What a guest has cut short must not show what was there before.
-            room.iter_mut().skip(read).for_each(|byte| *byte = 0);
-        };
+        let tail = |room: &mut [u8]| payload.fill(burst.handle(i), room);
         if !writer.push(key, head, rest, tail, &Meta::NONE) {
             return (Stopped::NoRoom, bytes);
         }
