@@ -86,9 +86,8 @@ pub(super) async fn stream_capture(
     let until_ns = seconds.map(|seconds| capture.now_ns().saturating_add(seconds.saturating_mul(1_000_000_000)));
     let headers = [(header::CONTENT_TYPE, "application/x-pcapng"), (header::CACHE_CONTROL, "no-store")];
     let told = Instant::now();
-    let stream =
-        Captured { capture: Some(capture), begun: false, left, until_ns, look: every(LOOK), told, heard: told };
-    Ok((headers, Body::new(stream)).into_response())
+    let stream = Captured { capture: Some(capture), begun: false, left, until_ns, told, heard: told };
+    Ok((headers, Body::new(Telling::new(stream))).into_response())
 }
 
 #[utoipa::path(get, path = "/drops", tag = "inspect",
@@ -116,21 +115,38 @@ pub(super) async fn stream_drops(
         connection.keep();
     }
     let headers = [(header::CONTENT_TYPE, "application/x-ndjson"), (header::CACHE_CONTROL, "no-store")];
-    let stream = Traced { trace, begun: false, left, look: every(LOOK), told: Instant::now() };
-    Ok((headers, Body::new(stream)).into_response())
+    let stream = Traced { trace, begun: false, left, told: Instant::now() };
+    Ok((headers, Body::new(Telling::new(stream))).into_response())
 }
 
 fn bad(cause: String) -> ApiError {
     ApiError::new(StatusCode::BAD_REQUEST, cause)
 }
 
-fn every(time: Duration) -> Interval {
-    let mut interval = interval(time);
-    interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    interval
+/// The body of an answer that goes on, looked for now and then.
+struct Telling<T> {
+    what: T,
+    look: Interval,
 }
 
-/// The body of a capture.
+impl<T> Telling<T> {
+    fn new(what: T) -> Self {
+        let mut look = interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { what, look }
+    }
+}
+
+/// What is told in it.
+trait Told {
+    /// Whether all was said.
+    fn is_over(&self) -> bool;
+
+    /// What there is to be written; nothing: not now.
+    fn next(&mut self) -> Option<Vec<u8>>;
+}
+
+/// A capture.
 struct Captured {
     /// `None`: all was said.
     capture: Option<Capture>,
@@ -138,14 +154,16 @@ struct Captured {
     /// Packets that may still come.
     left: u64,
     until_ns: Option<u64>,
-    look: Interval,
     /// When losses were looked at, and when something was said at all.
     told: Instant,
     heard: Instant,
 }
 
-impl Captured {
-    /// What there is to be written; nothing: not now.
+impl Told for Captured {
+    fn is_over(&self) -> bool {
+        self.capture.is_none()
+    }
+
     fn next(&mut self) -> Option<Vec<u8>> {
         let capture = self.capture.as_mut()?;
         let mut out = Vec::new();
@@ -172,16 +190,19 @@ impl Captured {
     }
 }
 
-/// The body of a trace.
+/// A trace.
 struct Traced {
     trace: DropTrace,
     begun: bool,
     left: u64,
-    look: Interval,
     told: Instant,
 }
 
-impl Traced {
+impl Told for Traced {
+    fn is_over(&self) -> bool {
+        self.left == 0
+    }
+
     fn next(&mut self) -> Option<Vec<u8>> {
         let mut out = String::new();
         if !std::mem::replace(&mut self.begun, true) {
@@ -229,7 +250,7 @@ fn line(out: &mut String, trace: &DropTrace, dropped: &Dropped) {
     let _ = writeln!(out, "{object}");
 }
 
-impl hyper::body::Body for Captured {
+impl<T: Told + Unpin> hyper::body::Body for Telling<T> {
     type Data = Bytes;
     type Error = io::Error;
 
@@ -238,30 +259,10 @@ impl hyper::body::Body for Captured {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         loop {
-            if self.capture.is_none() {
+            if self.what.is_over() {
                 return Poll::Ready(None);
             }
-            if let Some(bytes) = self.next() {
-                return Poll::Ready(Some(Ok(Frame::data(bytes.into()))));
-            }
-            ready!(self.look.poll_tick(context));
-        }
-    }
-}
-
-impl hyper::body::Body for Traced {
-    type Data = Bytes;
-    type Error = io::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        loop {
-            if self.left == 0 {
-                return Poll::Ready(None);
-            }
-            if let Some(bytes) = self.next() {
+            if let Some(bytes) = self.what.next() {
                 return Poll::Ready(Some(Ok(Frame::data(bytes.into()))));
             }
             ready!(self.look.poll_tick(context));
